@@ -1,0 +1,49 @@
+"""Which keys the simulator takes, and how OpenAI refuses the others."""
+
+import secrets
+
+from app.simulator.errors import ErrorBody, OpenAIError
+
+SCHEME = "Bearer "
+SHOWN_AT_START = 8
+SHOWN_AT_END = 4
+
+NO_KEY = (
+    "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth "
+    "(i.e. Authorization: Bearer YOUR_KEY), or as the password field (with blank username) if you're accessing the "
+    "API from your browser and are prompted for a username and password. You can obtain an API key from "
+    "https://platform.openai.com/account/api-keys."
+)
+
+
+def authorize(header: str | None, *, api_key: str | None) -> None:
+    """Return if the ``Authorization`` header carries a key that is taken.
+
+    That is ``api_key`` and no other, or without one any key that begins with ``sk-`` and does not contain ``wrong``.
+
+    Raises:
+        OpenAIError: 401, in OpenAI's words.
+    """
+    key = (header or "").removeprefix(SCHEME).strip() if (header or "").startswith(SCHEME) else ""
+    if not key:
+        raise OpenAIError(401, ErrorBody(NO_KEY))
+    if not _taken(key, api_key):
+        message = (
+            f"Incorrect API key provided: {_masked(key)}. "
+            "You can find your API key at https://platform.openai.com/account/api-keys."
+        )
+        raise OpenAIError(401, ErrorBody(message, code="invalid_api_key"))
+
+
+def _taken(key: str, api_key: str | None) -> bool:
+    if api_key is not None:
+        return secrets.compare_digest(key.encode(), api_key.encode())
+    return key.startswith("sk-") and "wrong" not in key
+
+
+def _masked(key: str) -> str:
+    hidden = len(key) - SHOWN_AT_START - SHOWN_AT_END
+    # OpenAI repeats a key that is too short to be one.
+    if hidden <= 0:
+        return key
+    return key[:SHOWN_AT_START] + "*" * hidden + key[-SHOWN_AT_END:]

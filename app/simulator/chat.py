@@ -1,0 +1,53 @@
+"""``POST /v1/chat/completions``: from the bytes that arrived to the answer on the socket."""
+
+import asyncio
+
+from aiohttp import web
+
+from app.simulator import completion, faults, rendering
+from app.simulator.acceptance import accept
+from app.simulator.delivery import hang_up, send_script, start_stream
+from app.simulator.faults import HangUp
+from app.simulator.json_text import indented
+from app.simulator.pacing import Pacing
+from app.simulator.request import ChatRequest
+from app.simulator.traffic import Exchange
+
+
+async def answer(request: web.Request, exchange: Exchange, pacing: Pacing) -> web.StreamResponse:
+    """Answer one chat request, at ``pacing`` unless the request asks for another.
+
+    Raises:
+        OpenAIError: the request is refused, or asked for an error.
+        HangUpError: the answer ended with the connection, as the request asked.
+    """
+    chat = accept(exchange)
+    directive = chat.directive
+    faults.raise_error(directive, model=chat.model.name)
+    if faults.resets_at_once(directive, stream=chat.streams):
+        hang_up(request, HangUp.RESET)
+    if directive.fault == "slow":
+        await asyncio.sleep(directive.seconds)
+    plain = faults.PLAIN_ANSWERS.get(directive.fault or "")
+    if plain is not None:
+        return web.Response(status=plain.status, body=plain.body, content_type=plain.content_type)
+    send = _stream if chat.streams else _whole
+    return await send(request, chat, pacing.overridden_by(directive))
+
+
+async def _stream(request: web.Request, chat: ChatRequest, pacing: Pacing) -> web.StreamResponse:
+    response = await start_stream(request, content_type="text/event-stream; charset=utf-8")
+    events = list(rendering.events(completion.complete(chat), pacing))
+    await send_script(request, response, faults.script(events, chat.directive))
+    return response
+
+
+async def _whole(request: web.Request, chat: ChatRequest, pacing: Pacing) -> web.StreamResponse:
+    answered = completion.complete(chat)
+    await asyncio.sleep(pacing.whole_answer_s(answered.longest))
+    body = indented(rendering.body(answered))
+    if chat.directive.fault not in faults.BODY_FAULTS:
+        return web.Response(body=body, content_type="application/json")
+    response = await start_stream(request, content_type="application/json", content_length=len(body))
+    await send_script(request, response, [faults.Write(body[: len(body) // 2]), HangUp.CLOSE])
+    return response

@@ -1,0 +1,36 @@
+"""The headers OpenAI and the network in front of it put on every answer."""
+
+import secrets
+import time
+
+REQUESTS_LIMIT = 10_000
+TOKENS_LIMIT = 200_000
+
+SAME_ON_EVERY_ANSWER = {
+    "openai-organization": "org-simulator",
+    "openai-project": "proj_simulator",
+    "openai-version": "2020-10-01",
+    "x-ratelimit-limit-requests": str(REQUESTS_LIMIT),
+    "x-ratelimit-limit-tokens": str(TOKENS_LIMIT),
+    "x-ratelimit-remaining-requests": str(REQUESTS_LIMIT - 1),
+    "x-ratelimit-remaining-tokens": str(TOKENS_LIMIT - 10),
+    "x-ratelimit-reset-requests": "8.64s",
+    "x-ratelimit-reset-tokens": "3ms",
+    "strict-transport-security": "max-age=31536000; includeSubDomains; preload",
+    "x-content-type-options": "nosniff",
+    "alt-svc": 'h3=":443"; ma=86400',
+    "cf-cache-status": "DYNAMIC",
+    "server": "cloudflare",
+}
+
+
+def of_answer(*, started: float) -> dict[str, str]:
+    """Return the headers of one answer; ``started`` is when its request arrived, by ``time.perf_counter``."""
+    mark = secrets.token_hex(16)
+    return {
+        **SAME_ON_EVERY_ANSWER,
+        "x-request-id": f"req_{mark}",
+        "openai-processing-ms": f"{(time.perf_counter() - started) * 1000:.0f}",
+        "set-cookie": f"__cf_bm={mark}; path=/; HttpOnly",
+        "cf-ray": f"{mark[:16]}-AMS",
+    }

@@ -1,0 +1,172 @@
+"""The simulator as a server: sockets, routes, counters and headers around the endpoints."""
+
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+from aiohttp import web
+
+from app.simulator import authorization, chat, embeddings, headers, models
+from app.simulator.delivery import HangUpError
+from app.simulator.errors import ErrorBody, OpenAIError, model_not_found
+from app.simulator.json_text import indented, parse
+from app.simulator.pacing import Pacing
+from app.simulator.traffic import Exchange, Traffic
+
+__all__ = ["Exchange", "Pacing", "Simulator", "Traffic"]
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+OWN_PATHS = "/simulator/"
+WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+# Answers that are still going on when the simulator closes belong to clients that no longer read.
+SHUTDOWN_TIMEOUT_S = 0.1
+
+EXCHANGE: web.RequestKey[Exchange] = web.RequestKey("exchange", Exchange)
+STARTED: web.RequestKey[float] = web.RequestKey("started", float)
+
+
+class Simulator:
+    """OpenAI's API on a socket of its own, from ``async with`` to its end."""
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        pacing: Pacing = Pacing(),  # noqa: B008 - a frozen value
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self.traffic = Traffic()
+        self._api_key = api_key
+        self._pacing = pacing
+        self._host = host
+        self._port = port
+        self._runner = web.AppRunner(
+            self._application(), handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+        )
+
+    async def __aenter__(self) -> "Simulator":
+        """Listen.
+
+        Raises:
+            OSError: the port is taken, or the host is not one of this machine.
+        """
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._runner.cleanup()
+
+    @property
+    def base_url(self) -> str:
+        """The URL to give to a client of OpenAI's API."""
+        port = self._runner.addresses[0][1]
+        host = WILDCARD_HOSTS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
+        return f"http://{host}:{port}/v1"
+
+    def _application(self) -> web.Application:
+        # OpenAI's limit is the model's context, not the size of the body.
+        application = web.Application(middlewares=[self._serve], client_max_size=0)
+        application.on_response_prepare.append(_add_headers)
+        application.add_routes(
+            [
+                web.post("/v1/chat/completions", self._chat),
+                web.post("/v1/embeddings", _embeddings),
+                web.get("/v1/models", _models, allow_head=False),
+                web.get("/v1/models/{name:.+}", _model, allow_head=False),
+                web.get(OWN_PATHS + "traffic", self._show_traffic),
+                web.get(OWN_PATHS + "exchanges", self._show_exchanges),
+            ]
+        )
+        return application
+
+    @web.middleware
+    async def _serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        request[STARTED] = time.perf_counter()
+        if request.path.startswith(OWN_PATHS):
+            return await handler(request)
+        request[EXCHANGE] = exchange = await _exchange(request)
+        self.traffic.record(exchange)
+        with self.traffic.answering():
+            try:
+                response = await self._answer(request, handler)
+                # Written here, so that a client who leaves in the middle is counted as one who left.
+                await response.prepare(request)
+                await response.write_eof()
+            except HangUpError:
+                # Never sent: aiohttp wants a response, and finds the connection closed.
+                return web.Response()
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if request.match_info.http_exception is None:
+                authorization.authorize(request.headers.get("Authorization"), api_key=self._api_key)
+            return await handler(request)
+        except OpenAIError as error:
+            return _refusal(error)
+        except web.HTTPNotFound:
+            return _refusal(_invalid_url("Invalid URL", request, status=404))
+        except web.HTTPMethodNotAllowed:
+            return _refusal(_invalid_url("Invalid method for URL", request, status=405))
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await chat.answer(request, request[EXCHANGE], self._pacing)
+
+    async def _show_traffic(self, _: web.Request) -> web.StreamResponse:
+        return _json(self.traffic.to_json())
+
+    async def _show_exchanges(self, _: web.Request) -> web.StreamResponse:
+        return _json([exchange.to_json() for exchange in self.traffic.exchanges])
+
+
+async def _embeddings(request: web.Request) -> web.StreamResponse:
+    return _json(embeddings.answer(request[EXCHANGE]))
+
+
+async def _models(_: web.Request) -> web.StreamResponse:
+    return _json({"object": "list", "data": [models.entry(name) for name in models.BY_NAME]})
+
+
+async def _model(request: web.Request) -> web.StreamResponse:
+    name = request.match_info["name"]
+    if name not in models.BY_NAME:
+        raise model_not_found(name)
+    return _json(models.entry(name))
+
+
+async def _exchange(request: web.Request) -> Exchange:
+    raw = await request.read()
+    try:
+        # The parser is fast enough for the loop: a megabyte takes a few milliseconds.
+        body = parse(raw)
+    except ValueError:
+        body = None
+    return Exchange(request.method, request.path, request.headers, body, raw)
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(headers.of_answer(started=request[STARTED]))
+
+
+def _json(value: Any, *, status: int = 200) -> web.Response:
+    return web.Response(body=indented(value), status=status, content_type="application/json")
+
+
+def _refusal(error: OpenAIError) -> web.Response:
+    response = _json(error.body.to_json(), status=error.status)
+    response.headers.update(error.headers)
+    return response
+
+
+def _invalid_url(problem: str, request: web.Request, *, status: int) -> OpenAIError:
+    return OpenAIError(status, ErrorBody(f"{problem} ({request.method} {request.path})"))

@@ -1,0 +1,82 @@
+"""What passed through a simulator: recorded requests, and counters that can be waited for."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+REMEMBERED_EXCHANGES = 100
+MASKED = "***"
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request as it arrived; ``body`` is None when ``raw`` is not JSON."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Any
+    raw: bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the exchange for people to read, without the key in its authorization header."""
+        shown = {name: MASKED if name.lower() == "authorization" else text for name, text in self.headers.items()}
+        return {"method": self.method, "path": self.path, "headers": shown, "body": self.body}
+
+
+@dataclass
+class Traffic:
+    """Counters of one simulator.
+
+    ``live`` requests have no complete answer yet, ``answered`` ones do (also when the simulator itself cut the answer
+    short), and of ``abandoned`` ones the client left first.
+    """
+
+    live: int = 0
+    answered: int = 0
+    abandoned: int = 0
+    exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=REMEMBERED_EXCHANGES))
+    _changed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+    async def wait_for(self, condition: Callable[["Traffic"], bool], *, timeout_s: float = 5.0) -> None:
+        """Return as soon as ``condition`` holds; it is asked again after each change.
+
+        Raises:
+            TimeoutError: it did not hold within ``timeout_s``.
+        """
+        async with asyncio.timeout(timeout_s):
+            while not condition(self):
+                await self._changed.wait()
+
+    def record(self, exchange: Exchange) -> None:
+        """Remember a request that has arrived, and forget the oldest one beyond the last hundred."""
+        self.exchanges.append(exchange)
+        self._notify()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Count one request as live while the block runs, and afterwards by the way the block ended."""
+        self.live += 1
+        self._notify()
+        try:
+            yield
+        except (asyncio.CancelledError, ConnectionError):
+            self.abandoned += 1
+            raise
+        else:
+            self.answered += 1
+        finally:
+            self.live -= 1
+            self._notify()
+
+    def to_json(self) -> dict[str, int]:
+        """Return the three counters."""
+        return {"live": self.live, "answered": self.answered, "abandoned": self.abandoned}
+
+    def _notify(self) -> None:
+        # Whoever waits holds the old event; a new one is due so that the next wait blocks again.
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,21 @@
+"""A simulator on a real socket for each test, and a client that has a key for it."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from app.simulator.server import Simulator
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator() as running:
+        yield running
+
+
+@pytest.fixture
+async def client(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {"Authorization": "Bearer sk-test"}
+    async with httpx.AsyncClient(base_url=simulator.base_url, headers=headers, timeout=5) as connected:
+        yield connected

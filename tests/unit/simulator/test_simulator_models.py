@@ -1,0 +1,191 @@
+"""What depends on the model: its existence, its limits, and what its family takes."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+URL = "/chat/completions"
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+CUSTOM = {"type": "custom", "custom": {"name": "c"}}
+
+
+def chat(model: str, text: Any = "Hi", **members: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], **members}
+
+
+def no_parameter(name: str, hint: str = "") -> tuple[str, str, str]:
+    return f"Unsupported parameter: '{name}' is not supported with this model.{hint}", name, "unsupported_parameter"
+
+
+def no_value(name: str, value: str, supported: str) -> tuple[str, str, str]:
+    message = f"Unsupported value: '{name}' does not support {value} with this model. {supported}"
+    return message, name, "unsupported_value"
+
+
+def no_functions(model: str, way_out: str = " or set reasoning_effort to 'none'") -> tuple[str, str, None]:
+    message = (
+        f"Function tools with reasoning_effort are not supported for {model} in /v1/chat/completions. "
+        f"To use function tools, use /v1/responses{way_out}."
+    )
+    return message, "reasoning_effort", None
+
+
+def too_large(name: str, asked: int, most: int) -> tuple[str, str, str]:
+    message = (
+        f"max_tokens is too large: {asked}. This model supports at most {most} completion tokens, "
+        f"whereas you provided {asked}."
+    )
+    return message, name, "invalid_value"
+
+
+ONLY_ONE = "Only the default (1) value is supported."
+SAMPLING = {"top_p": 0.5, "logprobs": True}
+NEVER = {"presence_penalty": 0.5, "frequency_penalty": 0.5, "logit_bias": {"5": 1}, "stop": "x"}
+
+REFUSED = [
+    *(
+        pytest.param(chat(model, **{name: value}), no_parameter(name), id=f"{model} {name}")
+        for model in ("o3", "gpt-5", "gpt-5.5", "gpt-6.1-sol")
+        for name, value in (SAMPLING | NEVER).items()
+    ),
+    *(
+        pytest.param(chat(model, **{name: value}), no_parameter(name), id=f"{model} {name}")
+        for model in ("gpt-5.1", "gpt-5.2", "gpt-5.4")
+        for name, value in NEVER.items()
+    ),
+    *(
+        pytest.param(
+            chat("gpt-5.2", reasoning_effort="low", **{name: value}), no_parameter(name), id=f"gpt-5.2 thinking {name}"
+        )
+        for name, value in SAMPLING.items()
+    ),
+    pytest.param(
+        chat("gpt-5", logprobs=True, top_logprobs=2), no_parameter("logprobs"), id="logprobs before top_logprobs"
+    ),
+    pytest.param(
+        chat("o3-2025-04-16", max_tokens=5),
+        no_parameter("max_tokens", " Use 'max_completion_tokens' instead."),
+        id="max_tokens",
+    ),
+    pytest.param(chat("o3", tools=[FUNCTION], parallel_tool_calls=True), no_parameter("parallel_tool_calls"), id="o3"),
+    pytest.param(chat("gpt-5", temperature=0.3), no_value("temperature", "0.3", ONLY_ONE), id="temperature"),
+    pytest.param(chat("gpt-5", temperature=0), no_value("temperature", "0", ONLY_ONE), id="temperature 0"),
+    pytest.param(
+        chat("gpt-5.1", temperature=0.3, reasoning_effort="low"),
+        no_value("temperature", "0.3", ONLY_ONE),
+        id="temperature while thinking",
+    ),
+    pytest.param(
+        chat("o3", reasoning_effort="minimal"),
+        no_value("reasoning_effort", "'minimal'", "Supported values are: 'low', 'medium', and 'high'."),
+        id="effort of o3",
+    ),
+    pytest.param(
+        chat("gpt-5.1", reasoning_effort="xhigh"),
+        no_value("reasoning_effort", "'xhigh'", "Supported values are: 'none', 'low', 'medium', and 'high'."),
+        id="effort of gpt-5.1",
+    ),
+    pytest.param(
+        chat("gpt-6.1-sol", reasoning_effort="none"),
+        no_value("reasoning_effort", "'none'", "Supported values are: 'low', 'medium', 'high', and 'xhigh'."),
+        id="effort of gpt-6.1-sol",
+    ),
+    pytest.param(
+        chat("gpt-4o", reasoning_effort="low"),
+        ("Unrecognized request argument supplied: reasoning_effort", None, None),
+        id="effort of a classic model",
+    ),
+    pytest.param(
+        chat("gpt-4.1", verbosity="low"),
+        no_value("verbosity", "'low'", "Supported values are: 'medium'."),
+        id="verbosity of a classic model",
+    ),
+    pytest.param(
+        chat("gpt-5.4", tools=[FUNCTION], reasoning_effort="low"), no_functions("gpt-5.4"), id="functions, thinking"
+    ),
+    pytest.param(chat("gpt-5.6-luna", tools=[FUNCTION]), no_functions("gpt-5.6-luna"), id="functions, default effort"),
+    pytest.param(chat("gpt-6.1-sol", tools=[FUNCTION]), no_functions("gpt-6.1-sol", ""), id="functions never"),
+    pytest.param(chat("gpt-4o", max_tokens=20480), too_large("max_tokens", 20480, 16384), id="max_tokens too large"),
+    pytest.param(
+        chat("o3", max_completion_tokens=100_001),
+        too_large("max_completion_tokens", 100_001, 100_000),
+        id="max_completion_tokens too large",
+    ),
+    pytest.param(
+        chat("gpt-4o-mini", " word" * 129_994),
+        (
+            "This model's maximum context length is 128000 tokens. However, your messages resulted in 130000 tokens. "
+            "Please reduce the length of the messages.",
+            "messages",
+            "context_length_exceeded",
+        ),
+        id="context",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), REFUSED)
+async def test_a_model_refuses_what_it_does_not_take(
+    client: httpx.AsyncClient, body: dict[str, Any], expected: tuple[str, str | None, str | None]
+) -> None:
+    message, param, code = expected
+    response = await client.post(URL, json=body)
+    assert response.status_code == 400
+    assert response.json()["error"] == {
+        "message": message,
+        "type": "invalid_request_error",
+        "param": param,
+        "code": code,
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(chat("gpt-5", temperature=1, reasoning_effort="minimal", verbosity="low"), id="gpt-5"),
+        pytest.param(chat("gpt-5", max_completion_tokens=128_000), id="output limit"),
+        pytest.param(chat("gpt-5.1", temperature=0.3, logprobs=True, top_logprobs=1), id="gpt-5.1"),
+        pytest.param(chat("gpt-5.5", temperature=0.3, reasoning_effort="none"), id="gpt-5.5 without thinking"),
+        pytest.param(chat("gpt-5.4", tools=[FUNCTION]), id="gpt-5.4 functions"),
+        pytest.param(chat("gpt-5.5", tools=[FUNCTION], reasoning_effort="none"), id="gpt-5.5 functions"),
+        pytest.param(chat("gpt-5.5", tools=[CUSTOM]), id="gpt-5.5 custom tools"),
+        pytest.param(chat("gpt-6.1-sol", reasoning_effort="xhigh"), id="gpt-6.1-sol"),
+        pytest.param(chat("o3", tools=[FUNCTION]), id="o3 functions"),
+        pytest.param(chat("gpt-4.1-mini", max_tokens=32_768, verbosity="medium"), id="gpt-4.1-mini"),
+        pytest.param(chat("gpt-4.1", " word" * 129_994), id="long context"),
+    ],
+)
+async def test_a_model_takes_what_its_family_takes(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    response = await client.post(URL, json=body)
+    assert response.status_code == 200, response.text
+
+
+async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient) -> None:
+    response = await client.post(URL, json=chat("nope"))
+    assert response.status_code == 404
+    assert response.json()["error"] == {
+        "message": "The model `nope` does not exist or you do not have access to it.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "model_not_found",
+    }
+
+
+async def test_the_list_has_every_model_and_snapshot(client: httpx.AsyncClient) -> None:
+    listed = (await client.get("/models")).json()
+    names = [entry["id"] for entry in listed["data"]]
+    assert listed["object"] == "list"
+    assert {"gpt-4o-mini", "gpt-4o-mini-2024-07-18", "gpt-6.1-sol"} <= set(names)
+    assert len(names) == len(set(names))
+
+
+async def test_one_model_is_shown_as_openai_shows_it(client: httpx.AsyncClient) -> None:
+    shown = (await client.get("/models/gpt-4o-mini")).json()
+    assert shown == {"id": "gpt-4o-mini", "object": "model", "created": 1721172741, "owned_by": "system"}
+
+
+async def test_an_unknown_model_is_not_shown(client: httpx.AsyncClient) -> None:
+    response = await client.get("/models/nope")
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"
