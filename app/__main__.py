@@ -1,0 +1,65 @@
+"""`python -m app`: the server from the command line, with flags named as `vllm serve` names them."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import uvicorn
+
+from app.core.config import SettingsError, load_settings
+from app.main import create_app
+
+WRONG_SETTINGS = 2
+
+
+class Server(uvicorn.Server):
+    """Ends cleanly on a signal: the first lets requests in flight finish, the second ends at once.
+
+    uvicorn's own would raise the signal again after that, so that the process never ends with status 0.
+    """
+
+    def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
+    """The settings that the command line gives, by name.
+
+    Raises:
+        SystemExit: status 2, with the usage on standard error.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m app",
+        description="vLLM's HTTP interface, answered by OpenAI. Every setting is in .env.example.",
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--host", help="address to listen on (HOST)")
+    parser.add_argument("--port", help="port to listen on (PORT)")
+    parser.add_argument("--shutdown-timeout", dest="shutdown_timeout_s", metavar="SECONDS", help="(SHUTDOWN_TIMEOUT_S)")
+    return vars(parser.parse_args(arguments))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal; returns the process's exit status."""
+    overrides = parse_arguments(arguments)
+    try:
+        settings = load_settings(**overrides)
+        settings.require_api_key()
+    except SettingsError as exc:
+        print(f"llm-server: {exc}", file=sys.stderr)
+        return WRONG_SETTINGS
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+    )
+    server = Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

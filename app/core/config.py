@@ -1,0 +1,125 @@
+"""Settings: every knob, read from the environment and from `.env`."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+EVERY_MODEL = "*"
+
+
+class SettingsError(Exception):
+    """The settings do not allow a start. The text is one line, names the setting and never repeats a secret."""
+
+
+def _parse_served_models(value: object) -> object:
+    if not isinstance(value, str) or value == EVERY_MODEL:
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError('must be * or a JSON object of names, such as {"my-model": "gpt-4o-mini"}') from None
+
+
+class Settings(BaseSettings):
+    """The server's configuration, checked as a whole.
+
+    Raises:
+        ValidationError: a value is out of its range, or `.env` has a key that is no setting.
+    """
+
+    model_config = SettingsConfigDict(env_file=".env", extra="forbid", frozen=True)
+
+    openai_api_key: SecretStr | None = Field(None, description="The key that pays for the answers. Required to serve.")
+    openai_base_url: str = Field(
+        "https://api.openai.com/v1", description="Where OpenAI's API is, with or without a slash at the end."
+    )
+    openai_org_id: str | None = Field(None, description="Organization the calls are counted for.")
+    openai_project_id: str | None = Field(None, description="Project the calls are counted for.")
+    default_model: str = Field("gpt-4o-mini", description="Model of a request that names none.")
+    served_models: Annotated[dict[str, str] | Literal["*"] | None, NoDecode, BeforeValidator(_parse_served_models)] = (
+        Field(
+            None,
+            description="Names clients may use and the OpenAI model each stands for, as a JSON object; "
+            "`*`: every model OpenAI has. Default: `DEFAULT_MODEL` alone.",
+        )
+    )
+    default_temperature: float | None = Field(
+        0.7, ge=0, le=2, description="Temperature of a chat request that names none; empty: OpenAI's own."
+    )
+    host: str = Field("0.0.0.0", description="Address to listen on (`python -m app`).")
+    port: int = Field(8002, ge=0, le=65535, description="Port to listen on (`python -m app`); 0: a free one.")
+    upstream_connect_timeout_s: float = Field(5.0, gt=0, description="Longest wait for a connection to OpenAI.")
+    upstream_read_timeout_s: float = Field(600.0, gt=0, description="Longest silence of OpenAI in an answer.")
+    shutdown_timeout_s: int = Field(
+        30, ge=0, description="How long requests in flight may go on after SIGTERM (`python -m app`)."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
+        given = {name: value for name, value in stripped.items() if value != ""}
+        if stripped.get("default_temperature") == "":
+            given["default_temperature"] = None
+        return given
+
+    @field_validator("openai_api_key")
+    @classmethod
+    def _key_fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
+        if key and not all("!" <= character <= "~" for character in key.get_secret_value()):
+            raise ValueError("must be printable ASCII without spaces")
+        return key
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _base_url_is_http(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be an http:// or https:// address")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _default_model_is_served(self) -> Self:
+        if not isinstance(self.served_models, dict):
+            return self
+        if not self.served_models:
+            raise ValueError("SERVED_MODELS must name at least one model")
+        if "default_model" in self.model_fields_set and self.default_model not in self.served_models:
+            raise ValueError(f"DEFAULT_MODEL {self.default_model!r} is not one of SERVED_MODELS")
+        return self
+
+    def require_api_key(self) -> str:
+        """The key to call OpenAI with.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if self.openai_api_key is None:
+            raise SettingsError("OPENAI_API_KEY is not set: set it in the environment or in .env")
+        return self.openai_api_key.get_secret_value()
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment and `.env`; `overrides` win over both.
+
+    Raises:
+        SettingsError: something is wrong with them.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as exc:
+        raise SettingsError("; ".join(_complaint(error["loc"], error["msg"]) for error in exc.errors())) from None
+
+
+def _complaint(location: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    if not location:
+        return message
+    name = str(location[0]).upper()
+    if message == "Extra inputs are not permitted":
+        return f"{name} in .env is not a setting of this server"
+    return f"{name}: {message}"

@@ -1,0 +1,222 @@
+"""What the answer to a failure is: from an openai SDK exception, a validation error or a refusal of our own. No I/O."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import openai
+
+UpstreamError = openai.OpenAIError
+"""Any failure of a call to OpenAI."""
+
+VLLM_ERROR = "vllm"
+"""The pydantic error type of vLLM's own checks; its context carries `param`."""
+
+_DO_NOT_RETRY = {"x-should-retry": "false"}
+
+# vLLM's own names; any other status goes by its HTTP phrase ("Bad Gateway"). Python 3.13 has a new phrase for 413.
+_TYPES = {
+    400: "BadRequestError",
+    404: "NotFoundError",
+    413: "Request Entity Too Large",
+    422: "UnprocessableEntityError",
+    500: "InternalServerError",
+    503: "ServiceUnavailableError",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """An error as vLLM answers it. `type` defaults to vLLM's name for the status."""
+
+    status: int
+    message: str
+    param: str | None = None
+    type: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body; `code` repeats the HTTP status as an integer."""
+        type_ = self.type or _TYPES.get(self.status) or HTTPStatus(self.status).phrase
+        return {"error": {"message": self.message, "type": type_, "param": self.param, "code": self.status}}
+
+
+class Refusal(Exception):
+    """A request that this server refuses itself, with a 400 that names the field."""
+
+    def __init__(self, message: str, *, param: str | None = None, type: str = "") -> None:  # noqa: A002 - vLLM's key
+        super().__init__(message)
+        self.answer = ErrorAnswer(400, message, param, type)
+
+
+class ClientDisconnected(Exception):
+    """The client closed its connection; whatever was being done for it has been cancelled."""
+
+
+INTERNAL_ERROR = ErrorAnswer(500, "The server failed while it handled this request.")
+
+# --- upstream ---------------------------------------------------------------------------------------------------------
+
+# OpenAI's texts quote masked keys and the ids of the account's organization and projects.
+_SECRETS = re.compile(r"\b(?:sk-|org-|proj_)[\w*….-]*[\w*…]|(?<=in organization )\S+")
+
+_OUT_OF_MONEY = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+    }
+)
+
+
+def scrubbed(text: str) -> str:
+    """Text of the upstream without keys, organization and project ids."""
+    return _SECRETS.sub("[redacted]", text)
+
+
+def upstream_answer(exc: BaseException) -> ErrorAnswer:
+    """The answer to a failure of the upstream, by the row of its class or of its nearest ancestor."""
+    return next(_UPSTREAM[cls] for cls in type(exc).__mro__ if cls in _UPSTREAM)(exc)
+
+
+def _text(exc: openai.APIError, fallback: str) -> str:
+    message = exc.body.get("message") if isinstance(exc.body, dict) else None
+    return scrubbed(message) if isinstance(message, str) and message else fallback
+
+
+def _code_header(exc: openai.APIError) -> dict[str, str]:
+    # vLLM's `code` is the status, so OpenAI's own ("context_length_exceeded") travels beside the body.
+    code = exc.code if isinstance(exc.code, str) and re.fullmatch(r"\w{1,64}", exc.code, re.ASCII) else None
+    return {"x-openai-error-code": code} if code else {}
+
+
+def _refused(status: int) -> Callable[[Any], ErrorAnswer]:
+    """The client's request was at fault: OpenAI's own words and parameter."""
+
+    def answer(exc: openai.APIStatusError) -> ErrorAnswer:
+        return ErrorAnswer(
+            status, _text(exc, "The upstream refused the request."), exc.param, headers=_code_header(exc)
+        )
+
+    return answer
+
+
+def _failed(status: int, message: str, *, retry: bool = True) -> Callable[[Any], ErrorAnswer]:
+    """The upstream or this server was at fault: a fixed text."""
+    answer = ErrorAnswer(status, message, headers={} if retry else _DO_NOT_RETRY)
+    return lambda _exc: answer
+
+
+def _not_found(exc: openai.NotFoundError) -> ErrorAnswer:
+    if exc.code != "model_not_found":
+        return ErrorAnswer(502, "The upstream service does not have this endpoint: check OPENAI_BASE_URL.")
+    return ErrorAnswer(400, _text(exc, "The model does not exist."), "model", headers=_code_header(exc))
+
+
+def _rate_limited(exc: openai.RateLimitError) -> ErrorAnswer:
+    out_of_money = exc.type in _OUT_OF_MONEY or exc.code in _OUT_OF_MONEY
+    headers = _code_header(exc) | (_DO_NOT_RETRY if out_of_money else {})
+    return ErrorAnswer(429, _text(exc, "The upstream's rate limit is reached."), exc.param, headers=headers)
+
+
+def _upstream_failed(exc: openai.InternalServerError) -> ErrorAnswer:
+    status = exc.status_code if exc.status_code in {500, 502, 503, 504} else 502
+    return ErrorAnswer(status, _text(exc, f"The upstream service failed with status {exc.status_code}."))
+
+
+def _other_status(exc: openai.APIStatusError) -> ErrorAnswer:
+    status = 413 if exc.status_code == 413 else 502
+    return ErrorAnswer(status, _text(exc, f"The upstream service answered with status {exc.status_code}."))
+
+
+def _error_event(exc: openai.APIError) -> ErrorAnswer:
+    return ErrorAnswer(500, _text(exc, "The upstream service failed."))
+
+
+def _not_reached(exc: openai.APIConnectionError) -> ErrorAnswer:
+    return ErrorAnswer(502, scrubbed(exc.message))
+
+
+_CREDENTIALS = _failed(502, "The upstream service rejected this server's credentials.", retry=False)
+_GENERIC = _failed(502, "The upstream service failed.")
+
+# One row for every exception class the SDK exports; a test fails when it gains one.
+_UPSTREAM: dict[type[BaseException], Callable[[Any], ErrorAnswer]] = {
+    openai.BadRequestError: _refused(400),
+    openai.UnprocessableEntityError: _refused(422),
+    openai.NotFoundError: _not_found,
+    openai.ConflictError: _failed(503, "The upstream service is busy with a conflicting request."),
+    openai.AuthenticationError: _CREDENTIALS,
+    openai.OAuthError: _CREDENTIALS,
+    openai.PermissionDeniedError: _CREDENTIALS,
+    openai.RateLimitError: _rate_limited,
+    openai.InternalServerError: _upstream_failed,
+    openai.APIStatusError: _other_status,
+    openai.APITimeoutError: _failed(504, "The upstream service did not answer in time."),
+    openai.APIConnectionError: _not_reached,
+    openai.APIResponseValidationError: _failed(502, "The upstream service's answer could not be understood."),
+    openai.APIError: _error_event,
+    openai.LengthFinishReasonError: _GENERIC,
+    openai.ContentFilterFinishReasonError: _GENERIC,
+    openai.InvalidWebhookSignatureError: _GENERIC,
+    openai.WebSocketConnectionClosedError: _GENERIC,
+    openai.WebSocketQueueFullError: _GENERIC,
+    openai.OpenAIError: _GENERIC,
+}
+
+# --- validation -------------------------------------------------------------------------------------------------------
+
+_SHOWN_ERRORS = 10
+_SHOWN_ERROR_CHARACTERS = 1000
+_SHOWN_INPUT_CHARACTERS = 200
+_BRANCH_NAMES = frozenset(
+    {"str", "int", "float", "bool", "none", "dict", "constrained-str", "constrained-int", "nullable"}
+)
+
+
+def validation_answer(errors: Sequence[Mapping[str, Any]]) -> ErrorAnswer:
+    """The answer to pydantic's errors about a request, worded as vLLM words them.
+
+    vLLM checks types first, all at once, and values after that, one at a time.
+    """
+    plain = [error for error in errors if error["type"] != VLLM_ERROR]
+    if not plain:
+        return ErrorAnswer(400, errors[0]["msg"], errors[0]["ctx"]["param"])
+    lines = [_shown_error(error) for error in plain[:_SHOWN_ERRORS]]
+    if len(plain) > _SHOWN_ERRORS:
+        lines.append(f"  ...and {len(plain) - _SHOWN_ERRORS} more errors")
+    heading = f"{len(plain)} validation error{'s' if len(plain) > 1 else ''}:"
+    return ErrorAnswer(400, "\n".join([heading, *lines]), _shown_location(plain[0]["loc"]), "Bad Request")
+
+
+def _shown_error(error: Mapping[str, Any]) -> str:
+    shown = {
+        "type": error["type"],
+        "loc": _shown_location(error["loc"]),
+        "msg": error["msg"],
+        "input": _shown_input(error.get("input")),
+    }
+    if error.get("ctx"):
+        shown["ctx"] = {name: _shown_input(value) for name, value in error["ctx"].items()}
+    return f"  {shown}"[:_SHOWN_ERROR_CHARACTERS]
+
+
+def _shown_location(location: Sequence[int | str]) -> str:
+    # Beside fields and indexes pydantic lists the branch of a union it tried; that is no place in the request.
+    return ".".join(str(part) for part in location if not _is_branch(part))
+
+
+def _is_branch(part: int | str) -> bool:
+    return isinstance(part, str) and (part in _BRANCH_NAMES or not part.isidentifier())
+
+
+def _shown_input(value: object) -> str:
+    if isinstance(value, dict | list | tuple | set):
+        name = "dict" if isinstance(value, dict) else "list"
+        return f"<{name} of {len(value)} items>"
+    text = str(value)
+    return text if len(text) <= _SHOWN_INPUT_CHARACTERS else f"{text[:_SHOWN_INPUT_CHARACTERS]}...[truncated]"

@@ -1,0 +1,57 @@
+"""Pure ASGI middleware: it sees every message and buffers none."""
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.core.config import SettingsError
+from app.core.record import RequestRecord, begin_record
+
+PROBES = frozenset({"/health", "/ping", "/metrics"})
+"""Paths whose answers carry no request headers: they are polled, and vLLM sends none."""
+
+
+class RequestRecordMiddleware:
+    """Begins the record of each request and puts what it holds into the answer's headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await self.app(scope, receive, send)
+            return
+        record = RequestRecord(client_request_id=Headers(scope=scope).get("x-request-id"))
+        begin_record(record)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(dict(record.headers()))
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+class StartupFailureMiddleware:
+    """Tells the server of wrong settings in one line, where Starlette would send a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self.app(scope, receive, send)
+            return
+        failures: list[Message] = []
+
+        async def send_but_failure(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                failures.append(message)
+            else:
+                await send(message)
+
+        try:
+            await self.app(scope, receive, send_but_failure)
+        except BaseException as exc:
+            for message in failures:
+                await send({**message, "message": str(exc)} if isinstance(exc, SettingsError) else message)
+            raise

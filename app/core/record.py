@@ -1,0 +1,57 @@
+"""What is learned about one request on its way, for the answer's headers and the log."""
+
+import uuid
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+HEADER_VALUE_LIMIT_BYTES = 1024
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """Filled in by whoever learns something; read when the answer starts."""
+
+    client_request_id: str | None = None
+    """The client's `X-Request-Id`, exactly as it came."""
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    ignored_params: list[str] = field(default_factory=list)
+    """Fields of the request that had no effect on the answer, in the schema's order."""
+    adjusted_params: dict[str, object] = field(default_factory=dict)
+    """Fields that were clamped or mapped, with the value that was used."""
+    upstream_headers: dict[str, str] = field(default_factory=dict)
+    """Headers of the upstream's answer that the client is to see."""
+
+    @property
+    def answered_id(self) -> str:
+        """The `X-Request-Id` of the answer: the client's own, else 32 hexadecimal digits."""
+        return self.client_request_id or self.request_id
+
+    def headers(self) -> Iterator[tuple[str, str]]:
+        """What the answer says about the request, header by header."""
+        yield "x-request-id", self.answered_id
+        if self.ignored_params:
+            yield "x-ignored-params", _joined(self.ignored_params)
+        if self.adjusted_params:
+            yield "x-adjusted-params", _joined([f"{name}={value}" for name, value in self.adjusted_params.items()])
+        yield from self.upstream_headers.items()
+
+
+def _joined(items: list[str]) -> str:
+    """The items with commas, as many whole ones as a header should carry."""
+    while len(text := ",".join(items)) > HEADER_VALUE_LIMIT_BYTES:
+        items = items[:-1]
+    return text
+
+
+_current: ContextVar[RequestRecord] = ContextVar("request_record")
+
+
+def begin_record(record: RequestRecord) -> None:
+    """Make `record` the one of the request that this task answers."""
+    _current.set(record)
+
+
+def current_record() -> RequestRecord:
+    """The record of the request being answered; outside of one, a record nobody reads."""
+    return _current.get(None) or RequestRecord()

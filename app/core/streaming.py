@@ -1,0 +1,99 @@
+"""What happens when an answer is a stream, and when the client leaves before it is complete."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from pydantic_core import to_json
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.core.errors import INTERNAL_ERROR, ClientDisconnected, ErrorAnswer, Refusal, UpstreamError, upstream_answer
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DONE = b"data: [DONE]\n\n"
+
+
+async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled as soon as the client leaves.
+
+    The request's body must have been read: what `receive` brings next can only be the end of the connection.
+
+    Raises:
+        ClientDisconnected: the client left first.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnected
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(Protocol):
+    """Events in batches, as they arrive. Whoever holds it must `aclose()` it."""
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Mapping[str, Any]]]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class EventStreamResponse(Response):
+    """Server-sent events as vLLM frames them: compact JSON, and `[DONE]` at the end.
+
+    A failure on the way is one error event, then `[DONE]`: the status has been sent by then.
+    The response owns the stream and closes it however the answer ends.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, stream: EventStream) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with suppress(ClientDisconnected):
+                await run_until_disconnect(receive, self._send(send))
+        finally:
+            await self._stream.aclose()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            async for batch in self._stream:
+                body = b"".join([b"data: %b\n\n" % to_json(event) for event in batch])
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+                # After a disconnect uvicorn's send returns without waiting, and a loop that never waits
+                # cannot be cancelled.
+                await asyncio.sleep(0)
+        except (UpstreamError, Refusal) as exc:
+            last = _error_event(exc.answer if isinstance(exc, Refusal) else upstream_answer(exc))
+        except Exception:
+            logger.exception("a stream failed")
+            last = _error_event(INTERNAL_ERROR)
+        else:
+            last = b""
+        await send({"type": "http.response.body", "body": last + DONE, "more_body": False})
+
+
+def _error_event(answer: ErrorAnswer) -> bytes:
+    # The spaces are vLLM's: it writes this one event with json.dumps.
+    return b"data: %b\n\n" % json.dumps(answer.body()).encode()

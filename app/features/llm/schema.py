@@ -1,0 +1,309 @@
+"""vLLM's request and answer models: its fields, in its order, with its defaults (vLLM 0.32.0)."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NotRequired, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator, with_config
+from typing_extensions import TypedDict
+
+from app.features.llm import checks
+
+JSONObject = dict[str, Any]
+
+INT64 = {"ge": -(2**63), "le": 2**63 - 1}
+
+
+class MessageRole(StrEnum):
+    """The roles OpenAI knows. vLLM takes any string."""
+
+    DEVELOPER = "developer"
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+    FUNCTION = "function"
+
+
+class ChatMessage(BaseModel):
+    """A message as it is answered; `tool_calls` is left out when there are none, as vLLM does."""
+
+    role: str = MessageRole.ASSISTANT
+    content: str | None = None
+    refusal: str | None = None
+    annotations: list[JSONObject] | None = None
+    audio: JSONObject | None = None
+    function_call: JSONObject | None = None
+    tool_calls: list[JSONObject] | None = Field(None, exclude_if=lambda calls: not calls)
+    reasoning: str | None = None
+
+
+def _as_dict(message: object) -> object:
+    return message.model_dump(exclude_unset=True) if isinstance(message, ChatMessage) else message
+
+
+@with_config(ConfigDict(extra="allow"))
+class RequestMessage(TypedDict):
+    """A message as it is asked. Keys beyond these are kept: their meaning depends on the role."""
+
+    role: str
+    content: NotRequired[str | list[JSONObject | str] | None]
+    name: NotRequired[str | None]
+    tool_calls: NotRequired[list[JSONObject] | None]
+    tool_call_id: NotRequired[str | None]
+
+
+class StreamOptions(BaseModel):
+    """What a stream tells about its usage."""
+
+    include_usage: bool | None = False
+    continuous_usage_stats: bool | None = False
+
+
+class JSONSchemaFormat(BaseModel):
+    """The schema of a `json_schema` response format. vLLM enforces it whatever `strict` says."""
+
+    name: str
+    description: str | None = None
+    schema_: JSONObject | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    """The form an answer's text is to have; a `structural_tag` has further keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["text", "json_object", "json_schema", "structural_tag"]
+    json_schema: JSONSchemaFormat | None = None
+
+
+class FunctionDefinition(BaseModel):
+    """A function the model may call; `parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: JSONObject | None = None
+    strict: bool | None = None
+    defer_loading: bool | None = None
+
+
+class Tool(BaseModel):
+    """vLLM knows function tools only."""
+
+    type: Literal["function"] = "function"
+    function: FunctionDefinition
+    defer_loading: bool | None = None
+
+
+class StructuredOutputs(BaseModel):
+    """vLLM's own constraints on an answer's text: exactly one of the first six."""
+
+    json_: str | JSONObject | None = Field(None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+    structural_tag: str | None = None
+    disable_any_whitespace: bool = False
+    disable_additional_properties: bool = False
+    whitespace_pattern: str | None = None
+
+
+class RepetitionDetection(BaseModel):
+    """When vLLM ends an answer that repeats itself."""
+
+    max_pattern_size: int = Field(0, ge=0)
+    min_pattern_size: int = Field(0, ge=0)
+    min_count: int = Field(0, ge=0)
+
+
+class ChatCompletionRequest(BaseModel):
+    """The body of `POST /v1/chat/completions`. Unknown keys are taken, as vLLM takes them.
+
+    The defaults of `model` and `temperature` are this server's; what the client left out is known by
+    `model_fields_set`.
+
+    Raises:
+        ValidationError: a type is wrong, or one of vLLM's own checks failed (error type `vllm`).
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    messages: list[Annotated[RequestMessage, BeforeValidator(_as_dict)]]
+    model: str | None = "gpt-4o-mini"
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = False
+    top_logprobs: int | None = 0
+    max_tokens: int | None = Field(None, json_schema_extra={"deprecated": True})
+    max_completion_tokens: int | None = None
+    n: int | None = 1
+    presence_penalty: float | None = None
+    response_format: ResponseFormat | None = None
+    seed: Annotated[int, Field(**INT64)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = []
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    temperature: float | None = 0.7
+    top_p: float | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | JSONObject | None = "none"
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    thinking_token_budget: Annotated[int, Field(strict=True, ge=-1)] | None = None
+    include_reasoning: bool = True
+    parallel_tool_calls: bool | None = True
+    user: str | None = None
+    use_beam_search: bool = False
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    watermarking: bool | None = None
+    length_penalty: float = 1.0
+    stop_token_ids: list[int] | None = []
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
+    truncation_side: Literal["left", "right"] | None = None
+    prompt_logprobs: int | None = None
+    logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
+    allowed_token_ids: list[int] | None = None
+    bad_words: list[str] = []
+    echo: bool = False
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    add_special_tokens: bool = False
+    documents: list[dict[str, str]] | None = None
+    chat_template: str | None = None
+    chat_template_kwargs: JSONObject | None = None
+    media_io_kwargs: dict[str, JSONObject] | None = None
+    mm_processor_kwargs: JSONObject | None = None
+    structured_outputs: StructuredOutputs | None = None
+    priority: Annotated[int, Field(**INT64)] = 0
+    request_id: str | None = None
+    session_id: str | None = None
+    return_tokens_as_token_ids: bool | None = None
+    return_token_ids: bool | None = None
+    routed_experts_prompt_start: int = Field(0, ge=0)
+    return_token_offsets: bool | None = False
+    return_prompt_text: bool | None = None
+    mm_payload: Literal["tensors", "none"] = "tensors"
+    return_mm_kwargs: bool | None = None
+    cache_salt: str | None = None
+    kv_transfer_params: JSONObject | None = None
+    ec_transfer_params: JSONObject | None = None
+    vllm_xargs: dict[str, str | int | float | list[str | int | float]] | None = None
+    repetition_detection: RepetitionDetection | None = None
+    stream_interval: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_form(cls, body: object) -> object:
+        if isinstance(body, dict):
+            checks.check_form(body)
+        return body
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
+        checks.check_values(vars(self))
+        return self
+
+
+class Usage(BaseModel):
+    """Tokens of a whole answer; the prompt counts once, whatever `n` is. Details are null, as vLLM's are by default."""
+
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: JSONObject | None = None
+    completion_tokens_details: JSONObject | None = None
+
+
+class TopLogprob(BaseModel):
+    """A token that could have stood here."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(TopLogprob):
+    """A token that stands here, and what else could have."""
+
+    top_logprobs: list[TopLogprob] = []
+
+
+class ChoiceLogprobs(BaseModel):
+    """The log probabilities of a choice's tokens, in order."""
+
+    content: list[TokenLogprob] | None = None
+
+
+class Choice(BaseModel):
+    """One of the `n` answers."""
+
+    index: int = 0
+    message: ChatMessage
+    logprobs: ChoiceLogprobs | None = None
+    finish_reason: str | None = "stop"
+    stop_reason: int | str | None = None
+    token_ids: list[int] | None = None
+    routed_experts: JSONObject | None = None
+
+
+class ChatCompletionResponse(BaseModel):
+    """The answer of `POST /v1/chat/completions`; every key is present, null or not."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    usage: Usage
+    prompt_logprobs: list[JSONObject | None] | None = None
+    prompt_token_ids: list[int] | None = None
+    prompt_text: str | None = None
+    kv_transfer_params: JSONObject | None = None
+    ec_transfer_params: JSONObject | None = None
+    metrics: JSONObject | None = None
+
+
+class ModelPermission(BaseModel):
+    """OpenAI's former permission object, which vLLM still sends."""
+
+    id: str
+    object: Literal["model_permission"] = "model_permission"
+    created: int
+    allow_create_engine: bool = False
+    allow_sampling: bool = True
+    allow_logprobs: bool = True
+    allow_search_indices: bool = False
+    allow_view: bool = True
+    allow_fine_tuning: bool = False
+    organization: str = "*"
+    group: str | None = None
+    is_blocking: bool = False
+
+
+class ModelInfo(BaseModel):
+    """vLLM's model card. `max_model_len`, prompt and answer together in tokens, is null for a model we do not know."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "vllm"
+    root: str
+    parent: str | None = None
+    max_model_len: int | None = None
+    permission: list[ModelPermission] = []
+
+
+class ModelsResponse(BaseModel):
+    """The answer of `GET /v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelInfo]

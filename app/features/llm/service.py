@@ -1,0 +1,134 @@
+"""vLLM's behaviour over the client: served names, defaults, and the checks that need a model's limits."""
+
+import asyncio
+import math
+import time
+import uuid
+from collections.abc import Callable
+
+from app.core.errors import Refusal, UpstreamError
+from app.features.llm.catalogue import Catalogue
+from app.features.llm.client import ChatStream, OpenAIClient
+from app.features.llm.schema import (
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ModelInfo,
+    ModelPermission,
+    ModelsResponse,
+)
+
+UPSTREAM_MODELS_KEPT_S = 300.0
+
+
+class LLMService:
+    """What vLLM's endpoints do, answered by OpenAI."""
+
+    def __init__(
+        self,
+        openai_client: OpenAIClient,
+        *,
+        default_model: str = "gpt-4o-mini",
+        default_temperature: float | None = 0.7,
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        self._client = openai_client
+        self._default_model = default_model
+        self._default_temperature = default_temperature
+        self._catalogue = catalogue or Catalogue({default_model: default_model})
+        self._upstream_models = UpstreamModels(openai_client)
+
+    async def create_chat_completion(self, request: ChatCompletionRequest) -> ChatCompletionResponse:
+        """The whole answer.
+
+        Raises:
+            Refusal: the model is not served, or the request is beyond its limits.
+            UpstreamError: OpenAI failed or refused.
+        """
+        return await self._client.create_chat_completion(self._completed(request))
+
+    async def stream_chat_completion(self, request: ChatCompletionRequest) -> ChatStream:
+        """The answer as a stream that OpenAI has accepted. The caller owns it and must `aclose()` it.
+
+        Raises:
+            Refusal: the model is not served, or the request is beyond its limits.
+            UpstreamError: OpenAI failed or refused.
+        """
+        return await self._client.stream_chat_completion(self._completed(request))
+
+    async def get_models(self) -> ModelsResponse:
+        """A card for each name that clients may use.
+
+        Raises:
+            UpstreamError: every model of upstream is served, and its list could not be had.
+        """
+        names = self._catalogue.names
+        if names is None:
+            names = await self._upstream_models.names()
+        return ModelsResponse(data=[self._card(name) for name in names])
+
+    def _completed(self, request: ChatCompletionRequest) -> ChatCompletionRequest:
+        """The request with this server's defaults where the client left a field out."""
+        given = request.model_fields_set
+        model = (request.model if "model" in given else None) or self._default_model
+        if not self._catalogue.serves(model):
+            aliases = ", ".join(self._catalogue.names or ())
+            raise Refusal(f"The model `{model}` does not exist. Valid aliases: {aliases}.", param="model")
+        self._check_output_length(request, model)
+        temperature = request.temperature if "temperature" in given else None
+        if temperature is None and self._catalogue.family(model).samples(request.reasoning_effort):
+            temperature = self._default_temperature
+        return request.model_copy(update={"model": model, "temperature": temperature})
+
+    def _check_output_length(self, request: ChatCompletionRequest, model: str) -> None:
+        limit = self._catalogue.family(model).context
+        if limit is None:
+            return
+        for name in ("max_completion_tokens", "max_tokens"):
+            asked = getattr(request, name)
+            if asked is not None and asked > limit:
+                raise Refusal(
+                    f"{name}={asked} cannot be greater than max_model_len={limit}. "
+                    f"Please request fewer output tokens. (parameter={name}, value={asked})",
+                    param=name,
+                )
+
+    def _card(self, name: str) -> ModelInfo:
+        now = int(time.time())
+        return ModelInfo(
+            id=name,
+            created=now,
+            root=self._catalogue.upstream_model(name),
+            max_model_len=self._catalogue.family(name).context,
+            permission=[ModelPermission(id=f"modelperm-{uuid.uuid4().hex[:16]}", created=now)],
+        )
+
+
+class UpstreamModels:
+    """The list of upstream's models, asked for once in a while and never twice at the same time."""
+
+    def __init__(self, client: OpenAIClient, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._names: tuple[str, ...] = ()
+        self._expires_at = -math.inf
+        self._asking = asyncio.Lock()
+
+    async def names(self) -> tuple[str, ...]:
+        """The ids, at most five minutes old, or older where OpenAI does not answer.
+
+        Raises:
+            UpstreamError: the list was never had.
+        """
+        async with self._asking:
+            if self._clock() >= self._expires_at:
+                await self._refresh()
+            return self._names
+
+    async def _refresh(self) -> None:
+        try:
+            self._names = tuple(await self._client.list_models())
+        except UpstreamError:
+            if not self._names:
+                raise
+            # The list of before is better than none.
+        self._expires_at = self._clock() + UPSTREAM_MODELS_KEPT_S

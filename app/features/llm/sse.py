@@ -1,0 +1,30 @@
+"""Bytes to server-sent events, without I/O (WHATWG HTML, 9.2 Server-sent events)."""
+
+
+class EventDecoder:
+    """Takes bytes however the network cut them and gives the data of each event that is complete."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._after_cr = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The data of the events that `data` completes, in order; events without data are none."""
+        if data and (self._after_cr or b"\r" in data):
+            data = self._with_plain_line_ends(data)
+        *blocks, self._pending = (self._pending + data).split(b"\n\n")
+        return [payload for block in blocks if (payload := _data_of(block)) is not None]
+
+    def _with_plain_line_ends(self, data: bytes) -> bytes:
+        if self._after_cr:
+            # The CR before has been taken for a whole line end; an LF now is only its second half.
+            data = data.removeprefix(b"\n")
+        self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _data_of(block: bytes) -> bytes | None:
+    if block.startswith(b"data: ") and b"\n" not in block:
+        return block[6:]
+    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None

@@ -1,0 +1,54 @@
+"""The application: its middleware, handlers and routers, in order. No logic."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+
+from fastapi import FastAPI
+
+from app.core.config import Settings, SettingsError, load_settings
+from app.core.dependencies import build_components, lifespan
+from app.core.error_handlers import register_error_handlers
+from app.core.middleware import RequestRecordMiddleware, StartupFailureMiddleware
+from app.features.llm.router import router as llm_router
+from app.features.ops.router import router as ops_router
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The server for these settings. Makes no connection and reads no environment."""
+    app = FastAPI(title="llm-server", lifespan=lifespan)
+    app.state.components = build_components(settings)
+    register_error_handlers(app)
+    app.add_middleware(StartupFailureMiddleware)
+    app.add_middleware(RequestRecordMiddleware)
+    app.include_router(ops_router)
+    app.include_router(llm_router)
+    return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    """`app.main:app`, for uvicorn: made from the environment when it is asked for, not by every import."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _app_of_environment()
+
+
+@cache
+def _app_of_environment() -> FastAPI:
+    try:
+        return create_app(load_settings())
+    except SettingsError as exc:
+        return _refusing_app(exc)
+
+
+def _refusing_app(problem: SettingsError) -> FastAPI:
+    """An application that cannot start, and says why where the server logs it, rather than in a traceback."""
+
+    @asynccontextmanager
+    async def refuse(_app: FastAPI) -> AsyncIterator[None]:
+        raise problem
+        yield
+
+    app = FastAPI(lifespan=refuse)
+    app.add_middleware(StartupFailureMiddleware)
+    return app

@@ -1,0 +1,47 @@
+"""What every test can ask for: a simulator of OpenAI, our server over it, and a client of our server."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.core.config import Settings
+from app.simulator.server import Simulator
+from tests.serving import served_over
+
+CHAT = "/v1/chat/completions"
+LIVE_TESTS = "test_llm_integration.py"
+"""These wait for a server that somebody else started, so they run only when they are named."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if collection_path.name != LIVE_TESTS:
+        return None
+    return not any(LIVE_TESTS in argument for argument in config.args)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the developer's shell reaches a test."""
+    for name in [*Settings.model_fields, "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE"]:
+        monkeypatch.delenv(name.upper(), raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    async with Simulator() as running:
+        yield running
+
+
+@pytest.fixture
+async def server_url(simulator: Simulator) -> AsyncIterator[str]:
+    async with served_over(simulator.base_url) as url:
+        yield url
+
+
+@pytest.fixture
+async def client(server_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=server_url, timeout=10) as running:
+        yield running

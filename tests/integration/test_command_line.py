@@ -1,0 +1,165 @@
+"""The server as a process: how it starts, what it says when it cannot, how it ends."""
+
+import asyncio
+import signal
+import ssl
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from app.simulator.server import Simulator
+from tests.conftest import CHAT
+from tests.processes import started
+
+KEY = "sk-test-0123456789"
+SERVER = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
+UVICORN = ("-m", "uvicorn", "app.main:app", "--port", "0")
+
+
+def hello(text: str = "hi", **fields: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": text}], **fields}
+
+
+@pytest.mark.parametrize("command", [SERVER, UVICORN], ids=["python -m app", "uvicorn"])
+async def test_a_started_server_answers(command: tuple[str, ...], simulator: Simulator, tmp_path: Path) -> None:
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
+    async with started(*command, cwd=tmp_path, **variables) as server:
+        async with httpx.AsyncClient(base_url=await server.url()) as client:
+            response = await client.post(CHAT, json=hello("안녕하세요"))
+        server.process.terminate()
+        await server.ended()
+
+    assert response.status_code == 200
+    assert KEY not in server.said
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "prefix"),
+    [(SERVER, 2, "llm-server: "), (UVICORN, 3, "ERROR:    ")],
+    ids=["python -m app", "uvicorn"],
+)
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({}, "OPENAI_API_KEY is not set: set it in the environment or in .env"),
+        ({"OPENAI_API_KEY": ""}, "OPENAI_API_KEY is not set: set it in the environment or in .env"),
+        ({"OPENAI_API_KEY": KEY, "SERVED_MODELS": "{"}, "SERVED_MODELS: must be * or a JSON object of names"),
+    ],
+    ids=["no key", "empty key", "bad setting"],
+)
+async def test_what_keeps_it_from_starting_is_one_line(
+    command: tuple[str, ...], status: int, prefix: str, variables: dict[str, str], line: str, tmp_path: Path
+) -> None:
+    async with started(*command, cwd=tmp_path, **variables) as server:
+        assert await server.ended() == status
+
+    assert f"{prefix}{line}" in server.said
+    assert "Traceback" not in server.said
+    assert KEY not in server.said
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stream_in_flight_is_finished_before_it_ends(
+    sent: signal.Signals, simulator: Simulator, tmp_path: Path
+) -> None:
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
+    body = hello("[sim tokens=20 itl=0.02]", stream=True)
+    async with started(*SERVER, cwd=tmp_path, **variables) as server, httpx.AsyncClient() as client:
+        url = await server.url()
+        async with client.stream("POST", url + CHAT, json=body) as response:
+            lines = response.aiter_lines()
+            await anext(lines)
+            server.process.send_signal(sent)
+            rest = [line async for line in lines if line]
+
+        assert rest[-1] == "data: [DONE]"
+        assert await server.ended() == 0
+
+
+async def test_a_second_signal_ends_it_at_once(simulator: Simulator, tmp_path: Path) -> None:
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
+    body = hello("[sim fault=stall after=1]", stream=True)
+    async with started(*SERVER, cwd=tmp_path, **variables) as server, httpx.AsyncClient() as client:
+        url = await server.url()
+        with pytest.raises(httpx.RemoteProtocolError):
+            async with client.stream("POST", url + CHAT, json=body) as response:
+                lines = response.aiter_lines()
+                await anext(lines)
+                server.process.terminate()
+                await server.wait_for_line("Waiting for connections|Shutting down")
+                server.process.terminate()
+                [line async for line in lines]
+
+        assert await server.ended(timeout_s=5) == 0
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
+
+
+async def test_a_port_in_use_is_an_error(tmp_path: Path) -> None:
+    holder = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    port = str(holder.sockets[0].getsockname()[1])
+    async with holder, started(*SERVER[:-1], port, cwd=tmp_path, OPENAI_API_KEY=KEY) as server:
+        assert await server.ended() != 0
+
+    assert "address already in use" in server.said
+
+
+class Proxy:
+    """An HTTP proxy that notes where it is asked to go and takes nobody there."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked.append((await reader.readline()).decode().strip())
+        writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "asked"),
+    [("", ["CONNECT api.example.test:443 HTTP/1.1"]), ("api.example.test", [])],
+    ids=["HTTPS_PROXY", "NO_PROXY"],
+)
+async def test_the_environments_proxies_are_followed(no_proxy: str, asked: list[str], tmp_path: Path) -> None:
+    proxy = Proxy()
+    listening = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    variables = {
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": "https://api.example.test/v1",
+        "HTTPS_PROXY": f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}",
+        "NO_PROXY": no_proxy,
+    }
+    async with listening, started(*SERVER, cwd=tmp_path, **variables) as server, httpx.AsyncClient() as client:
+        response = await client.post(await server.url() + CHAT, json=hello(), timeout=20)
+
+    assert response.status_code == 502
+    assert proxy.asked == asked
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_private_certificate_authority_is_trusted_where_the_environment_says_so(
+    trusted: bool, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    bundle = tmp_path / "ca.pem"
+    (authority if trusted else trustme.CA()).cert_pem.write_to_path(str(bundle))
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 400 Bad Request\r\ncontent-length: 29\r\n\r\n{"error":{"message":"heard"}}')
+        writer.close()
+
+    upstream = await asyncio.start_server(refuse, "localhost", 0, ssl=context)
+    variables = {
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": f"https://localhost:{upstream.sockets[0].getsockname()[1]}/v1",
+        "SSL_CERT_FILE": str(bundle),
+    }
+    async with upstream, started(*SERVER, cwd=tmp_path, **variables) as server, httpx.AsyncClient() as client:
+        response = await client.post(await server.url() + CHAT, json=hello(), timeout=20)
+
+    assert response.status_code == (400 if trusted else 502)

@@ -1,0 +1,30 @@
+"""Runs the live tests against a server that this starts, over the simulator: `python -m tests.live`."""
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.conftest import LIVE_TESTS
+from tests.processes import ROOT, environment, started
+
+
+async def main() -> int:
+    """Start, test, stop; the tests' exit status."""
+    simulated = ("-m", "app.simulator", "--port", "0", "--", sys.executable)
+    server = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
+    with tempfile.TemporaryDirectory() as folder:
+        async with started(*simulated, *server, cwd=Path(folder)) as process:
+            url = await process.url()
+            tests = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "pytest", "-v", f"tests/integration/{LIVE_TESTS}"),
+                cwd=ROOT,
+                env=environment(LLM_SERVER_URL=url),
+            )
+            status = await tests.wait()
+            process.process.terminate()
+            return status or await process.ended()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

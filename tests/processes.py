@@ -1,0 +1,71 @@
+"""Our commands as processes of their own, as a user starts them."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_URL = re.compile(r"running on (http://\S+)")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment with `variables` added."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **variables}
+
+
+class Process:
+    """A running command and what it has said on standard error."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said = ""
+
+    async def wait_for_line(self, pattern: str, *, timeout_s: float = 20) -> re.Match[str]:
+        """The first match of `pattern` in what it says from now on.
+
+        Raises:
+            TimeoutError: it has not said so in time.
+            RuntimeError: it ended first.
+        """
+        assert self.process.stderr is not None
+        async with asyncio.timeout(timeout_s):
+            while line := await self.process.stderr.readline():
+                self.said += line.decode()
+                if match := re.search(pattern, line.decode()):
+                    return match
+        raise RuntimeError(f"ended without saying {pattern!r}: {self.said}")
+
+    async def url(self) -> str:
+        """Where it listens, once it does."""
+        return (await self.wait_for_line(_URL.pattern))[1]
+
+    async def ended(self, *, timeout_s: float = 20) -> int:
+        """Its exit status; a signal's number is negative."""
+        async with asyncio.timeout(timeout_s):
+            _out, err = await self.process.communicate()
+        self.said += err.decode()
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+@asynccontextmanager
+async def started(*arguments: str, cwd: Path, **variables: str) -> AsyncIterator[Process]:
+    """`python ARGUMENTS` in the folder `cwd`, killed at the end if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        cwd=cwd,
+        env=environment(**variables),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield Process(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()

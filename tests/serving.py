@@ -1,0 +1,66 @@
+"""Our application on a real socket of this process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from app.__main__ import Server
+from app.core.config import Settings
+from app.main import create_app
+
+
+class ReadyServer(Server):
+    """A server that says when it listens, ends when it is told, and leaves the test runner's signals alone."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+        self.ending = asyncio.Event()
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        await super().startup()
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.ending.wait()
+
+    async def serve_here(self) -> None:
+        try:
+            await self._serve()
+        finally:
+            self.ready.set()
+
+
+@asynccontextmanager
+async def served(app: ASGIApp) -> AsyncIterator[str]:
+    """The base URL of `app`, listening on a free port until the block ends."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=1)
+    server = ReadyServer(config)
+    running = asyncio.create_task(server.serve_here())
+    await server.ready.wait()
+    if not server.started:
+        await running
+        raise RuntimeError("the application did not start")
+    try:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.ending.set()
+        await running
+
+
+def settings_for(upstream: str, **settings: object) -> Settings:
+    """Settings that use the API at `upstream`, untouched by this machine's environment and `.env`."""
+    given = {"openai_api_key": "sk-test-key", "openai_base_url": upstream, "_env_file": None, **settings}
+    return Settings(**given)  # type: ignore[arg-type]  # pydantic-settings' own parameters are untyped
+
+
+@asynccontextmanager
+async def served_over(upstream: str, **settings: object) -> AsyncIterator[str]:
+    """The base URL of our server over the API at `upstream`."""
+    async with served(create_app(settings_for(upstream, **settings))) as url:
+        yield url

@@ -1,0 +1,148 @@
+"""What the environment and `.env` may say, and what is answered to nonsense."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from app.core.config import Settings, SettingsError, load_settings
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_defaults_are_the_owners() -> None:
+    settings = load_settings()
+
+    assert settings.openai_base_url == "https://api.openai.com/v1"
+    assert (settings.default_model, settings.default_temperature) == ("gpt-4o-mini", 0.7)
+    assert settings.port == 8002
+    assert settings.served_models is None
+
+
+def test_settings_are_read_from_a_file_and_the_environment_wins(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (empty_folder / ".env").write_text("DEFAULT_MODEL=gpt-4o\nPORT=9000\n")
+    monkeypatch.setenv("PORT", "9001")
+
+    settings = load_settings()
+
+    assert (settings.default_model, settings.port) == ("gpt-4o", 9001)
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "SERVED_MODELS", "PORT"):
+        monkeypatch.setenv(name, " ")
+
+    settings = load_settings()
+
+    assert settings.openai_api_key is None
+    assert settings.openai_org_id is None
+    assert (settings.openai_base_url, settings.port) == ("https://api.openai.com/v1", 8002)
+
+
+def test_an_empty_temperature_means_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEFAULT_TEMPERATURE", "")
+
+    assert load_settings().default_temperature is None
+
+
+def test_a_key_is_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "  sk-secret-key\n")
+
+    settings = load_settings()
+
+    assert settings.require_api_key() == "sk-secret-key"
+    assert "secret" not in repr(settings)
+
+
+def test_a_base_url_is_taken_with_or_without_a_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1/")
+
+    assert load_settings().openai_base_url == "http://localhost:1/v1"
+
+
+@pytest.mark.parametrize(
+    ("value", "served"),
+    [("*", "*"), ('{"llama": "gpt-4o-mini"}', {"llama": "gpt-4o-mini"})],
+)
+def test_served_models_are_a_json_object_or_a_star(value: str, served: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVED_MODELS", value)
+
+    assert load_settings().served_models == served
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OPENAI_API_KEY", "sk-se cret", "OPENAI_API_KEY: must be printable ASCII"),
+        ("OPENAI_API_KEY", "sk-secr\u00e9t", "OPENAI_API_KEY: must be printable ASCII"),
+        ("OPENAI_BASE_URL", "api.openai.com", "OPENAI_BASE_URL: must be an http:// or https:// address"),
+        ("DEFAULT_TEMPERATURE", "2.5", "DEFAULT_TEMPERATURE: Input should be less than or equal to 2"),
+        ("DEFAULT_TEMPERATURE", "warm", "DEFAULT_TEMPERATURE: Input should be a valid number"),
+        ("SERVED_MODELS", "{", "SERVED_MODELS: must be * or a JSON object"),
+        ("SERVED_MODELS", "[]", "SERVED_MODELS: "),
+        ("SERVED_MODELS", "{}", "SERVED_MODELS must name at least one model"),
+        ("PORT", "70000", "PORT: Input should be less than or equal to 65535"),
+        ("UPSTREAM_READ_TIMEOUT_S", "0", "UPSTREAM_READ_TIMEOUT_S: Input should be greater than 0"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_the_setting(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+
+    text = str(caught.value)
+    assert words in text
+    assert "\n" not in text
+    assert "cret" not in text
+    assert "secr" not in text
+
+
+def test_a_typo_in_the_file_is_found(empty_folder: Path) -> None:
+    (empty_folder / ".env").write_text("OPENAI_BASEURL=http://localhost:1\n")
+
+    with pytest.raises(SettingsError, match=r"OPENAI_BASEURL in \.env is not a setting"):
+        load_settings()
+
+
+def test_a_default_model_must_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVED_MODELS", '{"llama": "gpt-4o-mini"}')
+    monkeypatch.setenv("DEFAULT_MODEL", "gpt-4o")
+
+    with pytest.raises(SettingsError, match="DEFAULT_MODEL 'gpt-4o' is not one of SERVED_MODELS"):
+        load_settings()
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(SettingsError, match="OPENAI_API_KEY is not set"):
+        load_settings().require_api_key()
+
+
+def test_the_example_file_lists_every_setting_and_no_other() -> None:
+    listed = re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+
+    assert listed == [name.upper() for name in Settings.model_fields]
+
+
+def test_the_example_file_shows_the_defaults(empty_folder: Path) -> None:
+    example = (ROOT / ".env.example").read_text()
+    (empty_folder / ".env").write_text(re.sub(r"^#(?=[A-Z_]+=)", "", example, flags=re.MULTILINE))
+
+    assert load_settings(openai_api_key=None) == Settings(_env_file=None)
+
+
+def test_the_readme_explains_every_setting() -> None:
+    readme = (ROOT / "README.md").read_text()
+
+    missing = [name for name in Settings.model_fields if f"| `{name.upper()}` |" not in readme]
+    assert not missing

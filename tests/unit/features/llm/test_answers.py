@@ -1,0 +1,165 @@
+"""OpenAI's answers in vLLM's shape."""
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app.features.llm.answers import ChunkTranslator, chat_answer
+from app.features.llm.schema import ChatCompletionRequest
+
+DETAILS = {"prompt_tokens_details": {"cached_tokens": 1}, "completion_tokens_details": {"reasoning_tokens": 0}}
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12, **DETAILS}
+
+
+def request(**fields: Any) -> ChatCompletionRequest:
+    return ChatCompletionRequest(messages=[{"role": "user", "content": "hi"}], model="served", **fields)
+
+
+def upstream(message: dict[str, Any], **choice: Any) -> bytes:
+    body = {
+        "id": "chatcmpl-up", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini-2024-07-18",
+        "choices": [{"index": 0, "message": {"role": "assistant", "refusal": None, "annotations": [], **message},
+                     "logprobs": None, "finish_reason": "stop", **choice}],
+        "usage": USAGE, "service_tier": "default", "system_fingerprint": "fp_1", "obfuscation": "x",
+    }  # fmt: skip
+    return json.dumps(body).encode()
+
+
+def test_the_whole_answer_is_vllms_to_the_byte() -> None:
+    answer = chat_answer(request(), upstream({"content": "Hi"})).model_dump_json()
+
+    assert answer == (
+        '{"id":"chatcmpl-up","object":"chat.completion","created":1,"model":"served","choices":[{"index":0,"message":'
+        '{"role":"assistant","content":"Hi","refusal":null,"annotations":null,"audio":null,"function_call":null,'
+        '"reasoning":null},"logprobs":null,"finish_reason":"stop","stop_reason":null,"token_ids":null,'
+        '"routed_experts":null}],"service_tier":"default","system_fingerprint":"fp_1","usage":{"prompt_tokens":9,'
+        '"total_tokens":12,"completion_tokens":3,"prompt_tokens_details":null,"completion_tokens_details":null},'
+        '"prompt_logprobs":null,"prompt_token_ids":null,"prompt_text":null,"kv_transfer_params":null,'
+        '"ec_transfer_params":null,"metrics":null}'
+    )
+
+
+def test_tool_calls_stand_where_vllm_has_them() -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    message = json.loads(chat_answer(request(), upstream({"content": None, "tool_calls": [call]})).model_dump_json())
+    message = message["choices"][0]["message"]
+
+    assert message["tool_calls"] == [call]
+    assert list(message)[-3:] == ["function_call", "tool_calls", "reasoning"]
+
+
+def test_logprobs_lose_openais_refusal() -> None:
+    token = {"token": "H", "logprob": -0.31725305, "bytes": [72], "top_logprobs": []}
+    logprobs = {"content": [token], "refusal": None}
+    answer = json.loads(chat_answer(request(), upstream({"content": "H"}, logprobs=logprobs)).model_dump_json())
+
+    assert answer["choices"][0]["logprobs"] == {"content": [token]}
+
+
+def test_a_refusal_and_annotations_pass() -> None:
+    message = chat_answer(request(), upstream({"content": None, "refusal": "No.", "annotations": [{"a": 1}]}))
+
+    assert message.choices[0].message.refusal == "No."
+    assert message.choices[0].message.annotations == [{"a": 1}]
+
+
+@pytest.mark.parametrize("answer", [b"", b"<html>", b"{}", b"[]", b'{"id":"x"}'])
+def test_anything_else_is_no_answer(answer: bytes) -> None:
+    with pytest.raises(ValidationError):
+        chat_answer(request(), answer)
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+def event(
+    delta: dict[str, Any] | None = None, finish: str | None = None, index: int = 0, **more: Any
+) -> dict[str, Any]:
+    choice = {"index": index, "delta": delta or {}, "logprobs": more.pop("logprobs", None), "finish_reason": finish}
+    return {
+        "id": "chatcmpl-up", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini-2024-07-18",
+        "service_tier": "default", "system_fingerprint": "fp_1", "choices": [choice], "usage": None,
+        "obfuscation": "x", **more,
+    }  # fmt: skip
+
+
+FIRST = {"role": "assistant", "content": "", "refusal": None}
+HEAD = '{"id":"chatcmpl-up","object":"chat.completion.chunk","created":1,"model":"served",'
+
+
+def streamed(*events: dict[str, Any], **fields: Any) -> list[str]:
+    translator = ChunkTranslator(request(stream=True, **fields))
+    return [json.dumps(chunk, separators=(",", ":")) for event in events for chunk in translator.chunks(event)]
+
+
+def test_a_stream_is_vllms_to_the_byte() -> None:
+    assert streamed(event(FIRST), event({"content": "Hi"}), event({}, "stop"), event(choices=[], usage=USAGE)) == [
+        HEAD + '"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],'
+        '"prompt_token_ids":null,"prompt_text":null}',
+        HEAD
+        + '"choices":[{"index":0,"delta":{"content":"Hi"},"logprobs":null,"finish_reason":null,"token_ids":null}]}',
+        HEAD + '"choices":[{"index":0,"delta":{"content":""},"logprobs":null,"finish_reason":"stop",'
+        '"stop_reason":null,"token_ids":null}],"system_fingerprint":"fp_1"}',
+    ]
+
+
+def test_usage_is_shown_where_it_was_asked_for() -> None:
+    *_, finish, usage = streamed(
+        event(FIRST), event({}, "stop"), event(choices=[], usage=USAGE), stream_options={"include_usage": True}
+    )
+
+    assert "fingerprint" not in finish
+    assert usage == HEAD + (
+        '"choices":[],"usage":{"prompt_tokens":9,"total_tokens":12,"completion_tokens":3},"system_fingerprint":"fp_1"}'
+    )
+
+
+def test_each_choice_begins_with_its_role() -> None:
+    chunks = [json.loads(chunk) for chunk in streamed(event(FIRST), event(FIRST, index=1), event({"content": "a"}))]
+
+    assert [(chunk["choices"][0]["index"], "role" in chunk["choices"][0]["delta"]) for chunk in chunks] == [
+        (0, True), (1, True), (0, False),
+    ]  # fmt: skip
+
+
+def test_a_first_event_with_text_becomes_two_chunks() -> None:
+    chunks = [json.loads(chunk) for chunk in streamed(event({"role": "assistant", "content": "Hi"}))]
+
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+        {"role": "assistant", "content": ""}, {"content": "Hi"},
+    ]  # fmt: skip
+
+
+def test_tool_call_deltas_pass_field_by_field() -> None:
+    begin = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
+    piece = {"index": 0, "function": {"arguments": '{"a'}}
+    chunks = streamed(
+        event({"role": "assistant", "content": None, "tool_calls": [begin], "refusal": None}),
+        event({"tool_calls": [piece]}),
+        event({}, "tool_calls"),
+    )
+
+    assert [json.loads(chunk)["choices"][0]["delta"] for chunk in chunks] == [
+        {"role": "assistant", "content": ""}, {"content": None, "tool_calls": [begin]}, {"tool_calls": [piece]}, {},
+    ]  # fmt: skip
+
+
+def test_log_probabilities_of_a_stream_lose_openais_refusal() -> None:
+    token = {"token": "H", "logprob": -0.1, "bytes": [72], "top_logprobs": []}
+    *_, chunk = streamed(event(FIRST), event({"content": "H"}, logprobs={"content": [token], "refusal": None}))
+
+    assert json.loads(chunk)["choices"][0]["logprobs"] == {"content": [token]}
+
+
+def test_a_refusal_passes_as_it_comes() -> None:
+    *_, chunk = streamed(event(FIRST), event({"refusal": "No"}))
+
+    assert json.loads(chunk)["choices"][0]["delta"] == {"refusal": "No"}
+
+
+def test_the_clients_id_is_on_every_chunk() -> None:
+    chunks = streamed(event(FIRST), event({"content": "a"}), event({}, "stop"), request_id="mine")
+
+    assert {json.loads(chunk)["id"] for chunk in chunks} == {"chatcmpl-mine"}

@@ -1,0 +1,263 @@
+"""The routes over real sockets: what a client sends and what it gets."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from app.simulator.server import Simulator
+from tests.conftest import CHAT
+from tests.serving import served_over
+
+HELLO = {"messages": [{"role": "user", "content": "Say hello"}]}
+
+
+def events(response: httpx.Response) -> list[Any]:
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+async def test_health_is_the_owners(client: httpx.AsyncClient) -> None:
+    response = await client.get("/health")
+
+    assert (response.status_code, response.json()) == (200, {"status": "healthy", "service": "llm-server"})
+    assert "x-request-id" not in response.headers
+
+
+async def test_an_answer_has_every_key_of_vllm_in_its_order(client: httpx.AsyncClient) -> None:
+    answer = (await client.post(CHAT, json=HELLO)).json()
+
+    assert list(answer) == [
+        "id", "object", "created", "model", "choices", "service_tier", "system_fingerprint", "usage", "prompt_logprobs",
+        "prompt_token_ids", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics",
+    ]  # fmt: skip
+    (choice,) = answer["choices"]
+    assert list(choice) == [
+        "index", "message", "logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts",
+    ]  # fmt: skip
+    assert list(choice["message"]) == [
+        "role", "content", "refusal", "annotations", "audio", "function_call", "reasoning",
+    ]  # fmt: skip
+    assert answer["usage"].items() >= {"prompt_tokens_details": None, "completion_tokens_details": None}.items()
+
+
+async def test_an_answer_is_compact_json_in_plain_utf_8(client: httpx.AsyncClient) -> None:
+    response = await client.post(CHAT, json={"messages": [{"role": "user", "content": "안녕하세요"}]})
+
+    assert response.headers["content-type"] == "application/json"
+    assert "안녕하세요" in response.text
+    assert '"object":"chat.completion"' in response.text
+
+
+async def test_a_stream_begins_with_a_role_and_ends_with_done(client: httpx.AsyncClient) -> None:
+    response = await client.post(CHAT, json={**HELLO, "stream": True})
+    first, *_, last = events(response)
+
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert first["choices"] == [
+        {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+    ]
+    assert last["choices"][0]["finish_reason"] == "stop"
+    assert response.text.endswith("\n\ndata: [DONE]\n\n")
+
+
+async def test_a_stream_and_a_whole_answer_say_the_same(client: httpx.AsyncClient) -> None:
+    whole = (await client.post(CHAT, json=HELLO)).json()["choices"][0]["message"]["content"]
+    chunks = events(await client.post(CHAT, json={**HELLO, "stream": True}))
+
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == whole
+
+
+async def test_the_served_name_is_answered_not_openais(simulator: Simulator) -> None:
+    served = {"meta-llama/Llama-3.1-8B-Instruct": "gpt-4o-mini", "other": "gpt-4o"}
+    async with served_over(simulator.base_url, served_models=served) as url, httpx.AsyncClient(base_url=url) as client:
+        named = await client.post(CHAT, json={**HELLO, "model": "other"})
+        streamed = events(await client.post(CHAT, json={**HELLO, "model": "other", "stream": True}))
+        unnamed = await client.post(CHAT, json=HELLO)
+
+    assert named.json()["model"] == "other"
+    assert {chunk["model"] for chunk in streamed} == {"other"}
+    assert unnamed.json()["model"] == "meta-llama/Llama-3.1-8B-Instruct"
+    assert [exchange.body["model"] for exchange in simulator.traffic.exchanges] == ["gpt-4o", "gpt-4o", "gpt-4o-mini"]
+
+
+@pytest.mark.parametrize("model", [None, ""])
+async def test_no_model_means_the_default(client: httpx.AsyncClient, model: str | None) -> None:
+    assert (await client.post(CHAT, json={**HELLO, "model": model})).json()["model"] == "gpt-4o-mini"
+
+
+async def test_an_unknown_model_is_refused_without_a_call(client: httpx.AsyncClient, simulator: Simulator) -> None:
+    response = await client.post(CHAT, json={**HELLO, "model": "nope"})
+
+    assert response.status_code == 400
+    assert response.json() == {
+        "error": {
+            "message": "The model `nope` does not exist. Valid aliases: gpt-4o-mini.",
+            "type": "BadRequestError",
+            "param": "model",
+            "code": 400,
+        }
+    }
+    assert not simulator.traffic.exchanges
+
+
+async def test_an_unknown_model_is_openais_to_find_where_every_model_is_served(simulator: Simulator) -> None:
+    async with served_over(simulator.base_url, served_models="*") as url, httpx.AsyncClient(base_url=url) as client:
+        response = await client.post(CHAT, json={**HELLO, "model": "nope"})
+
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["type"], error["param"]) == ("BadRequestError", "model")
+    assert "nope" in error["message"]
+    assert response.headers["x-openai-error-code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_had_no_effect_is_told(client: httpx.AsyncClient, stream: bool) -> None:
+    extras = {"min_p": 0.1, "top_k": 20, "foo": 1, "max_tokens": 20_000, "repetition_penalty": 1.0}
+    response = await client.post(CHAT, json={**HELLO, "stream": stream, **extras})
+
+    assert response.status_code == 200
+    assert response.headers["x-ignored-params"] == "top_k,min_p,1 unknown"
+    assert response.headers["x-adjusted-params"] == "max_tokens=16384"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_clients_request_id_names_the_answer(client: httpx.AsyncClient, stream: bool) -> None:
+    body = {**HELLO, "stream": stream, "request_id": "from-body"}
+    response = await client.post(CHAT, json=body, headers={"X-Request-Id": "from-header"})
+
+    answer = events(response)[0] if stream else response.json()
+    assert answer["id"] == "chatcmpl-from-header"
+    assert response.headers["x-request-id"] == "from-header"
+
+
+async def test_the_body_may_name_the_answer(client: httpx.AsyncClient) -> None:
+    response = await client.post(CHAT, json={**HELLO, "request_id": "from-body"})
+
+    assert response.json()["id"] == "chatcmpl-from-body"
+    assert len(response.headers["x-request-id"]) == 32
+
+
+async def test_openais_limits_pass_and_its_private_headers_do_not(client: httpx.AsyncClient) -> None:
+    headers = (await client.post(CHAT, json=HELLO)).headers
+
+    assert headers["x-openai-request-id"].startswith("req_")
+    assert headers["x-ratelimit-remaining-requests"]
+    assert not {"set-cookie", "openai-organization", "openai-project", "cf-ray", "alt-svc"} & set(headers)
+
+
+async def test_a_clients_own_authorization_is_ignored(client: httpx.AsyncClient, simulator: Simulator) -> None:
+    response = await client.post(CHAT, json=HELLO, headers={"Authorization": "Bearer EMPTY"})
+
+    assert response.status_code == 200
+    assert simulator.traffic.exchanges[0].headers["authorization"] == "Bearer sk-test-key"
+
+
+async def test_models_are_listed_as_vllms_cards(client: httpx.AsyncClient) -> None:
+    listed = (await client.get("/v1/models")).json()
+
+    (card,) = listed["data"]
+    assert listed["object"] == "list"
+    assert (card["id"], card["root"], card["owned_by"], card["max_model_len"]) == (
+        "gpt-4o-mini", "gpt-4o-mini", "vllm", 128_000,
+    )  # fmt: skip
+    assert card["permission"][0]["id"].startswith("modelperm-")
+
+
+BAD_REQUESTS = [
+    pytest.param({}, "Bad Request", "body.messages", id="no messages"),
+    pytest.param({"messages": []}, "BadRequestError", "messages", id="empty messages"),
+    pytest.param({"messages": None}, "BadRequestError", "messages", id="null messages"),
+    pytest.param({"messages": "hi"}, "Bad Request", "body.messages", id="messages as a string"),
+    pytest.param({"messages": [{"content": "hi"}]}, "Bad Request", "body.messages.0.role", id="no role"),
+    pytest.param({**HELLO, "temperature": 2.5}, "BadRequestError", "temperature", id="temperature too high"),
+    pytest.param({**HELLO, "temperature": "hot"}, "Bad Request", "body.temperature", id="temperature as a word"),
+    pytest.param({**HELLO, "stop": list("abcde")}, "Bad Request", "body.stop", id="five stops"),
+    pytest.param({**HELLO, "response_format": {"type": "xml"}}, "Bad Request", "body.response_format.type", id="xml"),
+    pytest.param({**HELLO, "max_tokens": 200_000}, "BadRequestError", "max_tokens", id="more than the context"),
+    pytest.param({**HELLO, "n": 200}, "BadRequestError", "n", id="more choices than OpenAI makes"),
+    pytest.param({**HELLO, "use_beam_search": True}, "BadRequestError", "use_beam_search", id="beam search"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("body", "type_", "param"), BAD_REQUESTS)
+async def test_bad_input_is_a_400_that_names_the_field(
+    client: httpx.AsyncClient, simulator: Simulator, body: dict[str, object], type_: str, param: str, stream: bool
+) -> None:
+    response = await client.post(CHAT, json={**body, "stream": stream})
+
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["type"], error["param"]) == (400, 400, type_, param)
+    assert error["message"]
+    assert not simulator.traffic.exchanges
+
+
+RAW = [
+    pytest.param(b'{"model":', "body.9", "'type': 'json_invalid'", id="malformed"),
+    pytest.param(b"", "body", "Field required", id="empty"),
+    pytest.param(b"[]", "body", "valid dictionary or object", id="a list"),
+]
+
+
+@pytest.mark.parametrize(("content", "param", "words"), RAW)
+async def test_a_body_that_is_no_json_object_is_a_400(
+    client: httpx.AsyncClient, content: bytes, param: str, words: str
+) -> None:
+    response = await client.post(CHAT, content=content, headers={"content-type": "application/json"})
+
+    error = response.json()["error"]
+    assert (response.status_code, error["type"], error["param"]) == (400, "Bad Request", param)
+    assert error["message"].startswith("1 validation error:\n  {'type': ")
+    assert words in error["message"]
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/vnd.api+json"]
+)
+async def test_another_content_type_is_a_400(client: httpx.AsyncClient, content_type: str) -> None:
+    response = await client.post(CHAT, content=json.dumps(HELLO), headers={"content-type": content_type})
+
+    assert response.status_code == 400
+    assert response.json()["error"] == {
+        "message": "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed",
+        "type": "Bad Request",
+        "param": None,
+        "code": 400,
+    }
+
+
+async def test_a_charset_beside_the_content_type_is_no_matter(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": "Application/JSON; charset=utf-8"}
+
+    assert (await client.post(CHAT, content=json.dumps(HELLO), headers=headers)).status_code == 200
+
+
+async def test_text_with_a_lone_surrogate_is_a_400(client: httpx.AsyncClient) -> None:
+    content = b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "\\ud800"}]}]}'
+    response = await client.post(CHAT, content=content, headers={"content-type": "application/json"})
+
+    assert response.status_code == 400
+    assert "not valid Unicode" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "detail"),
+    [("GET", "/v1/nope", 404, "Not Found"), ("GET", CHAT, 405, "Method Not Allowed")],
+)
+async def test_routes_that_do_not_exist_are_answered_in_the_frameworks_form(
+    client: httpx.AsyncClient, method: str, path: str, status: int, detail: str
+) -> None:
+    response = await client.request(method, path)
+
+    assert (response.status_code, response.json()) == (status, {"detail": detail})
+
+
+async def test_the_docs_show_the_request_with_all_fields_of_vllm(client: httpx.AsyncClient) -> None:
+    schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+
+    assert (await client.get("/docs")).status_code == 200
+    assert len(schemas["ChatCompletionRequest"]["properties"]) == 68

@@ -1,0 +1,175 @@
+"""What vLLM's models take, and vLLM's own checks in its words."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from app.core.errors import ErrorAnswer, validation_answer
+from app.features.llm.schema import ChatCompletionRequest, ChatMessage, MessageRole
+
+MESSAGES: Any = [{"role": "user", "content": "Hello"}]
+# The fields of vLLM 0.32.0's class, as its own schema lists them.
+VLLM_FIELDS = json.loads((Path(__file__).parent / "vllm-0.32-chat-fields.json").read_text())
+
+
+def test_the_owners_defaults() -> None:
+    request = ChatCompletionRequest(messages=MESSAGES)
+
+    assert (request.model, request.temperature) == ("gpt-4o-mini", 0.7)
+    assert request.messages[0]["role"] == "user"
+    assert request.model_fields_set == {"messages"}
+
+
+def test_a_message_may_be_given_as_a_model() -> None:
+    messages: Any = [ChatMessage(role=MessageRole.USER, content="Hello")]
+
+    assert ChatCompletionRequest(messages=messages).messages == MESSAGES
+
+
+@pytest.mark.parametrize("fields", [{"messages": []}, {"messages": MESSAGES, "temperature": 2.5}])
+def test_what_the_owner_calls_invalid(fields: Any) -> None:
+    with pytest.raises(ValidationError):
+        ChatCompletionRequest(**fields)
+
+
+def test_the_fields_are_vllms_in_its_order() -> None:
+    assert list(ChatCompletionRequest.model_fields) == VLLM_FIELDS
+
+
+def test_keys_that_vllm_does_not_know_are_taken() -> None:
+    request = ChatCompletionRequest.model_validate({"messages": MESSAGES, "foo": {"bar": 1}})
+
+    assert request.model_extra == {"foo": {"bar": 1}}
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "value"),
+    [("temperature", "0.5", 0.5), ("stream", "true", True), ("max_tokens", 5.0, 5), ("stop", "x", "x")],
+)
+def test_values_are_coerced_as_pydantic_does(field: str, given: object, value: object) -> None:
+    assert getattr(ChatCompletionRequest.model_validate({"messages": MESSAGES, field: given}), field) == value
+
+
+def refused(**fields: Any) -> ErrorAnswer:
+    with pytest.raises(ValidationError) as caught:
+        ChatCompletionRequest.model_validate({"messages": MESSAGES, **fields})
+    return validation_answer(caught.value.errors())
+
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+VALUE = " (parameter={0}, value={1})"
+
+# Texts of a running vLLM 0.32.0.
+OWN_CHECKS = [
+    ({"messages": []}, "messages",
+     "Cannot apply chat template to an empty conversation. Provide at least one message."),
+    ({"temperature": -1}, "temperature",
+     "temperature must be non-negative, got -1.0. (parameter=temperature, value=-1.0)"),
+    ({"temperature": 2.5}, "temperature",
+     "temperature must be in [0, 2], got 2.5. (parameter=temperature, value=2.5)"),
+    ({"temperature": float("nan")}, "temperature",
+     "temperature must be a finite number, got nan. (parameter=temperature, value=nan)"),
+    ({"top_p": 0}, "top_p", "top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)"),
+    ({"n": 0}, "n", "n must be at least 1, got 0."),
+    ({"n": 20000}, "n", "n must be at most 16384, got 20000. To increase this limit, set the "
+                        "VLLM_MAX_N_SEQUENCES environment variable."),
+    ({"max_tokens": 0}, "max_tokens", "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)"),
+    ({"max_completion_tokens": -1}, "max_tokens",
+     "max_tokens must be at least 1, got -1. (parameter=max_tokens, value=-1)"),
+    ({"presence_penalty": 3}, "presence_penalty", "presence_penalty must be in [-2, 2], got 3.0."),
+    ({"frequency_penalty": -3}, "frequency_penalty", "frequency_penalty must be in [-2, 2], got -3.0."),
+    ({"repetition_penalty": 0}, "repetition_penalty", "repetition_penalty must be greater than zero, got 0.0."),
+    ({"repetition_penalty": float("inf")}, "repetition_penalty",
+     "repetition_penalty must be a finite number, got inf."),
+    ({"top_k": -2}, "top_k", "top_k must be 0 (disable), or at least 1, got -2."),
+    ({"min_p": 2}, "min_p", "min_p must be in [0, 1], got 2.0."),
+    ({"max_tokens": 2, "min_tokens": 10}, "min_tokens",
+     "min_tokens must be less than or equal to max_tokens=2, got 10."),
+    ({"min_tokens": -1}, "min_tokens", "min_tokens must be greater than or equal to 0, got -1."),
+    ({"stop": ""}, "stop", "stop cannot contain an empty string."),
+    ({"stop": ["a", ""]}, "stop", "stop cannot contain an empty string."),
+    ({"bad_words": [""]}, "bad_words", "bad_words cannot contain an empty string. Got bad_words=['']"),
+    ({"logit_bias": {"abc": 1}}, "logit_bias",
+     "logit_bias contains key(s) that cannot be converted to integer token IDs: ['abc'] "
+     "(parameter=logit_bias, value=['abc'])"),
+    ({"logprobs": True, "top_logprobs": 25}, "logprobs",
+     "Requested sample logprobs of 25, which is greater than max allowed: 20 (parameter=logprobs, value=25)"),
+    ({"top_logprobs": 2}, "top_logprobs",
+     "when using `top_logprobs`, `logprobs` must be set to true. (parameter=top_logprobs)"),
+    ({"top_logprobs": "x"}, "top_logprobs",
+     "`top_logprobs` must be an integer. (parameter=top_logprobs, value=x)"),
+    ({"logprobs": True, "top_logprobs": -2}, "top_logprobs",
+     "`top_logprobs` must be a positive value or -1. (parameter=top_logprobs, value=-2)"),
+    ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs",
+     "`prompt_logprobs` are not available when `stream=True`. (parameter=prompt_logprobs)"),
+    ({"prompt_logprobs": -5}, "prompt_logprobs",
+     "`prompt_logprobs` must be a positive value or -1. (parameter=prompt_logprobs, value=-5)"),
+    ({"stream_options": {"include_usage": True}}, "stream_options",
+     "Stream options can only be defined when `stream=True`. (parameter=stream_options)"),
+    ({"response_format": {"type": "json_schema"}}, "response_format",
+     "When response_format type is 'json_schema', the 'json_schema' field must be provided. "
+     "(parameter=response_format)"),
+    ({"structured_outputs": {"choice": ["a"], "regex": "b"}}, "structured_outputs",
+     "You can only use one kind of constraints for structured outputs ('json', 'regex' or 'choice')."),
+    ({"tools": []}, "tools",
+     "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely. "
+     "(parameter=tools)"),
+    ({"tool_choice": "auto"}, "tool_choice", "When using `tool_choice`, `tools` must be set. (parameter=tool_choice)"),
+    ({"tools": [TOOL], "tool_choice": "zzz"}, "tool_choice",
+     'Invalid value for `tool_choice`: zzz! Only named tools, "none", "auto" or "required" are supported. '
+     "(parameter=tool_choice, value=zzz)"),
+    ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice",
+     "The tool specified in `tool_choice` does not match any of the specified `tools` (parameter=tool_choice)"),
+    ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.function",
+     "Invalid value for `function`: `None` in `tool_choice`! Correct usage: "
+     '`{"type": "function", "function": {"name": "my_function"}}` (parameter=tool_choice.function)'),
+    ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {}}}, "tool_choice.function.name",
+     "Invalid value for `name`: `None` in `tool_choice`! Correct usage: "
+     '`{"type": "function", "function": {"name": "my_function"}}` (parameter=tool_choice.function.name)'),
+    ({"add_generation_prompt": True, "continue_final_message": True}, "continue_final_message",
+     "Cannot set both `continue_final_message` and `add_generation_prompt` to True."),
+    ({"cache_salt": ""}, "cache_salt",
+     "Parameter 'cache_salt' must be a non-empty string if provided. (parameter=cache_salt)"),
+    ({"cache_salt": "a@b"}, "cache_salt",
+     "Parameter 'cache_salt' must be at most 128 characters and must not contain '@', '/', '\\\\', or NUL. "
+     "(parameter=cache_salt)"),
+    ({"messages": None}, "messages", "`messages` must be a list of messages, got null."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "param", "message"), OWN_CHECKS)
+def test_vllms_own_checks_speak_its_words(fields: dict[str, Any], param: str, message: str) -> None:
+    answer = refused(**fields).body()["error"]
+
+    assert (answer["type"], answer["param"], answer["message"]) == ("BadRequestError", param, message)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": 5}, "body.model"),
+        ({"temperature": "hot"}, "body.temperature"),
+        ({"n": 1.5}, "body.n"),
+        ({"logprobs": 5}, "body.logprobs"),
+        ({"seed": 2**63}, "body.seed"),
+        ({"reasoning_effort": "ultra"}, "body.reasoning_effort"),
+        ({"thinking_token_budget": True}, "body.thinking_token_budget"),
+        ({"tools": [{"type": "custom"}]}, "body.tools.0.type"),
+        ({"tools": [{"type": "function"}]}, "body.tools.0.function"),
+        ({"messages": [{"role": "user", "content": 5}]}, "body.messages.0.content"),
+        ({"messages": ["hi"]}, "body.messages.0"),
+        ({"stream_interval": 0}, "body.stream_interval"),
+    ],
+)
+def test_wrong_types_are_pydantics_to_name(fields: dict[str, Any], param: str) -> None:
+    answer = refused(**fields).body()["error"]
+
+    assert (answer["type"], f"body.{answer['param']}") == ("Bad Request", param)
+
+
+@pytest.mark.parametrize("tools", [{}, 5, "x", [5], [{"function": 5}]])
+def test_tools_of_a_wrong_type_beside_a_named_choice_are_no_crash(tools: object) -> None:
+    assert refused(tools=tools, tool_choice={"type": "function", "function": {"name": "f"}}).status == 400

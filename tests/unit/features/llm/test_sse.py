@@ -1,0 +1,46 @@
+"""Events out of bytes, however the network cuts them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.features.llm.sse import EventDecoder
+
+STREAMS = [
+    pytest.param(b"data: 1\n\ndata: 2\n\n", [b"1", b"2"], id="two events"),
+    pytest.param(b"data: 1\r\n\r\ndata: 2\r\n\r\n", [b"1", b"2"], id="CRLF"),
+    pytest.param(b"data: 1\r\rdata: 2\r\r", [b"1", b"2"], id="CR"),
+    pytest.param(b"data: 1\r\n\ndata: 2\n\r\n", [b"1", b"2"], id="mixed line ends"),
+    pytest.param(b": ping\n\ndata: 1\n\n: ping\n\n", [b"1"], id="comments"),
+    pytest.param(b"event: x\nid: 7\ndata: 1\nretry: 3\n\n", [b"1"], id="other fields"),
+    pytest.param(b"data: a\ndata: b\n\n", [b"a\nb"], id="two lines of data"),
+    pytest.param(b"data:1\n\ndata:  2\n\n", [b"1", b" 2"], id="one space is the field's"),
+    pytest.param(b"\n\n\ndata: 1\n\n\n\n", [b"1"], id="empty lines"),
+    pytest.param("data: 안녕 🎉\n\n".encode(), ["안녕 🎉".encode()], id="UTF-8"),
+    pytest.param(b"data: 1\n\ndata: 2\n", [b"1"], id="the last one is not complete"),
+    pytest.param(b"data: \n\n", [b""], id="empty data"),
+]
+
+
+@pytest.mark.parametrize(("stream", "expected"), STREAMS)
+def test_the_data_of_each_event_is_found(stream: bytes, expected: list[bytes]) -> None:
+    assert EventDecoder().feed(stream) == expected
+
+
+@pytest.mark.parametrize(("stream", "expected"), STREAMS)
+def test_every_cut_gives_the_same(stream: bytes, expected: list[bytes]) -> None:
+    for first in range(len(stream) + 1):
+        for second in range(first, len(stream) + 1):
+            decoder = EventDecoder()
+            pieces = (stream[:first], stream[first:second], stream[second:])
+            assert [event for piece in pieces for event in decoder.feed(piece)] == expected
+
+
+@given(st.lists(st.sampled_from([b"data: a", b"data:b", b": c", b"\n", b"\r", b"\r\n", b"\n\n"])), st.data())
+def test_any_bytes_give_the_same_however_they_are_cut(parts: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    decoder = EventDecoder()
+    pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+
+    assert [event for piece in pieces for event in decoder.feed(piece)] == EventDecoder().feed(stream)

@@ -1,0 +1,119 @@
+"""The application made from the environment, and the command line."""
+
+import importlib
+from collections.abc import Iterator
+from typing import Annotated
+
+import pytest
+from fastapi import Depends, FastAPI
+from starlette.testclient import TestClient
+
+import app.main
+from app.__main__ import Server, main, parse_arguments
+from app.core.config import SettingsError, load_settings
+from app.core.dependencies import get_llm_service, get_openai_client
+from app.features.llm.client import OpenAIClient
+from app.features.llm.service import LLMService
+
+
+@pytest.fixture(autouse=True)
+def fresh_app(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(str(tmp_path))
+    app.main._app_of_environment.cache_clear()
+    yield
+    app.main._app_of_environment.cache_clear()
+
+
+def application() -> FastAPI:
+    made: FastAPI = app.main.app
+    return made
+
+
+def test_importing_makes_no_application_and_needs_no_key() -> None:
+    assert "app" not in vars(importlib.reload(app.main))
+
+
+def test_health_and_models_answer_before_anything_is_opened() -> None:
+    client = TestClient(application())
+
+    assert client.get("/health").json()["status"] == "healthy"
+    assert client.get("/v1/models").json()["data"][0]["id"] == "gpt-4o-mini"
+
+
+def test_the_client_and_the_service_can_be_replaced() -> None:
+    made = application()
+    seen = []
+
+    @made.get("/parts")
+    async def parts(
+        client: Annotated[object, Depends(get_openai_client)], service: Annotated[object, Depends(get_llm_service)]
+    ) -> None:
+        seen.extend([client, service])
+
+    TestClient(made).get("/parts")
+    made.dependency_overrides[get_openai_client] = lambda: "another client"
+    TestClient(made).get("/parts")
+
+    assert [type(part) for part in seen[:2]] == [OpenAIClient, LLMService]
+    assert seen[2:] == ["another client", seen[1]]
+
+
+def test_the_application_is_made_once() -> None:
+    assert application() is application()
+
+
+def test_it_has_no_other_lazy_name() -> None:
+    with pytest.raises(AttributeError, match="nope"):
+        _ = app.main.nope
+
+
+def test_without_a_key_it_does_not_start() -> None:
+    with pytest.raises(SettingsError, match="OPENAI_API_KEY is not set"), TestClient(application()):
+        pass
+
+
+def test_with_a_bad_setting_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEFAULT_TEMPERATURE", "9")
+
+    with pytest.raises(SettingsError, match="DEFAULT_TEMPERATURE"), TestClient(application()):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [({}, "OPENAI_API_KEY is not set"), ({"OPENAI_API_KEY": "sk-x", "PORT": "x"}, "PORT: ")],
+)
+def test_the_command_line_says_what_is_wrong_in_one_line(
+    variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "9000")
+    flags = parse_arguments(["--port", "9001", "--host", "127.0.0.1", "--shutdown-timeout", "5"])
+    settings = load_settings(**flags)
+
+    assert (settings.port, settings.host, settings.shutdown_timeout_s) == (9001, "127.0.0.1", 5)
+
+
+def test_a_bad_flag_is_named() -> None:
+    with pytest.raises(SettingsError, match="PORT: "):
+        load_settings(**parse_arguments(["--port", "x"]))
+
+
+def test_the_first_signal_drains_and_the_second_ends_at_once() -> None:
+    server = Server.__new__(Server)
+    server.should_exit = server.force_exit = False
+
+    server.handle_exit(15, None)
+    assert (server.should_exit, server.force_exit) == (True, False)
+    server.handle_exit(15, None)
+    assert (server.should_exit, server.force_exit) == (True, True)
