@@ -1,0 +1,50 @@
+# make run    serve on port 8002 (over the built-in simulator when no OPENAI_API_KEY is set)
+# make test   every test; needs Python only
+# make check  format, lint, types, imports
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: run announce test check format boot
+
+run: announce $(VENV)/run
+	@if $(HAS_KEY); then exec $(BIN)/python -m app; \
+	else exec $(BIN)/python -m app.simulator --port 0 -- $(BIN)/python -m app; fi
+
+HAS_KEY = [ -n "$$OPENAI_API_KEY" ] || grep -Eqs '^(export +)?OPENAI_API_KEY=.' .env
+
+announce:
+	@if $(HAS_KEY); then echo 'Answers come from OpenAI, and are paid for with OPENAI_API_KEY.'; \
+	else echo 'No OPENAI_API_KEY is set: answers come from the built-in simulator, not from OpenAI.'; fi
+	@echo 'Once it says "Application startup complete", try:'
+	@echo "curl http://localhost:$${PORT:-8002}/v1/chat/completions -H 'Content-Type: application/json' \\"
+	@echo "  -d '{\"messages\": [{\"role\": \"user\", \"content\": \"안녕하세요\"}]}'"
+
+test: $(VENV)/test
+	$(BIN)/python -m pytest tests/unit --cov=app
+	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m tests.live
+
+check: $(VENV)/test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+boot: $(VENV)/run
+	$(BIN)/python -m benchmarks.boot
+
+$(VENV)/run: requirements-run.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -r requirements-run.txt
+	@touch $@
+
+$(VENV)/test: requirements.txt $(VENV)/run
+	@$(PIP) install -r requirements.txt
+	@touch $@
