@@ -1,5 +1,6 @@
 # make run    serve on port 8002 (over the built-in simulator when no OPENAI_API_KEY is set)
 # make test   every test; needs Python only
+# make test-container   builds the image and tests it; needs a Docker engine
 # make check  format, lint, types, imports
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run announce test check format boot
+.PHONY: run announce test test-container image check format boot
 
 run: announce $(VENV)/run
 	@if $(HAS_KEY); then exec $(BIN)/python -m app; \
@@ -26,6 +27,13 @@ test: $(VENV)/test
 	$(BIN)/python -m pytest tests/unit --cov=app
 	$(BIN)/python -m pytest tests/integration
 	$(BIN)/python -m tests.live
+
+image:
+	@docker info >/dev/null 2>&1 || { echo 'No Docker engine answers: start one, or set DOCKER_HOST.' >&2; exit 1; }
+	docker build --quiet --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" --tag llm-server .
+
+test-container: image $(VENV)/test
+	$(BIN)/python -m pytest -v tests/container/test_container.py
 
 check: $(VENV)/test
 	$(BIN)/ruff format --check .

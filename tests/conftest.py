@@ -12,13 +12,14 @@ from tests.serving import served_over
 
 CHAT = "/v1/chat/completions"
 LIVE_TESTS = "test_llm_integration.py"
-"""These wait for a server that somebody else started, so they run only when they are named."""
+ON_REQUEST = (LIVE_TESTS, "test_container.py")
+"""These need what a test cannot make itself, a running server or a Docker engine; they run only when they are named."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    if collection_path.name != LIVE_TESTS:
+    if collection_path.name not in ON_REQUEST:
         return None
-    return not any(LIVE_TESTS in argument for argument in config.args)
+    return not any(collection_path.name in argument for argument in config.args)
 
 
 @pytest.fixture(autouse=True)

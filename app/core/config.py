@@ -111,6 +111,8 @@ def load_settings(**overrides: Any) -> Settings:
     """
     try:
         return Settings(**overrides)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f".env cannot be read: {exc}") from None
     except ValidationError as exc:
         raise SettingsError("; ".join(_complaint(error["loc"], error["msg"]) for error in exc.errors())) from None
 

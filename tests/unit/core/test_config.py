@@ -115,6 +115,13 @@ def test_a_typo_in_the_file_is_found(empty_folder: Path) -> None:
         load_settings()
 
 
+def test_a_file_that_is_no_text_is_named(empty_folder: Path) -> None:
+    (empty_folder / ".env").write_bytes(b"PORT=\xff\xfe\n")
+
+    with pytest.raises(SettingsError, match=r"\.env cannot be read"):
+        load_settings()
+
+
 def test_a_default_model_must_be_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SERVED_MODELS", '{"llama": "gpt-4o-mini"}')
     monkeypatch.setenv("DEFAULT_MODEL", "gpt-4o")
@@ -139,6 +146,15 @@ def test_the_example_file_shows_the_defaults(empty_folder: Path) -> None:
     (empty_folder / ".env").write_text(re.sub(r"^#(?=[A-Z_]+=)", "", example, flags=re.MULTILINE))
 
     assert load_settings(openai_api_key=None) == Settings(_env_file=None)
+
+
+def test_compose_hands_on_every_setting_but_where_to_listen() -> None:
+    compose = (ROOT / "docker-compose.yml").read_text()
+    service = compose.partition("  llm-server:")[2].partition("\n\n")[0]
+    handed_on = re.findall(r"^      - ([A-Z_]+)$", service, re.MULTILINE)
+
+    settings = [name.upper() for name in Settings.model_fields if name not in {"host", "port"}]
+    assert handed_on == [*settings, "HTTPS_PROXY", "NO_PROXY"]
 
 
 def test_the_readme_explains_every_setting() -> None:
