@@ -1,6 +1,7 @@
 """``POST /v1/chat/completions``: from the bytes that arrived to the answer on the socket."""
 
 import asyncio
+from typing import NoReturn
 
 from aiohttp import web
 
@@ -46,8 +47,12 @@ async def _whole(request: web.Request, chat: ChatRequest, pacing: Pacing) -> web
     answered = completion.complete(chat)
     await asyncio.sleep(pacing.whole_answer_s(answered.longest))
     body = indented(rendering.body(answered))
-    if chat.directive.fault not in faults.BODY_FAULTS:
-        return web.Response(body=body, content_type="application/json")
+    if chat.directive.fault in faults.BODY_FAULTS:
+        await _half(request, body)
+    return web.Response(body=body, content_type="application/json")
+
+
+async def _half(request: web.Request, body: bytes) -> NoReturn:
     response = await start_stream(request, content_type="application/json", content_length=len(body))
-    await send_script(request, response, [faults.Write(body[: len(body) // 2]), HangUp.CLOSE])
-    return response
+    await response.write(body[: len(body) // 2])
+    hang_up(request, HangUp.CLOSE)

@@ -17,15 +17,13 @@ from app.simulator.__main__ import main
 Start = Callable[..., Coroutine[Any, Any, Process]]
 
 READY = "simulator: OpenAI API on http://127.0.0.1:"
-# What a child says so that a test knows that it has set up its signal handlers.
+# Waits in a way that no signal can slip past, and tells which one came and which ones are still to be taken.
 WAITS_FOR_SIGNALS = """
 import signal, sys
-received = []
-for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda number, _: received.append(number))
+awaited = {signal.SIGTERM, signal.SIGINT}
+signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
 print("child ready", flush=True)
-signal.pause()
-print(received, flush=True)
+print(int(signal.sigwait(awaited)), signal.sigpending(), flush=True)
 sys.exit(7)
 """
 
@@ -43,8 +41,10 @@ async def start() -> AsyncIterator[Start]:
     yield begin
     for process in running:
         if process.returncode is None:
-            process.kill()
-        await process.communicate()
+            process.terminate()
+        # A command that outlives the simulator keeps its pipes open.
+        async with asyncio.timeout(5):
+            await process.communicate()
 
 
 async def line(process: Process) -> str:
@@ -139,7 +139,14 @@ async def test_a_signal_is_passed_on_to_the_command_once(start: Start, number: i
     await line(process)
     assert await line(process) == "child ready"
     process.send_signal(number)
-    assert await outcome(process) == (7, f"[{int(number)}]\n", "")
+    assert await outcome(process) == (7, f"{int(number)} set()\n", "")
+
+
+async def test_ctrl_c_in_a_terminal_reaches_the_command_only_through_the_simulator(start: Start) -> None:
+    show = "import os; print(os.getpgrp() == os.getpid())"
+    process = await start("--port", "0", sys.executable, "-c", show)
+    await line(process)
+    assert await line(process) == "True"
 
 
 async def test_a_command_that_is_not_there_is_said_so(start: Start) -> None:

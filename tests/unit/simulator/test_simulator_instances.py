@@ -114,13 +114,15 @@ LIST = {
         }
     },
 }
+NULLABLE = {
+    "type": "object",
+    "properties": {"x": {"type": ["object", "null"], "properties": {"y": {"$ref": "#"}}, "required": ["y"]}},
+    "required": ["x"],
+}
 SPECIAL = [
     pytest.param(TREE, id="recursion through a list"),
     pytest.param(LIST, id="recursion with an end"),
-    pytest.param(
-        {"type": "object", "properties": {"x": {"type": ["object", "null"], "properties": {"y": {"$ref": "#"}}}}},
-        id="nullable recursion",
-    ),
+    pytest.param(NULLABLE, id="nullable recursion"),
     pytest.param(
         {"type": "object", "allOf": [{"required": ["a"]}, {"properties": {"a": {"type": "integer"}}}]}, id="allOf"
     ),
@@ -168,6 +170,11 @@ SPECIAL = [
 def test_a_special_instance_fits_its_schema(schema: dict[str, Any]) -> None:
     for seed in SEEDS:
         fits(made(schema, seed), schema)
+
+
+@pytest.mark.parametrize("schema", [TREE, LIST, NULLABLE], ids=["list", "union", "nullable"])
+def test_a_recursion_ends_where_the_schema_lets_it(schema: dict[str, Any]) -> None:
+    assert instance_text(schema, Dice(0)).count("{") <= 6
 
 
 def test_multiples_are_counted_in_decimals() -> None:
@@ -221,6 +228,7 @@ def test_a_schema_nothing_can_fit_still_gets_an_object(schema: dict[str, Any]) -
         r"^(?P<quote>['\"])\w+(?P=quote)$",
         r"^[\w.-]{3,}?$",
         r"^[^\d]+$",
+        r"^[^a]$",
         r"^(?>ab)+c++$",
         r"^é東\u00e9\n\t$",
         r"^(a(b(c|d)){2}){0,1}$",
