@@ -10,17 +10,19 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: run announce test test-container image check format boot
 
-run: announce $(VENV)/run
+run: $(VENV)/run announce
 	@if $(HAS_KEY); then exec $(BIN)/python -m app; \
 	else exec $(BIN)/python -m app.simulator --port 0 -- $(BIN)/python -m app; fi
 
-HAS_KEY = [ -n "$$OPENAI_API_KEY" ] || grep -Eqs '^(export +)?OPENAI_API_KEY=.' .env
+SETTINGS = $(BIN)/python -c 'from app.core.config import load_settings; settings = load_settings();
+HAS_KEY = $(SETTINGS) settings.require_api_key()' 2>/dev/null
+LISTENS_ON = $(SETTINGS) print(settings.port)' 2>/dev/null || echo 8002
 
-announce:
+announce: $(VENV)/run
 	@if $(HAS_KEY); then echo 'Answers come from OpenAI, and are paid for with OPENAI_API_KEY.'; \
 	else echo 'No OPENAI_API_KEY is set: answers come from the built-in simulator, not from OpenAI.'; fi
 	@echo 'Once it says "Application startup complete", try:'
-	@echo "curl http://localhost:$${PORT:-8002}/v1/chat/completions -H 'Content-Type: application/json' \\"
+	@echo "curl http://localhost:$$($(LISTENS_ON))/v1/chat/completions -H 'Content-Type: application/json' \\"
 	@echo "  -d '{\"messages\": [{\"role\": \"user\", \"content\": \"안녕하세요\"}]}'"
 
 test: $(VENV)/test
@@ -44,6 +46,7 @@ check: $(VENV)/test
 format: $(VENV)/test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python -m tests.parameter_table
 
 boot: $(VENV)/run
 	$(BIN)/python -m benchmarks.boot

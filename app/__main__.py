@@ -7,7 +7,7 @@ from types import FrameType
 
 import uvicorn
 
-from app.core.config import SettingsError, load_settings
+from app.core.config import Settings, SettingsError, load_settings
 from app.main import create_app
 
 WRONG_SETTINGS = 2
@@ -32,7 +32,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
     """
     parser = argparse.ArgumentParser(
         prog="python -m app",
-        description="vLLM's HTTP interface, answered by OpenAI. Every setting is in .env.example.",
+        description="vLLM's HTTP interface, answered by OpenAI.",
+        epilog=_settings_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--host", help="address to listen on (HOST)")
@@ -41,17 +43,23 @@ def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
     return vars(parser.parse_args(arguments))
 
 
+def _settings_help() -> str:
+    lines = [f"  {name.upper()}: {field.description}" for name, field in Settings.model_fields.items()]
+    return "\n".join(["settings, from the environment or .env:", *lines])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; returns the process's exit status."""
     overrides = parse_arguments(arguments)
     try:
         settings = load_settings(**overrides)
         settings.require_api_key()
+        app = create_app(settings)
     except SettingsError as exc:
         print(f"llm-server: {exc}", file=sys.stderr)
         return WRONG_SETTINGS
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.dependencies import build_components, lifespan
@@ -17,10 +18,12 @@ from app.features.ops.router import router as ops_router
 def create_app(settings: Settings) -> FastAPI:
     """The server for these settings. Makes no connection and reads no environment."""
     app = FastAPI(title="llm-server", lifespan=lifespan)
-    app.state.components = build_components(settings)
+    app.state.components = components = build_components(settings)
     register_error_handlers(app)
+    # vLLM's default: no origin is allowed, and a browser is told so.
+    app.add_middleware(CORSMiddleware, allow_origins=[], allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(StartupFailureMiddleware)
-    app.add_middleware(RequestRecordMiddleware)
+    app.add_middleware(RequestRecordMiddleware, load=components.server_load)
     app.include_router(ops_router)
     app.include_router(llm_router)
     return app

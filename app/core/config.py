@@ -1,14 +1,15 @@
 """Settings: every knob, read from the environment and from `.env`."""
 
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 EVERY_MODEL = "*"
+DAY_S = 86_400
 
 
 class SettingsError(Exception):
@@ -22,6 +23,36 @@ def _parse_served_models(value: object) -> object:
         return json.loads(value)
     except ValueError:
         raise ValueError('must be * or a JSON object of names, such as {"my-model": "gpt-4o-mini"}') from None
+
+
+def _parse_json(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as exc:
+        raise ValueError(f"must be JSON: {exc}") from None
+
+
+def _fitting_a_header(value: str) -> str:
+    if not all("!" <= character <= "~" for character in value):
+        raise ValueError("must be printable ASCII without spaces")
+    return value
+
+
+class _Given(PydanticBaseSettingsSource):
+    """What a source says. An empty variable counts as unset (compose passes them), but for the one that means none."""
+
+    def __init__(self, source: PydanticBaseSettingsSource) -> None:
+        super().__init__(source.settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not asked for: the sources are read whole."""
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in self._source().items()}
+        given = {name: value for name, value in stripped.items() if value != ""}
+        return {**given, "default_temperature": None} if stripped.get("default_temperature") == "" else given
 
 
 class Settings(BaseSettings):
@@ -47,31 +78,51 @@ class Settings(BaseSettings):
             "`*`: every model OpenAI has. Default: `DEFAULT_MODEL` alone.",
         )
     )
+    model_families: Annotated[dict[str, dict[str, Any]], NoDecode, BeforeValidator(_parse_json)] = Field(
+        {},
+        description="What OpenAI models accept that this server does not know, as a JSON object.",
+    )
     default_temperature: float | None = Field(
         0.7, ge=0, le=2, description="Temperature of a chat request that names none; empty: OpenAI's own."
     )
+    unsupported_params: Literal["drop", "reject", "silent"] = Field(
+        "drop", description="What becomes of fields OpenAI has no control for: dropped and told, refused, or dropped."
+    )
+    enable_prompt_tokens_details: bool = Field(
+        False, description="Show OpenAI's details of the usage (vLLM's --enable-prompt-tokens-details)."
+    )
     host: str = Field("0.0.0.0", description="Address to listen on (`python -m app`).")
     port: int = Field(8002, ge=0, le=65535, description="Port to listen on (`python -m app`); 0: a free one.")
-    upstream_connect_timeout_s: float = Field(5.0, gt=0, description="Longest wait for a connection to OpenAI.")
-    upstream_read_timeout_s: float = Field(600.0, gt=0, description="Longest silence of OpenAI in an answer.")
+    upstream_connect_timeout_s: float = Field(
+        5.0, gt=0, le=DAY_S, description="Longest wait for a connection to OpenAI."
+    )
+    upstream_read_timeout_s: float = Field(600.0, gt=0, le=DAY_S, description="Longest silence of OpenAI in an answer.")
     shutdown_timeout_s: int = Field(
         30, ge=0, description="How long requests in flight may go on after SIGTERM (`python -m app`)."
     )
 
-    @model_validator(mode="before")
     @classmethod
-    def _empty_is_unset(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
-        given = {name: value for name, value in stripped.items() if value != ""}
-        if stripped.get("default_temperature") == "":
-            given["default_temperature"] = None
-        return given
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The command line, the environment and `.env`, in this order."""
+        return _Given(init_settings), _Given(env_settings), _Given(dotenv_settings)
+
+    @field_validator("openai_org_id", "openai_project_id")
+    @classmethod
+    def _id_fits_a_header(cls, value: str | None) -> str | None:
+        return _fitting_a_header(value) if value else value
 
     @field_validator("openai_api_key")
     @classmethod
     def _key_fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
-        if key and not all("!" <= character <= "~" for character in key.get_secret_value()):
-            raise ValueError("must be printable ASCII without spaces")
+        if key:
+            _fitting_a_header(key.get_secret_value())
         return key
 
     @field_validator("openai_base_url")
@@ -80,14 +131,16 @@ class Settings(BaseSettings):
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError("must be an http:// or https:// address")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("must have no user, query or fragment")
         return url.rstrip("/")
 
     @model_validator(mode="after")
     def _default_model_is_served(self) -> Self:
         if not isinstance(self.served_models, dict):
             return self
-        if not self.served_models:
-            raise ValueError("SERVED_MODELS must name at least one model")
+        if not self.served_models or not all(name and model for name, model in self.served_models.items()):
+            raise ValueError("SERVED_MODELS must name at least one model, and none may be empty")
         if "default_model" in self.model_fields_set and self.default_model not in self.served_models:
             raise ValueError(f"DEFAULT_MODEL {self.default_model!r} is not one of SERVED_MODELS")
         return self
@@ -114,14 +167,19 @@ def load_settings(**overrides: Any) -> Settings:
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(f".env cannot be read: {exc}") from None
     except ValidationError as exc:
-        raise SettingsError("; ".join(_complaint(error["loc"], error["msg"]) for error in exc.errors())) from None
+        raise SettingsError(complaint(exc)) from None
+
+
+def complaint(exc: ValidationError, *setting: str) -> str:
+    """What is wrong with the settings, or with the one that is named, in one line and without their values."""
+    return "; ".join(_complaint((*setting, *error["loc"]), error["msg"]) for error in exc.errors())
 
 
 def _complaint(location: tuple[int | str, ...], message: str) -> str:
     message = message.removeprefix("Value error, ")
     if not location:
         return message
-    name = str(location[0]).upper()
+    name = ".".join([str(location[0]).upper(), *(str(part) for part in location[1:] if "[" not in str(part))])
     if message == "Extra inputs are not permitted":
         return f"{name} in .env is not a setting of this server"
     return f"{name}: {message}"

@@ -1,16 +1,24 @@
 """Composition root: builds the parts from the settings, opens them in the lifespan, hands them to the routes."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
+from pydantic import TypeAdapter, ValidationError
 
-from app.core.config import EVERY_MODEL, Settings
-from app.features.llm.catalogue import Catalogue
+from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
+from app.core.load import ServerLoad
+from app.features.llm.catalogue import Catalogue, ModelFamily
 from app.features.llm.client import OpenAIClient, new_session
 from app.features.llm.service import LLMService
+
+logger = logging.getLogger(__name__)
+
+_FAMILIES = TypeAdapter(dict[str, ModelFamily])
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +28,19 @@ class Components:
     settings: Settings
     openai_client: OpenAIClient
     llm_service: LLMService
+    catalogue: Catalogue
+    server_load: ServerLoad = field(default_factory=ServerLoad)
 
 
 def build_components(settings: Settings) -> Components:
-    """The parts, wired, without I/O."""
+    """The parts, wired, without I/O.
+
+    Raises:
+        SettingsError: MODEL_FAMILIES describes a model in a way that cannot be understood.
+    """
     key = settings.openai_api_key
     served = None if settings.served_models == EVERY_MODEL else _served_models(settings)
-    catalogue = Catalogue(served)
+    catalogue = Catalogue(served, _described_models(settings))
     client = OpenAIClient(
         # Without a key the lifespan refuses to start; /health and /v1/models answer without either.
         key.get_secret_value() if key else "missing",
@@ -34,6 +48,8 @@ def build_components(settings: Settings) -> Components:
         organization=settings.openai_org_id,
         project=settings.openai_project_id,
         catalogue=catalogue,
+        unsupported_params=settings.unsupported_params,
+        usage_details=settings.enable_prompt_tokens_details,
     )
     service = LLMService(
         client,
@@ -41,13 +57,20 @@ def build_components(settings: Settings) -> Components:
         default_temperature=settings.default_temperature,
         catalogue=catalogue,
     )
-    return Components(settings, client, service)
+    return Components(settings, client, service, catalogue)
 
 
 def _served_models(settings: Settings) -> dict[str, str]:
     if isinstance(settings.served_models, dict):
         return settings.served_models
     return {settings.default_model: settings.default_model}
+
+
+def _described_models(settings: Settings) -> dict[str, ModelFamily]:
+    try:
+        return _FAMILIES.validate_python(settings.model_families)
+    except ValidationError as exc:
+        raise SettingsError(complaint(exc, "model_families")) from None
 
 
 def _default_model(settings: Settings, catalogue: Catalogue) -> str:
@@ -71,6 +94,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     components = _components(app)
     settings = components.settings
     settings.require_api_key()
+    for name, day in components.catalogue.ending(date.today()).items():
+        logger.warning("OpenAI shuts down the model served as %r on %s: choose another in time", name, day)
     session = new_session(
         connect_timeout_s=settings.upstream_connect_timeout_s, read_timeout_s=settings.upstream_read_timeout_s
     )
@@ -89,4 +114,10 @@ async def get_llm_service(request: Request) -> LLMService:
     return _components(request.app).llm_service
 
 
+async def get_server_load(request: Request) -> ServerLoad:
+    """The load of the application that handles `request`."""
+    return _components(request.app).server_load
+
+
 LLMServiceDependency = Annotated[LLMService, Depends(get_llm_service)]
+ServerLoadDependency = Annotated[ServerLoad, Depends(get_server_load)]

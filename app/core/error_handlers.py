@@ -14,6 +14,7 @@ from app.core.errors import (
     ErrorAnswer,
     Refusal,
     UpstreamError,
+    log_upstream_failure,
     upstream_answer,
     validation_answer,
 )
@@ -28,12 +29,18 @@ def register_error_handlers(app: FastAPI) -> None:
     answers: dict[type[Exception], Callable[[Any], ErrorAnswer]] = {
         RequestValidationError: lambda exc: validation_answer(exc.errors()),
         Refusal: attrgetter("answer"),
-        UpstreamError: upstream_answer,
+        UpstreamError: _of_upstream,
     }
     for exception_class, answer_of in answers.items():
         app.add_exception_handler(exception_class, _rendering(answer_of))
     app.add_exception_handler(ClientDisconnected, _client_left)
     app.add_exception_handler(Exception, _failed)
+
+
+def _of_upstream(exc: UpstreamError) -> ErrorAnswer:
+    answer = upstream_answer(exc)
+    log_upstream_failure(exc, answer)
+    return answer
 
 
 def _rendering(answer_of: Callable[[Any], ErrorAnswer]) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -1,5 +1,6 @@
 """What the answer to a failure is: from an openai SDK exception, a validation error or a refusal of our own. No I/O."""
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,8 @@ from http import HTTPStatus
 from typing import Any
 
 import openai
+
+logger = logging.getLogger(__name__)
 
 UpstreamError = openai.OpenAIError
 """Any failure of a call to OpenAI."""
@@ -83,9 +86,22 @@ def upstream_answer(exc: BaseException) -> ErrorAnswer:
     return next(_UPSTREAM[cls] for cls in type(exc).__mro__ if cls in _UPSTREAM)(exc)
 
 
+def log_upstream_failure(exc: openai.OpenAIError, answer: ErrorAnswer) -> None:
+    """Tell the operator what the client is not told; what the client did wrong is no news to the operator."""
+    if answer.status < 429:
+        return
+    cause = f" ({type(exc.__cause__).__name__}: {exc.__cause__})" if exc.__cause__ else ""
+    level = logging.ERROR if answer is _CREDENTIALS_ANSWER else logging.WARNING
+    logger.log(level, "OpenAI: %s, answered with %d", scrubbed(f"{type(exc).__name__}: {exc}{cause}"), answer.status)
+
+
 def _text(exc: openai.APIError, fallback: str) -> str:
     message = exc.body.get("message") if isinstance(exc.body, dict) else None
     return scrubbed(message) if isinstance(message, str) and message else fallback
+
+
+def _param(exc: openai.APIError) -> str | None:
+    return scrubbed(exc.param) if isinstance(exc.param, str) else None
 
 
 def _code_header(exc: openai.APIError) -> dict[str, str]:
@@ -99,16 +115,20 @@ def _refused(status: int) -> Callable[[Any], ErrorAnswer]:
 
     def answer(exc: openai.APIStatusError) -> ErrorAnswer:
         return ErrorAnswer(
-            status, _text(exc, "The upstream refused the request."), exc.param, headers=_code_header(exc)
+            status, _text(exc, "The upstream refused the request."), _param(exc), headers=_code_header(exc)
         )
 
     return answer
 
 
-def _failed(status: int, message: str, *, retry: bool = True) -> Callable[[Any], ErrorAnswer]:
-    """The upstream or this server was at fault: a fixed text."""
-    answer = ErrorAnswer(status, message, headers={} if retry else _DO_NOT_RETRY)
+def _failed(status: int, message: str) -> Callable[[Any], ErrorAnswer]:
+    """The upstream was at fault: a fixed text."""
+    answer = ErrorAnswer(status, message)
     return lambda _exc: answer
+
+
+def _credentials(_exc: openai.APIStatusError) -> ErrorAnswer:
+    return _CREDENTIALS_ANSWER
 
 
 def _not_found(exc: openai.NotFoundError) -> ErrorAnswer:
@@ -120,7 +140,7 @@ def _not_found(exc: openai.NotFoundError) -> ErrorAnswer:
 def _rate_limited(exc: openai.RateLimitError) -> ErrorAnswer:
     out_of_money = exc.type in _OUT_OF_MONEY or exc.code in _OUT_OF_MONEY
     headers = _code_header(exc) | (_DO_NOT_RETRY if out_of_money else {})
-    return ErrorAnswer(429, _text(exc, "The upstream's rate limit is reached."), exc.param, headers=headers)
+    return ErrorAnswer(429, _text(exc, "The upstream's rate limit is reached."), _param(exc), headers=headers)
 
 
 def _upstream_failed(exc: openai.InternalServerError) -> ErrorAnswer:
@@ -141,7 +161,9 @@ def _not_reached(exc: openai.APIConnectionError) -> ErrorAnswer:
     return ErrorAnswer(502, scrubbed(exc.message))
 
 
-_CREDENTIALS = _failed(502, "The upstream service rejected this server's credentials.", retry=False)
+_CREDENTIALS_ANSWER = ErrorAnswer(
+    502, "The upstream service rejected this server's credentials.", headers=_DO_NOT_RETRY
+)
 _GENERIC = _failed(502, "The upstream service failed.")
 
 # One row for every exception class the SDK exports; a test fails when it gains one.
@@ -150,9 +172,9 @@ _UPSTREAM: dict[type[BaseException], Callable[[Any], ErrorAnswer]] = {
     openai.UnprocessableEntityError: _refused(422),
     openai.NotFoundError: _not_found,
     openai.ConflictError: _failed(503, "The upstream service is busy with a conflicting request."),
-    openai.AuthenticationError: _CREDENTIALS,
-    openai.OAuthError: _CREDENTIALS,
-    openai.PermissionDeniedError: _CREDENTIALS,
+    openai.AuthenticationError: _credentials,
+    openai.OAuthError: _credentials,
+    openai.PermissionDeniedError: _credentials,
     openai.RateLimitError: _rate_limited,
     openai.InternalServerError: _upstream_failed,
     openai.APIStatusError: _other_status,

@@ -4,17 +4,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.config import SettingsError
+from app.core.load import ServerLoad
 from app.core.record import RequestRecord, begin_record
 
-PROBES = frozenset({"/health", "/ping", "/metrics"})
+PROBES = frozenset({"/health", "/ping", "/metrics", "/load", "/version"})
 """Paths whose answers carry no request headers: they are polled, and vLLM sends none."""
 
 
 class RequestRecordMiddleware:
-    """Begins the record of each request and puts what it holds into the answer's headers."""
+    """Begins the record of each request, puts what it holds into the answer's headers, and counts what is going on."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, load: ServerLoad) -> None:
         self.app = app
+        self.load = load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in PROBES:
@@ -28,7 +30,12 @@ class RequestRecordMiddleware:
                 MutableHeaders(scope=message).update(dict(record.headers()))
             await send(message)
 
-        await self.app(scope, receive, send_with_headers)
+        works = scope["method"] == "POST" and scope["path"].startswith("/v1/")
+        self.load.requests += works
+        try:
+            await self.app(scope, receive, send_with_headers)
+        finally:
+            self.load.requests -= works
 
 
 class StartupFailureMiddleware:

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 HEADER_VALUE_LIMIT_BYTES = 1024
 
@@ -39,9 +40,8 @@ class RequestRecord:
 
 def _joined(items: list[str]) -> str:
     """The items with commas, as many whole ones as a header should carry."""
-    while len(text := ",".join(items)) > HEADER_VALUE_LIMIT_BYTES:
-        items = items[:-1]
-    return text
+    lengths = accumulate(len(item) + 1 for item in items)
+    return ",".join(items[: sum(1 for length in lengths if length - 1 <= HEADER_VALUE_LIMIT_BYTES)])
 
 
 _current: ContextVar[RequestRecord] = ContextVar("request_record")

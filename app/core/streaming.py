@@ -11,7 +11,15 @@ from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.core.errors import INTERNAL_ERROR, ClientDisconnected, ErrorAnswer, Refusal, UpstreamError, upstream_answer
+from app.core.errors import (
+    INTERNAL_ERROR,
+    ClientDisconnected,
+    ErrorAnswer,
+    Refusal,
+    UpstreamError,
+    log_upstream_failure,
+    upstream_answer,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +92,12 @@ class EventStreamResponse(Response):
                 # After a disconnect uvicorn's send returns without waiting, and a loop that never waits
                 # cannot be cancelled.
                 await asyncio.sleep(0)
-        except (UpstreamError, Refusal) as exc:
-            last = _error_event(exc.answer if isinstance(exc, Refusal) else upstream_answer(exc))
+        except Refusal as exc:
+            last = _error_event(exc.answer)
+        except UpstreamError as exc:
+            answer = upstream_answer(exc)
+            log_upstream_failure(exc, answer)
+            last = _error_event(answer)
         except Exception:
             logger.exception("a stream failed")
             last = _error_event(INTERNAL_ERROR)

@@ -29,6 +29,46 @@ def application() -> FastAPI:
     return made
 
 
+@pytest.mark.parametrize(
+    ("served", "warned"), [('{"mine": "gpt-4o-mini"}', True), ('{"mine": "gpt-5.2"}', False)], ids=["ends", "stays"]
+)
+def test_a_model_that_is_about_to_end_is_warned_of(
+    served: str, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    monkeypatch.setenv("SERVED_MODELS", served)
+    with TestClient(application()):
+        pass
+
+    assert ("shuts down the model served as 'mine' on 2027-01-14" in caplog.text) is warned
+
+
+def test_a_model_can_be_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEFAULT_MODEL", "new-model")
+    monkeypatch.setenv("MODEL_FAMILIES", '{"new-model": {"context": 8192, "efforts": ["low"], "ends": "2030-01-01"}}')
+
+    assert TestClient(application()).get("/v1/models").json()["data"][0]["max_model_len"] == 8192
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ("{", "MODEL_FAMILIES: must be JSON"),
+        ("[]", "MODEL_FAMILIES: Input should be a valid dictionary"),
+        ('{"m": {"contxt": 1}}', "MODEL_FAMILIES.m.contxt: Unexpected keyword argument"),
+        ('{"m": {"efforts": ["much"]}}', "MODEL_FAMILIES.m.efforts.0: Input should be 'none'"),
+    ],
+)
+def test_a_wrong_description_is_named(
+    described: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    monkeypatch.setenv("MODEL_FAMILIES", described)
+
+    assert main([]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_importing_makes_no_application_and_needs_no_key() -> None:
     assert "app" not in vars(importlib.reload(app.main))
 

@@ -1,6 +1,7 @@
 """OpenAI's answers made into vLLM's: whole ones and streams."""
 
-from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, JSONObject
+from app.features.llm.reading import Reading, TextReader
+from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, Choice, ChoiceLogprobs, JSONObject
 
 
 def answer_id(request: ChatCompletionRequest, upstream_id: str) -> str:
@@ -8,7 +9,7 @@ def answer_id(request: ChatCompletionRequest, upstream_id: str) -> str:
     return f"chatcmpl-{request.request_id}" if request.request_id else upstream_id
 
 
-def chat_answer(request: ChatCompletionRequest, answer: bytes) -> ChatCompletionResponse:
+def chat_answer(request: ChatCompletionRequest, reading: Reading, answer: bytes) -> ChatCompletionResponse:
     """OpenAI's JSON answer in vLLM's shape, under the name the client asked for.
 
     Raises:
@@ -17,11 +18,40 @@ def chat_answer(request: ChatCompletionRequest, answer: bytes) -> ChatCompletion
     translated = ChatCompletionResponse.model_validate_json(answer)
     translated.id = answer_id(request, translated.id)
     translated.model = request.model or translated.model
-    # vLLM fills the details only when its operator asks for them.
-    translated.usage.prompt_tokens_details = translated.usage.completion_tokens_details = None
+    if not reading.usage_details:
+        translated.usage.prompt_tokens_details = translated.usage.completion_tokens_details = None
     for choice in translated.choices:
-        choice.message.annotations = choice.message.annotations or None
+        _read_choice(choice, reading)
     return translated
+
+
+def _read_choice(choice: Choice, reading: Reading) -> None:
+    message = choice.message
+    message.role = reading.role
+    message.annotations = message.annotations or None
+    if message.tool_calls:
+        message.tool_calls = message.tool_calls[:1] if reading.one_tool_call else message.tool_calls
+        message.content = reading.content_beside_calls if message.content is None else message.content
+    elif message.content is not None:
+        if reading.edits_text:
+            message.content = _read_text(choice, message.content, reading)
+        message.content = reading.echo + message.content
+
+
+def _read_text(choice: Choice, content: str, reading: Reading) -> str:
+    reader = TextReader(reading)
+    text = reader.feed(content)
+    text += reader.finish()
+    if choice.logprobs and choice.logprobs.content:
+        kept = reader.seen_tokens([token.model_dump() for token in choice.logprobs.content])
+        choice.logprobs = ChoiceLogprobs.model_validate({"content": kept})
+    if reader.stop_reason is not None:
+        choice.finish_reason, choice.stop_reason = "stop", reader.stop_reason
+    return text
+
+
+def _has_tokens(choice: JSONObject) -> bool:
+    return bool((choice.get("logprobs") or {}).get("content"))
 
 
 class ChunkTranslator:
@@ -31,18 +61,33 @@ class ChunkTranslator:
     `system_fingerprint` into the usage chunk, or into the finish chunk where there is none.
     """
 
-    def __init__(self, request: ChatCompletionRequest) -> None:
+    def __init__(self, request: ChatCompletionRequest, reading: Reading) -> None:
         self._request = request
+        self._reading = reading
         self._shows_usage = bool(request.stream_options and request.stream_options.include_usage)
         self._head: JSONObject = {}
         self._begun: set[int] = set()
         self._calling: set[int] = set()
+        self._readers: dict[int, TextReader] = {}
+        self._stopped: set[int] = set()
+
+    @property
+    def begun(self) -> bool:
+        """Whether any choice has begun."""
+        return bool(self._begun)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing that is still to come would be shown: every choice has met a stop string."""
+        return not self._shows_usage and len(self._stopped) == (self._request.n or 1)
 
     def chunks(self, event: JSONObject) -> list[JSONObject]:
         """The chunks that stand for one event; often one, sometimes none."""
-        if not self._head:
+        choices = event.get("choices") or []
+        # Some services begin with an event of their own that has no choices, and no id worth keeping.
+        if not self._head and choices:
             self._head = self._make_head(event)
-        translated = [chunk for choice in event["choices"] for chunk in self._choice(event, choice)]
+        translated = [chunk for choice in choices for chunk in self._choice(event, choice)]
         if self._shows_usage and event.get("usage"):
             translated.append(self._usage(event))
         return translated
@@ -56,29 +101,60 @@ class ChunkTranslator:
         }
 
     def _choice(self, event: JSONObject, choice: JSONObject) -> list[JSONObject]:
-        index, delta, finish = choice["index"], choice["delta"], choice.get("finish_reason")
-        role = delta.pop("role", "assistant")
+        index = choice["index"]
+        delta = choice["delta"] = choice.get("delta") or {}
+        if index in self._stopped:
+            return []
+        delta.pop("role", None)
         if delta.get("refusal", "") is None:
             del delta["refusal"]
-        chunks = []
-        if index not in self._begun:
-            self._begun.add(index)
-            chunks.append(self._role(index, role))
-            if not delta.get("content") and not delta.get("tool_calls"):
-                delta.pop("content", None)
+        chunks = [] if index in self._begun else self._beginning(index, delta)
         if "tool_calls" in delta:
             self._calling.add(index)
-        if finish is None and not delta:
+            self._limit_calls(delta)
+        if self._reading.edits_text:
+            self._read(index, choice)
+        if choice.get("finish_reason") is None and not delta and not _has_tokens(choice):
             return chunks
-        return [*chunks, self._delta(event, choice, finish)]
+        return [*chunks, self._delta(event, choice)]
 
-    def _role(self, index: int, role: str) -> JSONObject:
-        delta = {"role": role, "content": ""}
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
-        return {**self._head, "choices": [choice], "prompt_token_ids": None, "prompt_text": None}
+    def _beginning(self, index: int, delta: JSONObject) -> list[JSONObject]:
+        self._begun.add(index)
+        if not delta.get("content") and not delta.get("tool_calls"):
+            delta.pop("content", None)
+        role = {"role": self._reading.role, "content": ""}
+        choice = {"index": index, "delta": role, "logprobs": None, "finish_reason": None}
+        chunks = [{**self._head, "choices": [choice], "prompt_token_ids": None, "prompt_text": None}]
+        if self._reading.echo:
+            echoed = {"index": index, "delta": {"content": self._reading.echo}, "logprobs": None, "finish_reason": None}
+            chunks.append({**self._head, "choices": [echoed]})
+        return chunks
 
-    def _delta(self, event: JSONObject, choice: JSONObject, finish: str | None) -> JSONObject:
+    def _limit_calls(self, delta: JSONObject) -> None:
+        if self._reading.one_tool_call:
+            delta["tool_calls"] = [call for call in delta["tool_calls"] if call.get("index", 0) == 0]
+            if not delta["tool_calls"]:
+                del delta["tool_calls"]
+
+    def _read(self, index: int, choice: JSONObject) -> None:
+        """Put what the client is to see of this choice's text into its delta."""
+        reader = self._readers.setdefault(index, TextReader(self._reading))
+        delta = choice["delta"]
+        text = reader.feed(delta.pop("content", None) or "")
+        if choice.get("finish_reason") is not None:
+            text += reader.finish()
+        if choice.get("logprobs"):
+            seen = reader.seen_tokens(choice["logprobs"].get("content") or [])
+            choice["logprobs"] = {"content": seen} if seen else None
+        if reader.stop_reason is not None:
+            self._stopped.add(index)
+            choice["finish_reason"], choice["stop_reason"] = "stop", reader.stop_reason
+        if text:
+            delta["content"] = text
+
+    def _delta(self, event: JSONObject, choice: JSONObject) -> JSONObject:
         index, delta, logprobs = choice["index"], choice["delta"], choice.get("logprobs")
+        finish = choice.get("finish_reason")
         translated: JSONObject = {
             "index": index,
             "delta": delta,
@@ -89,11 +165,15 @@ class ChunkTranslator:
             return {**self._head, "choices": [{**translated, "token_ids": None}]}
         if not delta and index not in self._calling:
             translated["delta"] = {"content": ""}
-        chunk = {**self._head, "choices": [{**translated, "stop_reason": None, "token_ids": None}]}
+        ended = {**translated, "stop_reason": choice.get("stop_reason"), "token_ids": None}
+        chunk = {**self._head, "choices": [ended]}
         if not self._shows_usage:
             chunk["system_fingerprint"] = event.get("system_fingerprint")
         return chunk
 
     def _usage(self, event: JSONObject) -> JSONObject:
-        usage = {name: event["usage"][name] for name in ("prompt_tokens", "total_tokens", "completion_tokens")}
+        names = ("prompt_tokens", "total_tokens", "completion_tokens")
+        usage = {name: event["usage"][name] for name in names}
+        if self._reading.usage_details:
+            usage |= {name: value for name, value in event["usage"].items() if name not in usage and value is not None}
         return {**self._head, "choices": [], "usage": usage, "system_fingerprint": event.get("system_fingerprint")}

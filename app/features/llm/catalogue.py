@@ -2,20 +2,32 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from types import MappingProxyType
+from typing import Literal, get_args
 
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+from pydantic import ConfigDict, with_config
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+EFFORTS: tuple[Effort, ...] = get_args(Effort)
 """Levels of reasoning effort, ascending."""
 
-_CLASSIC: tuple[str, ...] = ()
-_THINKING = ("low", "medium", "high")
-_MINIMAL_UP = ("minimal", *_THINKING)
-_NONE_UP = ("none", *_THINKING)
-_NONE_TO_XHIGH = (*_NONE_UP, "xhigh")
-_LOW_TO_XHIGH = (*_THINKING, "xhigh")
+O200K_VOCABULARY = 200_019
+"""The token ids of o200k_base, special ones included."""
+
+NOTICE = timedelta(days=90)
+"""How long before its end a model is warned of."""
+
+_CLASSIC: tuple[Effort, ...] = ()
+_THINKING: tuple[Effort, ...] = ("low", "medium", "high")
+_MINIMAL_UP: tuple[Effort, ...] = ("minimal", *_THINKING)
+_NONE_UP: tuple[Effort, ...] = ("none", *_THINKING)
+_NONE_TO_XHIGH: tuple[Effort, ...] = (*_NONE_UP, "xhigh")
+_LOW_TO_XHIGH: tuple[Effort, ...] = (*_THINKING, "xhigh")
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class ModelFamily:
     """What the models of one family accept on /v1/chat/completions. Lengths in tokens; None: not known."""
@@ -24,44 +36,78 @@ class ModelFamily:
     """Prompt and answer together: vLLM's `max_model_len`."""
     output: int | None = None
     """The longest answer."""
-    efforts: tuple[str, ...] = _CLASSIC
-    """Levels of `reasoning_effort`; empty: the model does not reason and knows no such parameter."""
-    default_effort: str | None = None
+    efforts: tuple[Effort, ...] = _CLASSIC
+    """Levels of `reasoning_effort`, ascending; empty: the model does not reason and knows no such parameter."""
+    default_effort: Effort | None = None
+    """What the model does where no effort is asked for."""
+    vocabulary: int | None = O200K_VOCABULARY
+    """How many token ids there are; None: not known."""
+    ends: date | None = None
+    """The day OpenAI shuts it down."""
+    tools_with_effort: bool = True
+    """Whether function tools may be used while the model reasons."""
+    parallel_tool_calls: bool = True
+    """Whether `parallel_tool_calls` may be sent."""
 
-    def samples(self, effort: str | None = None) -> bool:
-        """Whether the model takes `temperature`: one that reasons does so only while it is told not to."""
-        return not self.efforts or (effort or self.default_effort) == "none"
+    @property
+    def reasons(self) -> bool:
+        """Whether these models reason; those that do take no penalties, no `logit_bias` and no `stop`."""
+        return bool(self.efforts)
+
+    def samples(self, effort: Effort | None) -> bool:
+        """Whether the model takes `temperature`, `top_p` and `logprobs`: one that reasons only while told not to."""
+        return not self.reasons or (effort or self.default_effort) == "none"
+
+    def nearest_effort(self, wanted: Effort) -> Effort:
+        """The level these models have that is closest to `wanted`; of two, the lower."""
+        return min(self.efforts, key=lambda level: abs(EFFORTS.index(level) - EFFORTS.index(wanted)))
 
 
-UNKNOWN_FAMILY = ModelFamily()
+UNKNOWN_FAMILY = ModelFamily(vocabulary=None)
 """A model we have no row for: sent whatever the client asks, limits left to OpenAI."""
 
+_JANUARY = date(2027, 1, 14)
+_DECEMBER = date(2026, 12, 11)
+_APRIL = date(2027, 4, 1)
+
+_GPT_4O = ModelFamily(128_000, 16_384, ends=_JANUARY)
+_GPT_4_1 = ModelFamily(1_047_576, 32_768, ends=_JANUARY)
+_AUDIO = ModelFamily(128_000, 16_384, ends=date(2027, 1, 20))
+_O3 = ModelFamily(200_000, 100_000, _THINKING, "medium", ends=_DECEMBER, parallel_tool_calls=False)
+_GPT_5 = ModelFamily(400_000, 128_000, _MINIMAL_UP, "medium", ends=_DECEMBER)
+_GPT_5_1 = ModelFamily(400_000, 128_000, _NONE_UP, "none", ends=_APRIL)
+_GPT_5_2 = ModelFamily(400_000, 128_000, _NONE_TO_XHIGH, "none")
+_GPT_5_4 = ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "none", tools_with_effort=False)
+_GPT_5_5 = ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "medium", tools_with_effort=False)
+_ASTRA = ModelFamily(1_050_000, 128_000, _LOW_TO_XHIGH, "medium", tools_with_effort=False)
+
+# OpenAI's model pages and LiteLLM's model map, November 2026.
 _FAMILIES = {
-    "gpt-4o-mini": ModelFamily(128_000, 16_384),
-    "gpt-4o": ModelFamily(128_000, 16_384),
-    "gpt-4.1": ModelFamily(1_047_576, 32_768),
-    "gpt-4.1-mini": ModelFamily(1_047_576, 32_768),
-    "gpt-audio": ModelFamily(128_000, 16_384),
-    "gpt-audio-mini": ModelFamily(128_000, 16_384),
-    "gpt-audio-1.5": ModelFamily(128_000, 16_384),
-    "o3": ModelFamily(200_000, 100_000, _THINKING, "medium"),
-    "gpt-5": ModelFamily(400_000, 128_000, _MINIMAL_UP, "medium"),
-    "gpt-5-mini": ModelFamily(400_000, 128_000, _MINIMAL_UP, "medium"),
-    "gpt-5-nano": ModelFamily(400_000, 128_000, _MINIMAL_UP, "medium"),
-    "gpt-5.1": ModelFamily(400_000, 128_000, _NONE_UP, "none"),
-    "gpt-5.2": ModelFamily(400_000, 128_000, _NONE_TO_XHIGH, "none"),
-    "gpt-5.4": ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "none"),
-    "gpt-5.4-mini": ModelFamily(400_000, 128_000, _NONE_TO_XHIGH, "none"),
-    "gpt-5.4-nano": ModelFamily(400_000, 128_000, _NONE_TO_XHIGH, "none"),
-    "gpt-5.5": ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "medium"),
-    "gpt-5.6-sol": ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "medium"),
-    "gpt-5.6-terra": ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "medium"),
-    "gpt-5.6-luna": ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "medium"),
-    "gpt-6-sol": ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "medium"),
-    "gpt-6-luna": ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "medium"),
-    "gpt-6-astra": ModelFamily(1_050_000, 128_000, _LOW_TO_XHIGH, "medium"),
-    "gpt-6.1-sol": ModelFamily(1_050_000, 128_000, _LOW_TO_XHIGH, "medium"),
-    "gpt-6.1-terra": ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "medium"),
+    "gpt-4o-mini": _GPT_4O,
+    "gpt-4o": _GPT_4O,
+    "gpt-4.1": _GPT_4_1,
+    "gpt-4.1-mini": _GPT_4_1,
+    "gpt-audio": _AUDIO,
+    "gpt-audio-mini": _AUDIO,
+    "gpt-audio-1.5": replace(_AUDIO, ends=None),
+    "o3": _O3,
+    "gpt-5": _GPT_5,
+    "gpt-5-mini": _GPT_5,
+    "gpt-5-nano": _GPT_5,
+    "gpt-5.1": _GPT_5_1,
+    "gpt-5.2": _GPT_5_2,
+    "gpt-5.4": _GPT_5_4,
+    "gpt-5.4-mini": replace(_GPT_5_4, context=400_000),
+    "gpt-5.4-nano": replace(_GPT_5_4, context=400_000, ends=_APRIL),
+    "gpt-5.5": _GPT_5_5,
+    "gpt-5.6-sol": _GPT_5_5,
+    "gpt-5.6-terra": _GPT_5_5,
+    "gpt-5.6-luna": _GPT_5_5,
+    "gpt-6-sol": _GPT_5_5,
+    "gpt-6-luna": _GPT_5_5,
+    "gpt-6-astra": _ASTRA,
+    "gpt-6.1-sol": _ASTRA,
+    "gpt-6.1-terra": _GPT_5_5,
 }
 
 _SNAPSHOT_DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
@@ -77,10 +123,18 @@ _DEFAULT_SERVED = MappingProxyType({"gpt-4o-mini": "gpt-4o-mini"})
 
 
 class Catalogue:
-    """The names clients may use, each with the OpenAI model it stands for; None: every model under its own name."""
+    """The names clients may use, each with the OpenAI model it stands for; None: every model under its own name.
 
-    def __init__(self, served: Mapping[str, str] | None = _DEFAULT_SERVED) -> None:
+    `described` has the families of models that the table lacks or has wrong, by their OpenAI name.
+    """
+
+    def __init__(
+        self,
+        served: Mapping[str, str] | None = _DEFAULT_SERVED,
+        described: Mapping[str, ModelFamily] = MappingProxyType({}),
+    ) -> None:
         self._served = served
+        self._described = described
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -97,4 +151,10 @@ class Catalogue:
 
     def family(self, name: str) -> ModelFamily:
         """The family of the model that `name` stands for."""
-        return family_of(self.upstream_model(name))
+        model = self.upstream_model(name)
+        return self._described.get(model) or family_of(model)
+
+    def ending(self, today: date) -> dict[str, date]:
+        """The served names whose model OpenAI shuts down within 90 days of `today`, or has shut down, with the day."""
+        ends = {name: self.family(name).ends for name in self.names or ()}
+        return {name: day for name, day in ends.items() if day and day - today <= NOTICE}

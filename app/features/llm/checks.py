@@ -4,6 +4,7 @@ Each raises a `PydanticCustomError` of type `vllm` whose context names the param
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -13,6 +14,8 @@ from app.core.errors import VLLM_ERROR
 
 MAX_CHOICES = 16384
 MAX_LOGPROBS = 20
+SHOWN_CHARACTERS = 200
+_TOKEN_ID = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
 def fail(message: str, param: str | None) -> NoReturn:
@@ -246,7 +249,9 @@ def _bad_words(name: str, value: list[str]) -> None:
 
 
 def _logit_bias(name: str, value: Mapping[str, float]) -> None:
-    wrong = [key for key in value if not key.removeprefix("-").isdecimal()]
+    wrong = [key[:SHOWN_CHARACTERS] for key in value if not _TOKEN_ID.fullmatch(key)]
+    if any(not math.isfinite(bias) for bias in value.values()):
+        _fail_with_value(f"{name} values must be finite numbers.", name)
     if wrong:
         _fail_with_value(f"{name} contains key(s) that cannot be converted to integer token IDs: {wrong}", name, wrong)
 
@@ -259,6 +264,26 @@ def _sample_logprobs(_name: str, value: int) -> None:
             "logprobs",
             value,
         )
+
+
+# As vLLM shows its own object of these, in its order.
+_CONSTRAINTS = ("json", "regex", "choice", "grammar", "json_object")
+_OPTIONS = ("disable_any_whitespace", "disable_additional_properties", "whitespace_pattern")
+_LAST_CONSTRAINT = "structural_tag"
+
+
+def _structured_outputs(name: str, value: Any) -> None:
+    given = value.model_dump(by_alias=True)
+    shown = {key: given[key] for key in (*_CONSTRAINTS, *_OPTIONS, _LAST_CONSTRAINT)}
+    kinds = [key for key in (*_CONSTRAINTS, _LAST_CONSTRAINT) if shown[key] is not None]
+    if not kinds:
+        fail(f"You must use one kind of structured outputs constraint but none are specified: {shown}", name)
+    if len(kinds) > 1:
+        fail(f"You can only use one kind of structured outputs constraint but multiple are specified: {shown}", name)
+    if value.choice == []:
+        fail("Choice '[]' cannot be an empty list", name)
+    if value.json_object is False:
+        fail("structured_outputs.json_object must be true where it is given, got False.", name)
 
 
 _VALUE_CHECKS: dict[str, Callable[[str, Any], None]] = {
@@ -277,6 +302,7 @@ _VALUE_CHECKS: dict[str, Callable[[str, Any], None]] = {
     "bad_words": _bad_words,
     "logit_bias": _logit_bias,
     "top_logprobs": _sample_logprobs,
+    "structured_outputs": _structured_outputs,
 }
 
 

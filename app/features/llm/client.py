@@ -1,37 +1,32 @@
 """The only module that talks to OpenAI: vLLM's request in, vLLM's answer out, the openai SDK's exceptions up."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import httpx2
 import openai
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from app.core.record import current_record
 from app.features.llm.answers import ChunkTranslator, chat_answer
 from app.features.llm.catalogue import Catalogue
+from app.features.llm.draft import UnsupportedParams
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, JSONObject
+from app.features.llm.sdk_errors import connection_error, event_error, not_understood, sdk_errors, status_error
 from app.features.llm.sse import EventDecoder
-from app.features.llm.translation import encode_request
+from app.features.llm.translation import UpstreamCall, encode_request
 
 MAX_CONNECTIONS = 4096
 """aiohttp's own default is 100, which stalls the hundred-and-first stream."""
 KEEPALIVE_S = 60
-
-_STATUS_ERRORS: dict[int, type[openai.APIStatusError]] = {
-    400: openai.BadRequestError,
-    401: openai.AuthenticationError,
-    403: openai.PermissionDeniedError,
-    404: openai.NotFoundError,
-    409: openai.ConflictError,
-    422: openai.UnprocessableEntityError,
-    429: openai.RateLimitError,
-}
+END_OF_BODY_S = 0.1
+_CUT_SHORT = "The upstream service ended the stream before the answer was complete."
 
 # Told to the client under these names. All else stays here: cookies, account ids, what OpenAI's proxies add.
 _PASSED_HEADERS = {
@@ -46,8 +41,15 @@ _PASSED_HEADERS = {
     },
 }
 
-# The SDK gets the body decoded, so these would lie.
-_BODY_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_PASSED_HEADER_LIMIT_CHARACTERS = 256
+
+
+class _UpstreamModel(BaseModel):
+    id: str
+
+
+class _UpstreamModels(BaseModel):
+    data: list[_UpstreamModel]
 
 
 @dataclass(slots=True)
@@ -64,8 +66,8 @@ async def _mark_reused(_session: aiohttp.ClientSession, context: SimpleNamespace
 def new_session(*, connect_timeout_s: float, read_timeout_s: float) -> aiohttp.ClientSession:
     """The session that carries all calls of a process. The caller closes it.
 
-    It follows the environment's proxies (`HTTPS_PROXY`, `NO_PROXY`) and keeps no cookies: they would be one
-    client's on another's calls. Both limits are in seconds; a stream may last as long as it is not silent.
+    It keeps no cookies: they would be one client's on another's calls. Both limits are in seconds; a stream may last
+    as long as it is not silent.
     """
     trace = aiohttp.TraceConfig()
     trace.on_connection_reuseconn.append(_mark_reused)
@@ -74,7 +76,6 @@ def new_session(*, connect_timeout_s: float, read_timeout_s: float) -> aiohttp.C
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s),
         trace_configs=[trace],
-        trust_env=True,
     )
 
 
@@ -82,7 +83,7 @@ class OpenAIClient:
     """OpenAI behind vLLM's requests and answers.
 
     Every failure of a call is raised as the openai SDK's exception class for it; `app.core.errors` says what
-    becomes of each.
+    becomes of each. The environment's proxies are followed (`HTTPS_PROXY`, `NO_PROXY`).
     """
 
     def __init__(
@@ -94,6 +95,8 @@ class OpenAIClient:
         organization: str | None = None,
         project: str | None = None,
         catalogue: Catalogue | None = None,
+        unsupported_params: UnsupportedParams = "drop",
+        usage_details: bool = False,
     ) -> None:
         # It supplies address and headers; it sends nothing, which is several times slower (docs/decisions).
         self._client = openai.AsyncOpenAI(
@@ -104,7 +107,11 @@ class OpenAIClient:
         self._headers = {name: value for name, value in headers.items() if isinstance(value, str) and value}
         self._chat_url = f"{self._client.base_url}chat/completions"
         self._models_url = f"{self._client.base_url}models"
+        self._proxy = _environment_proxy(self._chat_url)
+        self._api_key = api_key.encode()
         self._catalogue = catalogue or Catalogue()
+        self._unsupported_params = unsupported_params
+        self._usage_details = usage_details
         self._session = session
 
     def attach(self, session: aiohttp.ClientSession) -> None:
@@ -118,12 +125,12 @@ class OpenAIClient:
             Refusal: OpenAI cannot do what the request asks.
             openai.APIError: the call failed.
         """
-        body = encode_request(request, self._catalogue)
-        answer = await self._call("POST", self._chat_url, body)
+        call = self._translated(request)
+        answer = await self._call("POST", self._chat_url, call.body)
         try:
-            return chat_answer(request, answer)
+            return chat_answer(request, call.reading, answer)
         except ValidationError as exc:
-            raise _not_understood(self._chat_url, answer) from exc
+            raise not_understood(self._chat_url, answer) from exc
 
     async def stream_chat_completion(self, request: ChatCompletionRequest) -> "ChatStream":
         """The answer as a stream, once OpenAI has accepted the request. The caller owns it and must `aclose()` it.
@@ -132,12 +139,12 @@ class OpenAIClient:
             Refusal: OpenAI cannot do what the request asks.
             openai.APIError: the call failed.
         """
-        body = encode_request(request, self._catalogue)
-        response = await self._open("POST", self._chat_url, body)
+        call = self._translated(request)
+        response = await self._open("POST", self._chat_url, call.body)
         if response.content_type != "text/event-stream":
             response.close()
-            raise _not_understood(self._chat_url, response.content_type.encode())
-        return ChatStream(response, ChunkTranslator(request))
+            raise not_understood(self._chat_url, response.content_type.encode())
+        return ChatStream(response, ChunkTranslator(request, call.reading))
 
     async def list_models(self) -> list[str]:
         """The ids of every model that the key can use.
@@ -147,36 +154,42 @@ class OpenAIClient:
         """
         answer = await self._call("GET", self._models_url)
         try:
-            return [model["id"] for model in from_json(answer)["data"]]
-        except (ValueError, KeyError, TypeError) as exc:
-            raise _not_understood(self._models_url, answer) from exc
+            return [model.id for model in _UpstreamModels.model_validate_json(answer).data]
+        except ValidationError as exc:
+            raise not_understood(self._models_url, answer) from exc
+
+    def _translated(self, request: ChatCompletionRequest) -> UpstreamCall:
+        call = encode_request(request, self._catalogue, self._unsupported_params)
+        call.reading.usage_details = self._usage_details
+        return call
 
     async def _call(self, method: str, url: str, body: bytes | None = None) -> bytes:
         response = await self._open(method, url, body)
-        with _sdk_errors(url):
+        with sdk_errors(url):
             async with response:
                 return await response.read()
 
     async def _open(self, method: str, url: str, body: bytes | None = None) -> aiohttp.ClientResponse:
         """An accepted answer whose body is unread; the caller closes it."""
-        with _sdk_errors(url):
+        with sdk_errors(url):
             response = await self._send(method, url, body)
             current_record().upstream_headers = _passed_headers(response.headers)
             if response.status == 200:
                 return response
             async with response:
-                raise _status_error(response, await response.read())
+                content = (await response.read()).replace(self._api_key, b"[redacted]")
+                raise status_error(url, response.status, response.headers, content)
 
     async def _send(self, method: str, url: str, body: bytes | None) -> aiohttp.ClientResponse:
-        connection = _Connection()
-        try:
-            return await self._request(method, url, body, connection)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            # An idle connection may be closed by the other side just as it is used again; nothing was answered
-            # then, so the call is made once more.
-            if not connection.reused:
-                raise
-        return await self._request(method, url, body, _Connection())
+        while True:
+            connection = _Connection()
+            try:
+                return await self._request(method, url, body, connection)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                # The other side may close an idle connection just as it is used again. The call is made once more,
+                # on the next idle one or on a new one, whose failure is a failure.
+                if not connection.reused:
+                    raise
 
     async def _request(
         self, method: str, url: str, body: bytes | None, connection: _Connection
@@ -188,6 +201,7 @@ class OpenAIClient:
             url,
             data=body,
             headers=self._headers,
+            proxy=self._proxy,
             # A redirect would post the prompt to another host.
             allow_redirects=False,
             trace_request_ctx=connection,
@@ -206,6 +220,7 @@ class ChatStream:
         self._url = str(response.url)
         self._translator = translator
         self._decoder = EventDecoder()
+        self._ended_by_upstream = False
         self._done = False
         self._failure: openai.APIError | None = None
 
@@ -223,11 +238,16 @@ class ChatStream:
 
     async def aclose(self) -> None:
         """Give the connection back if the answer has been read to its end; close it otherwise, which stops OpenAI."""
+        if self._ended_by_upstream:
+            # The end of the body is a packet of its own now and then, and worth the wait: a new connection costs more.
+            with suppress(TimeoutError, aiohttp.ClientError):
+                async with asyncio.timeout(END_OF_BODY_S):
+                    await self._response.read()
         self._response.close()
 
     async def _read(self) -> bytes:
         content = self._response.content
-        with _sdk_errors(self._url):
+        with sdk_errors(self._url):
             try:
                 data = await content.readany()
             except aiohttp.ClientError:
@@ -236,86 +256,56 @@ class ChatStream:
                 if not data:
                     raise
         if not data:
-            raise _connection_error(self._url, "The upstream service ended the stream before the answer was complete.")
+            raise connection_error(self._url, _CUT_SHORT)
         return data
 
     def _translated(self, data: bytes) -> list[JSONObject]:
         batch: list[JSONObject] = []
         for payload in self._decoder.feed(data):
             if payload == b"[DONE]":
-                self._done = True
+                self._end()
                 break
             try:
-                event = self._event(payload)
+                batch += self._chunks(payload)
             except openai.APIError as exc:
                 self._failure = exc
                 break
-            batch += self._translator.chunks(event)
+            if self._translator.complete:
+                self._done = True
+                break
         return batch
 
-    def _event(self, payload: bytes) -> JSONObject:
+    def _end(self) -> None:
+        if self._translator.begun:
+            self._done = self._ended_by_upstream = True
+        else:
+            self._failure = connection_error(self._url, _CUT_SHORT)
+
+    def _chunks(self, payload: bytes) -> list[JSONObject]:
         try:
-            event = from_json(payload)
-        except ValueError as exc:
-            raise _not_understood(self._url, payload) from exc
-        if not isinstance(event, dict) or "error" in event:
-            raise _event_error(self._url, event)
-        return event
-
-
-# --- the SDK's exceptions ---------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _sdk_errors(url: str) -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as exc:
-        raise openai.APITimeoutError(_sdk_request(url)) from exc
-    except aiohttp.ClientConnectorError as exc:
-        raise _connection_error(url, "The upstream service could not be reached.") from exc
-    except (aiohttp.ClientError, OSError) as exc:
-        raise _connection_error(url, "The connection to the upstream service broke.") from exc
-
-
-def _sdk_request(url: str) -> httpx2.Request:
-    return httpx2.Request("POST", url)
-
-
-def _connection_error(url: str, message: str) -> openai.APIConnectionError:
-    return openai.APIConnectionError(message=message, request=_sdk_request(url))
-
-
-def _not_understood(url: str, content: bytes) -> openai.APIResponseValidationError:
-    response = httpx2.Response(200, content=content, request=_sdk_request(url))
-    return openai.APIResponseValidationError(response, None)
-
-
-def _event_error(url: str, event: object) -> openai.APIError:
-    body = event.get("error") if isinstance(event, dict) else event
-    return openai.APIError("The upstream service failed during the stream.", _sdk_request(url), body=body)
-
-
-def _status_error(response: aiohttp.ClientResponse, content: bytes) -> openai.APIStatusError:
-    """What the SDK raises for this answer: same class, message and attributes."""
-    headers = [(name, value) for name, value in response.headers.items() if name.lower() not in _BODY_HEADERS]
-    mirrored = httpx2.Response(
-        response.status, headers=headers, content=content, request=_sdk_request(str(response.url))
-    )
-    body = _parsed(mirrored.text.strip())
-    error = body.get("error", body) if isinstance(body, dict) else body
-    message = error.get("message") if isinstance(error, dict) and isinstance(body, dict) else None
-    text = f"Error code: {response.status}" + (f" - {message}" if isinstance(message, str) and message else "")
-    fallback = openai.InternalServerError if response.status >= 500 else openai.APIStatusError
-    return _STATUS_ERRORS.get(response.status, fallback)(text, response=mirrored, body=error)
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return from_json(text)
-    except ValueError:
-        return text
+            event = from_json(payload, allow_inf_nan=False)
+            if isinstance(event, dict) and event.get("error") is None:
+                return self._translator.chunks(event)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            # Not JSON, or not the shape of a chunk.
+            raise not_understood(self._url, payload) from exc
+        raise event_error(self._url, event)
 
 
 def _passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    return {passed: headers[name] for name, passed in _PASSED_HEADERS.items() if name in headers}
+    """What the client is to see of OpenAI's headers, as far as it can be sent on in a header."""
+    given = {passed: headers[name] for name, passed in _PASSED_HEADERS.items() if name in headers}
+    return {name: value for name, value in given.items() if _is_plain(value)}
+
+
+def _is_plain(value: str) -> bool:
+    return value.isascii() and value.isprintable() and len(value) <= _PASSED_HEADER_LIMIT_CHARACTERS
+
+
+def _environment_proxy(url: str) -> str | None:
+    """The proxy that the environment names for `url`.
+
+    aiohttp would look it up too, but only together with ~/.netrc, whose entries collide with the API key.
+    """
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from pydantic_core import to_json
-
 from app.core.errors import Refusal
 from app.features.llm.schema import JSONObject, MessageRole, RequestMessage
+from app.features.llm.wire import encoded
 
 _ASKED = frozenset({"role", "content", "name"})
 
@@ -42,7 +41,7 @@ class Conversation:
 
     def mentions(self, word: str) -> bool:
         """Whether any text of the conversation contains `word`, in whatever case."""
-        return any(word in text.lower() for message in self.messages for text in _texts(message.get("content")))
+        return any(word in plain_text(message.get("content")).lower() for message in self.messages)
 
     def _message(self, index: int, message: Mapping[str, Any]) -> JSONObject:
         role = message["role"]
@@ -66,45 +65,58 @@ class Conversation:
 
     def _with_parts(self, message: JSONObject) -> JSONObject:
         if isinstance(message.get("content"), list):
-            parts = (_part(part) for part in message["content"])
-            message["content"] = [part for part in parts if part]
-        if "tool_calls" in message:
-            calls = [_tool_call(call) for call in message.pop("tool_calls")]
-            if calls:
-                message["tool_calls"] = calls
+            parts = [part for given in message["content"] if (part := self._part(given))]
+            # OpenAI takes no empty list; what was only a thought becomes an empty text.
+            message["content"] = parts or ""
+        for key, make in _VALUES.items():
+            if key in message and (made := make(message.pop(key))) != []:
+                message[key] = made
         return message
 
+    def _part(self, part: str | JSONObject) -> JSONObject | None:
+        if isinstance(part, str):
+            return _text_part(part)
+        type_ = str(part.get("type") or next((media for media in _MEDIA_KEYS if media in part), None))
+        if type_ in _THOUGHTS:
+            self.ignored[f"messages.{type_}"] = None
+            return None
+        make = _PARTS.get(type_)
+        if make is None:
+            raise Refusal(f"Content parts of type {type_[:50]!r} are not supported by the upstream.", param="messages")
+        made = make(part)
+        self.unknown_keys += len(set(part) - set(made) - {"type", "text", *_MEDIA_KEYS["image_url"]})
+        return made
 
-def _texts(content: object) -> Iterable[str]:
-    if isinstance(content, str):
-        yield content
-    for part in content if isinstance(content, list) else ():
-        yield part.get("text", "")
+
+def plain_text(content: object) -> str:
+    """The text of a message's content, whichever form it has; parts that are no text have none."""
+    return "".join(text for part in _parts(content) if isinstance(text := _text_of(part), str))
+
+
+def _text_of(part: Any) -> object:
+    return part.get("text") if isinstance(part, dict) else part
+
+
+def _parts(content: object) -> list[Any]:
+    if isinstance(content, list):
+        return content
+    return [content] if isinstance(content, str) else []
 
 
 def _tool_call(call: Mapping[str, Any]) -> JSONObject:
     function = call.get("function")
-    if not isinstance(function, dict):
-        raise Refusal("Each of a message's `tool_calls` must have a `function`.", param="messages")
+    if call.get("type", "function") != "function" or not isinstance(function, dict):
+        raise Refusal(
+            "Each of a message's `tool_calls` must be of type 'function' and have a `function`.", param="messages"
+        )
     arguments = function.get("arguments", "")
     if not isinstance(arguments, str):
-        arguments = to_json(arguments).decode()
+        arguments = encoded(arguments, param="messages").decode()
     return {
         "id": call.get("id"),
         "type": "function",
         "function": {"name": function.get("name"), "arguments": arguments},
     }
-
-
-def _part(part: str | JSONObject) -> JSONObject | None:
-    """A content part for OpenAI; None where it has no place for one and loses nothing of the prompt."""
-    if isinstance(part, str):
-        return _text_part(part)
-    type_ = part.get("type") or next((media for media in _MEDIA_KEYS if media in part), None)
-    make = _PARTS.get(type_) if isinstance(type_, str) else None
-    if make is None:
-        raise Refusal(f"Content parts of type {type_!r} are not supported by the upstream.", param="messages")
-    return make(part)
 
 
 def _text_part(text: object) -> JSONObject:
@@ -114,20 +126,19 @@ def _text_part(text: object) -> JSONObject:
 def _media_part(type_: str) -> Callable[[JSONObject], JSONObject]:
     def make(part: JSONObject) -> JSONObject:
         media = part.get(type_)
-        if isinstance(media, str):
-            media = {"url": media}
+        if isinstance(media, str) and type_ == "image_url":
+            media = {"url": media, "detail": part.get("detail")}
         if not isinstance(media, dict):
-            raise Refusal(f"A content part of type {type_!r} must have `{type_}`.", param="messages")
+            raise Refusal(f"A content part of type {type_!r} must have an object `{type_}`.", param="messages")
         return {"type": type_, type_: {key: media[key] for key in _MEDIA_KEYS[type_] if media.get(key) is not None}}
 
     return make
 
 
-def _no_part(_part: JSONObject) -> None:
-    return None
+# What the model thought is no part of the conversation for OpenAI.
+_THOUGHTS = frozenset({"thinking", "tool_reference"})
 
-
-_PARTS: dict[str, Callable[[JSONObject], JSONObject | None]] = {
+_PARTS: dict[str, Callable[[JSONObject], JSONObject]] = {
     "text": lambda part: _text_part(part.get("text", "")),
     "input_text": lambda part: _text_part(part.get("text", "")),
     "output_text": lambda part: _text_part(part.get("text", "")),
@@ -135,7 +146,16 @@ _PARTS: dict[str, Callable[[JSONObject], JSONObject | None]] = {
     "image_url": _media_part("image_url"),
     "input_audio": _media_part("input_audio"),
     "file": _media_part("file"),
-    # What the model thought is no part of the conversation for OpenAI.
-    "thinking": _no_part,
-    "tool_reference": _no_part,
+}
+
+
+def _only(*keys: str) -> Callable[[Any], object]:
+    """Takes these keys of an object; anything else is OpenAI's to judge."""
+    return lambda value: {key: value[key] for key in keys if key in value} if isinstance(value, dict) else value
+
+
+_VALUES: dict[str, Callable[[Any], object]] = {
+    "tool_calls": lambda calls: [_tool_call(call) for call in calls],
+    "audio": _only("id"),
+    "function_call": _only("name", "arguments"),
 }

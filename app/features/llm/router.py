@@ -1,26 +1,39 @@
 """vLLM's OpenAI-style routes."""
 
+import re
+
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.core.dependencies import LLMServiceDependency
 from app.core.errors import Refusal
 from app.core.record import current_record
 from app.core.streaming import EventStreamResponse, run_until_disconnect
-from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, ModelsResponse
+from app.features.llm.schema import (
+    BatchChatCompletionRequest,
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ModelsResponse,
+)
+from app.features.llm.wire import refuse_lone_surrogates
 
 
 async def json_body(request: Request) -> None:
     """Takes a body only where it is declared as JSON, exactly as vLLM does.
 
     Raises:
-        Refusal: the content type is another, or there is none.
+        Refusal: the content type is another, or there is none; the text in it is not valid Unicode.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         # vLLM answers 400 here, not 415.
         message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
         raise Refusal(message, type="Bad Request")
+    # A lone surrogate is valid in JSON's escapes and nowhere else: no answer, log or call could carry it.
+    if _SURROGATE_ESCAPE.search(await request.body()):
+        refuse_lone_surrogates(await request.json())
 
+
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 router = APIRouter(prefix="/v1", tags=["llm"])
 
@@ -42,7 +55,15 @@ async def create_chat_completion(
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
+@router.post("/chat/completions/batch", dependencies=[Depends(json_body)], response_model=ChatCompletionResponse)
+async def create_batch(request: Request, body: BatchChatCompletionRequest, service: LLMServiceDependency) -> Response:
+    """Answers several conversations at once, each in a choice of its own."""
+    body.request_id = current_record().client_request_id or body.request_id
+    answer = await run_until_disconnect(request.receive, service.create_batch(body))
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
 @router.get("/models")
-async def list_models(service: LLMServiceDependency) -> ModelsResponse:
+async def list_models(request: Request, service: LLMServiceDependency) -> ModelsResponse:
     """Lists the names that clients may use."""
-    return await service.get_models()
+    return await run_until_disconnect(request.receive, service.get_models())

@@ -1,7 +1,7 @@
 """vLLM's request and answer models: its fields, in its order, with its defaults (vLLM 0.32.0)."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, NotRequired, Self
+from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator, with_config
 from typing_extensions import TypedDict
@@ -80,6 +80,8 @@ class ResponseFormat(BaseModel):
 class FunctionDefinition(BaseModel):
     """A function the model may call; `parameters` is a JSON schema."""
 
+    model_config = ConfigDict(extra="allow")
+
     name: str
     description: str | None = None
     parameters: JSONObject | None = None
@@ -89,6 +91,8 @@ class FunctionDefinition(BaseModel):
 
 class Tool(BaseModel):
     """vLLM knows function tools only."""
+
+    model_config = ConfigDict(extra="allow")
 
     type: Literal["function"] = "function"
     function: FunctionDefinition
@@ -117,19 +121,15 @@ class RepetitionDetection(BaseModel):
     min_count: int = Field(0, ge=0)
 
 
-class ChatCompletionRequest(BaseModel):
-    """The body of `POST /v1/chat/completions`. Unknown keys are taken, as vLLM takes them.
+Message = Annotated[RequestMessage, BeforeValidator(_as_dict)]
+Messages = TypeVar("Messages")
 
-    The defaults of `model` and `temperature` are this server's; what the client left out is known by
-    `model_fields_set`.
 
-    Raises:
-        ValidationError: a type is wrong, or one of vLLM's own checks failed (error type `vllm`).
-    """
+class _ChatRequest(BaseModel, Generic[Messages]):
+    # An error's text would show the prompt, and texts of errors reach logs.
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
 
-    model_config = ConfigDict(extra="allow")
-
-    messages: list[Annotated[RequestMessage, BeforeValidator(_as_dict)]]
+    messages: Messages
     model: str | None = "gpt-4o-mini"
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
@@ -211,6 +211,35 @@ class ChatCompletionRequest(BaseModel):
         return self
 
 
+class ChatCompletionRequest(_ChatRequest[list[Message]]):
+    """The body of `POST /v1/chat/completions`. Unknown keys are taken, as vLLM takes them.
+
+    The defaults of `model` and `temperature` are this server's; what the client left out is known by
+    `model_fields_set`.
+
+    Raises:
+        ValidationError: a type is wrong, or one of vLLM's own checks failed (error type `vllm`).
+    """
+
+
+class BatchChatCompletionRequest(
+    _ChatRequest[Annotated[list[Annotated[list[Message], Field(min_length=1)]], Field(min_length=1)]]
+):
+    """The body of `POST /v1/chat/completions/batch`: several conversations, each answered once, never as a stream."""
+
+    n: Literal[1] | None = 1
+
+    def conversations(self) -> list[ChatCompletionRequest]:
+        """A request of its own for each conversation, in order."""
+        shared = {
+            name: getattr(self, name) for name in self.model_fields_set - {"messages", "stream", "stream_options"}
+        }
+        return [
+            ChatCompletionRequest.model_construct(_fields_set={"messages", *shared}, messages=messages, **shared)
+            for messages in self.messages
+        ]
+
+
 class Usage(BaseModel):
     """Tokens of a whole answer; the prompt counts once, whatever `n` is. Details are null, as vLLM's are by default."""
 
@@ -263,7 +292,7 @@ class ChatCompletionResponse(BaseModel):
     choices: list[Choice]
     service_tier: str | None = None
     system_fingerprint: str | None = None
-    usage: Usage
+    usage: Usage = Field(default_factory=Usage)
     prompt_logprobs: list[JSONObject | None] | None = None
     prompt_token_ids: list[int] | None = None
     prompt_text: str | None = None

@@ -4,20 +4,30 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
 from app.core.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import ChatStream, OpenAIClient
+from app.features.llm.effort import effort_for
 from app.features.llm.schema import (
+    BatchChatCompletionRequest,
     ChatCompletionRequest,
     ChatCompletionResponse,
     ModelInfo,
     ModelPermission,
     ModelsResponse,
+    Usage,
 )
 
 UPSTREAM_MODELS_KEPT_S = 300.0
+UPSTREAM_MODELS_FAILURE_KEPT_S = 5.0
+SHOWN_CHARACTERS = 200
+BATCH_CALLS_AT_ONCE = 16
+"""Calls to OpenAI that one batch makes at the same time."""
+
+T = TypeVar("T")
 
 
 class LLMService:
@@ -55,6 +65,23 @@ class LLMService:
         """
         return await self._client.stream_chat_completion(self._completed(request))
 
+    async def create_batch(self, batch: BatchChatCompletionRequest) -> ChatCompletionResponse:
+        """One answer with a choice for each conversation, in their order; usage is that of all together.
+
+        Raises:
+            Refusal: the model is not served, or the request is beyond its limits.
+            UpstreamError: OpenAI failed or refused one of them; the others are cancelled.
+        """
+        at_once = asyncio.Semaphore(BATCH_CALLS_AT_ONCE)
+
+        async def answer(request: ChatCompletionRequest) -> ChatCompletionResponse:
+            async with at_once:
+                return await self.create_chat_completion(request)
+
+        answers = await all_or_first_failure([answer(request) for request in batch.conversations()])
+        choices = [answer.choices[0].model_copy(update={"index": index}) for index, answer in enumerate(answers)]
+        return answers[0].model_copy(update={"choices": choices, "usage": _summed([a.usage for a in answers])})
+
     async def get_models(self) -> ModelsResponse:
         """A card for each name that clients may use.
 
@@ -72,10 +99,14 @@ class LLMService:
         model = (request.model if "model" in given else None) or self._default_model
         if not self._catalogue.serves(model):
             aliases = ", ".join(self._catalogue.names or ())
-            raise Refusal(f"The model `{model}` does not exist. Valid aliases: {aliases}.", param="model")
+            raise Refusal(
+                f"The model `{model[:SHOWN_CHARACTERS]}` does not exist. Valid aliases: {aliases}.", param="model"
+            )
         self._check_output_length(request, model)
+        self._check_token_ids(request, model)
         temperature = request.temperature if "temperature" in given else None
-        if temperature is None and self._catalogue.family(model).samples(request.reasoning_effort):
+        family = self._catalogue.family(model)
+        if temperature is None and family.samples(effort_for(request, family)):
             temperature = self._default_temperature
         return request.model_copy(update={"model": model, "temperature": temperature})
 
@@ -92,6 +123,18 @@ class LLMService:
                     param=name,
                 )
 
+    def _check_token_ids(self, request: ChatCompletionRequest, model: str) -> None:
+        size = self._catalogue.family(model).vocabulary
+        if size is None or not request.logit_bias:
+            return
+        beyond = [token for token in map(int, request.logit_bias) if not 0 <= token < size]
+        if beyond:
+            raise Refusal(
+                f"token_id(s) {beyond} in logit_bias contain out-of-vocab token ids. Vocabulary size: {size} "
+                f"(parameter=logit_bias, value={beyond})",
+                param="logit_bias",
+            )
+
     def _card(self, name: str) -> ModelInfo:
         now = int(time.time())
         return ModelInfo(
@@ -103,6 +146,26 @@ class LLMService:
         )
 
 
+async def all_or_first_failure(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results in order; the first exception cancels what still runs and is raised as it is."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _summed(usages: Iterable[Usage]) -> Usage:
+    total = Usage()
+    for usage in usages:
+        total.prompt_tokens += usage.prompt_tokens
+        total.completion_tokens += usage.completion_tokens
+        total.total_tokens += usage.total_tokens
+    return total
+
+
 class UpstreamModels:
     """The list of upstream's models, asked for once in a while and never twice at the same time."""
 
@@ -110,6 +173,7 @@ class UpstreamModels:
         self._client = client
         self._clock = clock
         self._names: tuple[str, ...] = ()
+        self._failure: UpstreamError | None = None
         self._expires_at = -math.inf
         self._asking = asyncio.Lock()
 
@@ -122,13 +186,18 @@ class UpstreamModels:
         async with self._asking:
             if self._clock() >= self._expires_at:
                 await self._refresh()
+            if self._failure:
+                raise self._failure
             return self._names
 
     async def _refresh(self) -> None:
         try:
             self._names = tuple(await self._client.list_models())
-        except UpstreamError:
-            if not self._names:
-                raise
-            # The list of before is better than none.
+            self._failure = None
+        except UpstreamError as exc:
+            # The list of before is better than none. Without one, whoever asks in the next seconds is told the same.
+            self._failure = None if self._names else exc
+            if self._failure:
+                self._expires_at = self._clock() + UPSTREAM_MODELS_FAILURE_KEPT_S
+                return
         self._expires_at = self._clock() + UPSTREAM_MODELS_KEPT_S

@@ -1,5 +1,8 @@
 """Bytes to server-sent events, without I/O (WHATWG HTML, 9.2 Server-sent events)."""
 
+BOM = b"\xef\xbb\xbf"
+"""A stream may begin with a byte order mark, which is no part of it."""
+
 
 class EventDecoder:
     """Takes bytes however the network cut them and gives the data of each event that is complete."""
@@ -7,12 +10,17 @@ class EventDecoder:
     def __init__(self) -> None:
         self._pending = b""
         self._after_cr = False
+        self._begun = False
 
     def feed(self, data: bytes) -> list[bytes]:
         """The data of the events that `data` completes, in order; events without data are none."""
         if data and (self._after_cr or b"\r" in data):
             data = self._with_plain_line_ends(data)
-        *blocks, self._pending = (self._pending + data).split(b"\n\n")
+        data = self._pending + data
+        if not self._begun and len(data) >= len(BOM):
+            self._begun = True
+            data = data.removeprefix(BOM)
+        *blocks, self._pending = data.split(b"\n\n")
         return [payload for block in blocks if (payload := _data_of(block)) is not None]
 
     def _with_plain_line_ends(self, data: bytes) -> bytes:

@@ -1,8 +1,10 @@
 """Names, models and their families."""
 
+from datetime import date
+
 import pytest
 
-from app.features.llm.catalogue import EFFORTS, UNKNOWN_FAMILY, Catalogue, family_of
+from app.features.llm.catalogue import EFFORTS, UNKNOWN_FAMILY, Catalogue, Effort, ModelFamily, family_of
 
 NAMES = ["gpt-4o-mini", "gpt-4o", "o3", "gpt-5", "gpt-5.1", "gpt-5.5", "gpt-6-astra"]
 
@@ -51,7 +53,7 @@ def test_other_names_are_unknown(name: str) -> None:
         ("gpt-5.5", "none", True),
     ],
 )
-def test_a_model_that_reasons_takes_no_temperature(name: str, effort: str | None, samples: bool) -> None:
+def test_a_model_that_reasons_takes_no_temperature(name: str, effort: Effort | None, samples: bool) -> None:
     assert family_of(name).samples(effort) is samples
 
 
@@ -61,3 +63,38 @@ def test_efforts_are_known_levels_in_ascending_order(name: str) -> None:
 
     assert list(efforts) == [level for level in EFFORTS if level in efforts]
     assert family_of(name).default_effort in (*efforts, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "nearest"),
+    [("o3", "none", "low"), ("o3", "max", "high"), ("gpt-5", "none", "minimal"), ("gpt-5.1", "minimal", "none"),
+     ("gpt-5.5", "max", "xhigh"), ("gpt-6-astra", "minimal", "low")],
+)  # fmt: skip
+def test_an_effort_becomes_the_nearest_the_model_has(name: str, wanted: Effort, nearest: str) -> None:
+    assert family_of(name).nearest_effort(wanted) == nearest
+
+
+def test_a_described_model_is_as_it_is_described() -> None:
+    described = ModelFamily(8192, 4096)
+    catalogue = Catalogue({"mine": "new-model", "other": "gpt-4o"}, {"new-model": described})
+
+    assert catalogue.family("mine") is described
+    assert catalogue.family("other").context == 128_000
+
+
+@pytest.mark.parametrize(
+    ("today", "ending"),
+    [
+        (date(2026, 10, 15), {}),
+        (date(2026, 10, 16), {"mini": date(2027, 1, 14)}),
+        (date(2027, 2, 1), {"mini": date(2027, 1, 14), "one": date(2027, 4, 1)}),
+    ],
+)
+def test_models_that_end_within_ninety_days_are_known(today: date, ending: dict[str, date]) -> None:
+    catalogue = Catalogue({"mini": "gpt-4o-mini", "one": "gpt-5.1", "two": "gpt-5.2", "new": "new-model"})
+
+    assert catalogue.ending(today) == ending
+
+
+def test_of_every_model_none_is_warned_of() -> None:
+    assert Catalogue(None).ending(date(2030, 1, 1)) == {}

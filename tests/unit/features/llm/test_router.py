@@ -1,12 +1,15 @@
 """The routes over real sockets: what a client sends and what it gets."""
 
+import asyncio
 import json
+import re
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
-from app.simulator.server import Simulator
+from app.simulator.server import Simulator, Traffic
 from tests.conftest import CHAT
 from tests.serving import served_over
 
@@ -261,3 +264,139 @@ async def test_the_docs_show_the_request_with_all_fields_of_vllm(client: httpx.A
 
     assert (await client.get("/docs")).status_code == 200
     assert len(schemas["ChatCompletionRequest"]["properties"]) == 68
+
+
+BATCH = f"{CHAT}/batch"
+
+
+def conversation(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+async def test_a_batch_answers_each_conversation_in_its_place(client: httpx.AsyncClient) -> None:
+    texts = ["one", "two", "three"]
+    singles = [(await client.post(CHAT, json={"messages": conversation(text)})).json() for text in texts]
+    response = await client.post(BATCH, json={"messages": [conversation(text) for text in texts], "stream": True})
+
+    answer = response.json()
+    assert answer["object"] == "chat.completion"
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert [choice["message"] for choice in answer["choices"]] == [s["choices"][0]["message"] for s in singles]
+    assert answer["usage"]["total_tokens"] == sum(single["usage"]["total_tokens"] for single in singles)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": []}, "body.messages"),
+        ({"messages": [[]]}, "body.messages.0"),
+        ({"messages": [conversation("hi")], "n": 2}, "body.n"),
+        ({"messages": conversation("hi")}, "body.messages.0"),
+    ],
+)
+async def test_a_batch_that_is_none_is_a_400(client: httpx.AsyncClient, body: object, param: str) -> None:
+    response = await client.post(BATCH, json=body)
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+
+
+async def test_the_first_failure_of_a_batch_is_its_answer_and_ends_the_others(
+    client: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    texts = ["[sim fault=slow]", "[sim fault=rate_limit]", "[sim fault=slow]"]
+    response = await client.post(BATCH, json={"messages": [conversation(text) for text in texts]})
+
+    assert response.status_code == 429
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
+
+
+async def test_a_batch_makes_no_more_than_sixteen_calls_at_once(
+    client: httpx.AsyncClient, simulator: Simulator
+) -> None:
+    most = 0
+
+    def seen(traffic: Traffic) -> bool:
+        nonlocal most
+        most = max(most, traffic.live)
+        return traffic.answered == 40
+
+    watching = asyncio.create_task(simulator.traffic.wait_for(seen))
+    await asyncio.sleep(0)
+    batch = [conversation(f"[sim ttft=0.01] {number}") for number in range(40)]
+    response = await client.post(BATCH, json={"messages": batch})
+    await watching
+
+    assert len(response.json()["choices"]) == 40
+    assert most == 16
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_ping_is_an_empty_200(client: httpx.AsyncClient, method: str) -> None:
+    response = await client.request(method, "/ping")
+
+    assert (response.status_code, response.content) == (200, b"")
+    assert "content-type" not in response.headers
+
+
+async def test_the_version_is_that_of_the_interface(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/version")).json() == {"version": "0.32.0"}
+
+
+async def test_the_load_is_the_requests_in_flight(client: httpx.AsyncClient, simulator: Simulator) -> None:
+    body = {"messages": conversation("[sim fault=stall after=1]"), "stream": True}
+    async with client.stream("POST", CHAT, json=body) as response:
+        await anext(response.aiter_lines())
+        during = (await client.get("/load")).json()
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
+
+    assert during == {"server_load": 1}
+
+
+async def test_a_browser_of_another_origin_is_told_no(client: httpx.AsyncClient) -> None:
+    headers = {"Origin": "http://example.com", "Access-Control-Request-Method": "POST"}
+    response = await client.options(CHAT, headers=headers)
+
+    assert (response.status_code, response.text) == (400, "Disallowed CORS origin")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "fits"),
+    [
+        ({"structured_outputs": {"choice": ["red", "blue"]}}, lambda text: text in {"red", "blue"}),
+        ({"guided_choice": ["안녕", "🎉"]}, lambda text: text in {"안녕", "🎉"}),
+        ({"structured_outputs": {"regex": "[a-c]{3}"}}, re.compile("[a-c]{3}").fullmatch),
+        ({"structured_outputs": {"json": {"type": "array", "items": {"type": "integer"}, "minItems": 2}}},
+         lambda text: len(json.loads(text)) >= 2),
+        ({"structured_outputs": {"json": {"type": "object", "properties": {"a": {"const": 1}}}}},
+         lambda text: json.loads(text) == {"a": 1}),
+    ],
+)  # fmt: skip
+async def test_constraints_are_kept_whole_and_streamed(
+    client: httpx.AsyncClient, fields: dict[str, Any], fits: Callable[[str], object], stream: bool
+) -> None:
+    response = await client.post(CHAT, json={**HELLO, **fields, "stream": stream})
+
+    assert response.status_code == 200
+    if stream:
+        text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in events(response))
+    else:
+        text = response.json()["choices"][0]["message"]["content"]
+    assert fits(text)
+
+
+@pytest.mark.parametrize("usage", [False, True])
+async def test_a_stop_of_a_reasoning_model_ends_its_stream_here(simulator: Simulator, usage: bool) -> None:
+    body = {**HELLO, "model": "o3", "stop": [" "], "stream": True, "stream_options": {"include_usage": usage}}
+    async with served_over(simulator.base_url, served_models="*") as url, httpx.AsyncClient(base_url=url) as client:
+        chunks = events(await client.post(CHAT, json=body))
+        whole = (await client.post(CHAT, json={**HELLO, "model": "o3", "stop": [" "]})).json()
+
+    finish = [chunk["choices"][0] for chunk in chunks if chunk["choices"] and chunk["choices"][0]["finish_reason"]]
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"])
+    assert [(choice["finish_reason"], choice["stop_reason"]) for choice in finish] == [("stop", " ")]
+    assert text == whole["choices"][0]["message"]["content"]
+    assert " " not in text
+    assert whole["choices"][0]["stop_reason"] == " "
+    assert ("usage" in chunks[-1]) is usage
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)

@@ -114,6 +114,17 @@ OWN_CHECKS = [
      "(parameter=response_format)"),
     ({"structured_outputs": {"choice": ["a"], "regex": "b"}}, "structured_outputs",
      "You can only use one kind of constraints for structured outputs ('json', 'regex' or 'choice')."),
+    ({"structured_outputs": {"choice": []}}, "structured_outputs", "Choice '[]' cannot be an empty list"),
+    ({"structured_outputs": {}}, "structured_outputs",
+     "You must use one kind of structured outputs constraint but none are specified: {'json': None, 'regex': None, "
+     "'choice': None, 'grammar': None, 'json_object': None, 'disable_any_whitespace': False, "
+     "'disable_additional_properties': False, 'whitespace_pattern': None, 'structural_tag': None}"),
+    ({"structured_outputs": {"grammar": "a", "json_object": True}}, "structured_outputs",
+     "You can only use one kind of structured outputs constraint but multiple are specified: {'json': None, "
+     "'regex': None, 'choice': None, 'grammar': 'a', 'json_object': True, 'disable_any_whitespace': False, "
+     "'disable_additional_properties': False, 'whitespace_pattern': None, 'structural_tag': None}"),
+    ({"structured_outputs": {"json_object": False}}, "structured_outputs",
+     "structured_outputs.json_object must be true where it is given, got False."),
     ({"tools": []}, "tools",
      "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely. "
      "(parameter=tools)"),

@@ -8,10 +8,16 @@ import pytest
 from app.core.errors import Refusal
 from app.core.record import RequestRecord, begin_record
 from app.features.llm.catalogue import Catalogue
+from app.features.llm.draft import UnsupportedParams
+from app.features.llm.reading import Reading, Wrapping
 from app.features.llm.schema import ChatCompletionRequest
-from app.features.llm.translation import ROWS, Fate, encode_request
+from app.features.llm.translation import ROWS, Fate, UpstreamCall, encode_request
+from tests.parameter_table import README, with_table
 
+TEXT = {"type": "text", "text": "ce"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": None}}}}
+PERSON = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": ["integer", "null"]}}}
+STRICT_PERSON = {**PERSON, "required": ["name", "age"], "additionalProperties": False}
 EVERY_MODEL = Catalogue(None)
 
 
@@ -22,10 +28,15 @@ def record() -> RequestRecord:
     return record
 
 
+def call(unsupported_params: UnsupportedParams = "drop", **fields: Any) -> UpstreamCall:
+    """The call to OpenAI for a request with these fields."""
+    request = ChatCompletionRequest.model_validate({"messages": [{"role": "user", "content": "hi"}], **fields})
+    return encode_request(request, EVERY_MODEL, unsupported_params)
+
+
 def sent(**fields: Any) -> dict[str, Any]:
     """The upstream's body for a request with these fields, without the messages and the model."""
-    request = ChatCompletionRequest.model_validate({"messages": [{"role": "user", "content": "hi"}], **fields})
-    body: dict[str, Any] = json.loads(encode_request(request, EVERY_MODEL))
+    body: dict[str, Any] = json.loads(call(**fields).body)
     return {name: value for name, value in body.items() if name not in {"messages", "model"}}
 
 
@@ -80,6 +91,26 @@ def _takes_null(name: str) -> bool:
         pytest.param({"request_id": "r", "priority": 3, "mm_payload": "none"}, {}, id="no effect upstream"),
         pytest.param({"tools": [TOOL]}, {"tools": [TOOL]}, id="tools, nulls inside a schema kept"),
         pytest.param(
+            {"tools": [{"function": {"name": "f", "parameters": {}, "defer_loading": True}}]},
+            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+            id="a tool without parameters",
+        ),
+        pytest.param(
+            {"tools": [{"function": {"name": "f", "parameters": {"type": "object"}}}]},
+            {
+                "tools": [
+                    {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+                ]
+            },
+            id="a tool without properties",
+        ),
+        pytest.param({"top_k": 1, "temperature": 0.9}, {"temperature": 0}, id="top_k 1 is greedy"),
+        pytest.param(
+            {"store": True, "service_tier": "flex"}, {"store": True, "service_tier": "flex"}, id="OpenAI's own"
+        ),
+        pytest.param({"store": "yes", "service_tier": 5}, {}, id="OpenAI's own with values it would refuse"),
+        pytest.param({"stop": ["a", "b"]}, {"stop": ["a", "b"]}, id="stops"),
+        pytest.param(
             {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False},
             {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False},
             id="tool choice",
@@ -91,9 +122,19 @@ def _takes_null(name: str) -> bool:
             id="usage is always asked for",
         ),
         pytest.param(
-            {"response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": {"enum": [None]}}}},
-            {"response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": {"enum": [None]}}}},
-            id="schema",
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "a b", "schema": PERSON, "strict": False},
+                }
+            },
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "a_b", "schema": PERSON, "strict": False},
+                }
+            },
+            id="a schema the client wants loose",
         ),
         pytest.param(
             {"model": "o3", "reasoning_effort": "high"}, {"reasoning_effort": "high"}, id="effort of a reasoning model"
@@ -115,7 +156,7 @@ def test_a_salt_is_hashed_and_gives_way_to_a_session() -> None:
 def test_numbers_are_never_retyped() -> None:
     request = ChatCompletionRequest(messages=[{"role": "user", "content": "hi"}], temperature=0.3)
 
-    assert b'"temperature":0.3}' in encode_request(request, EVERY_MODEL)
+    assert b'"temperature":0.3}' in encode_request(request, EVERY_MODEL).body
 
 
 @pytest.mark.parametrize(
@@ -144,8 +185,8 @@ def test_an_unknown_model_has_no_limits_of_ours(record: RequestRecord) -> None:
 
 DROPPED: dict[str, Any] = {
     "reasoning_effort": "low", "thinking_token_budget": 5, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1,
-    "watermarking": True, "include_stop_str_in_output": True, "ignore_eos": True, "min_tokens": 2,
-    "documents": [{"text": "x"}], "chat_template_kwargs": {"enable_thinking": False}, "return_prompt_text": True,
+    "watermarking": True, "ignore_eos": True, "min_tokens": 2,
+    "documents": [{"text": "x"}], "chat_template_kwargs": {"foo": 1}, "return_prompt_text": True,
     "vllm_xargs": {"a": 1}, "repetition_detection": {"min_count": 2},
 }  # fmt: skip
 
@@ -168,9 +209,9 @@ def test_dropped_fields_are_told_in_the_schemas_order(record: RequestRecord) -> 
 
 REFUSED: dict[str, Any] = {
     "use_beam_search": True, "stop_token_ids": [1], "truncate_prompt_tokens": 5, "prompt_logprobs": 1,
-    "logprob_token_ids": [1], "allowed_token_ids": [1], "bad_words": ["x"], "echo": True,
+    "logprob_token_ids": [1], "allowed_token_ids": [1], "bad_words": ["x"],
     "continue_final_message": True, "chat_template": "x", "media_io_kwargs": {"a": {}}, "mm_processor_kwargs": {"a": 1},
-    "structured_outputs": {"choice": ["a"]}, "return_tokens_as_token_ids": True, "return_token_ids": True,
+    "structured_outputs": {"grammar": "a"}, "return_tokens_as_token_ids": True, "return_token_ids": True,
     "kv_transfer_params": {}, "ec_transfer_params": {}, "n": 129, "response_format": {"type": "structural_tag"},
 }  # fmt: skip
 
@@ -188,17 +229,18 @@ def test_every_refused_row_is_tried() -> None:
     assert {name for name, row in ROWS.items() if row.fate is Fate.REFUSE} <= set(REFUSED)
 
 
-def test_continuous_usage_is_told_as_ignored(record: RequestRecord) -> None:
-    sent(stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True})
+def test_continuous_usage_is_refused_by_name() -> None:
+    with pytest.raises(Refusal, match="continuous_usage_stats") as caught:
+        sent(stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True})
 
-    assert record.ignored_params == ["stream_options.continuous_usage_stats"]
+    assert caught.value.answer.param == "stream_options"
 
 
 def test_openais_json_rule_is_met_for_the_client(record: RequestRecord) -> None:
     request = ChatCompletionRequest.model_validate(
         {"messages": [{"role": "user", "content": "hi"}], "response_format": {"type": "json_object"}}
     )
-    messages = json.loads(encode_request(request, EVERY_MODEL))["messages"]
+    messages = json.loads(encode_request(request, EVERY_MODEL).body)["messages"]
 
     assert [message["role"] for message in messages] == ["system", "user"]
     assert "JSON" in messages[0]["content"]
@@ -211,4 +253,268 @@ def test_a_conversation_that_mentions_json_is_left_as_it_is(content: object) -> 
         {"messages": [{"role": "user", "content": content}], "response_format": {"type": "json_object"}}
     )
 
-    assert len(json.loads(encode_request(request, EVERY_MODEL))["messages"]) == 1
+    assert len(json.loads(encode_request(request, EVERY_MODEL).body)["messages"]) == 1
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_a_strict_operator_has_dropped_fields_refused(name: str) -> None:
+    with pytest.raises(Refusal, match="UNSUPPORTED_PARAMS=reject") as caught:
+        call("reject", **{name: DROPPED[name]})
+
+    assert caught.value.answer.param == name
+
+
+def test_a_silent_operator_has_nothing_told(record: RequestRecord) -> None:
+    call("silent", **DROPPED)
+
+    assert record.ignored_params == []
+
+
+# --- models that reason -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected", "ignored"),
+    [
+        pytest.param({"temperature": 0.3, "top_p": 0.5}, {}, ["temperature", "top_p"], id="sampling"),
+        pytest.param({"temperature": 1, "top_p": 1}, {}, [], id="neutral sampling"),
+        pytest.param({"top_k": 1}, {}, ["top_k"], id="greedy"),
+        pytest.param(
+            {"frequency_penalty": 1, "presence_penalty": 1, "logit_bias": {"5": 1}}, {},
+            ["frequency_penalty", "logit_bias", "presence_penalty"], id="penalties",
+        ),
+        pytest.param({"chat_template_kwargs": {"enable_thinking": True}}, {}, [], id="thinking is what it does"),
+        pytest.param(
+            {"chat_template_kwargs": {"reasoning_effort": "high"}}, {"reasoning_effort": "high"}, [], id="effort inside"
+        ),
+        pytest.param(
+            {"chat_template_kwargs": {"foo": 1, "enable_thinking": True}}, {}, ["chat_template_kwargs"], id="unknown"
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_reasoning_model_refuses_is_not_sent(
+    fields: dict[str, Any], expected: dict[str, Any], ignored: list[str], record: RequestRecord
+) -> None:
+    assert sent(model="o3", **fields) == expected
+    assert record.ignored_params == ignored
+
+
+@pytest.mark.parametrize("fields", [{"logprobs": True}, {"logprobs": True, "top_logprobs": 2}])
+def test_log_probabilities_of_a_reasoning_model_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(Refusal, match="reasons"):
+        sent(model="o3", **fields)
+
+
+def test_a_model_told_not_to_reason_samples() -> None:
+    fields = {"temperature": 0.3, "logprobs": True}
+
+    assert sent(model="gpt-5.5", reasoning_effort="none", **fields) == {"reasoning_effort": "none", **fields}
+    assert sent(model="gpt-5.1", **fields) == fields
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "effort", "adjusted"),
+    [
+        ("gpt-5.5", {"chat_template_kwargs": {"enable_thinking": False}}, "none", {}),
+        ("gpt-5", {"chat_template_kwargs": {"thinking": False}}, "minimal", {"chat_template_kwargs": "minimal"}),
+        ("o3", {"thinking_token_budget": 0}, "low", {"thinking_token_budget": "low"}),
+        ("gpt-5.5", {"thinking_token_budget": 0}, "none", {}),
+        ("gpt-5.5", {"tools": [TOOL]}, "none", {"reasoning_effort": "none"}),
+        ("gpt-5.5", {"tools": [TOOL], "reasoning_effort": "high"}, "none", {"reasoning_effort": "none"}),
+        ("gpt-5.4", {"tools": [TOOL]}, "none", {}),
+        ("gpt-5.2", {"tools": [TOOL], "reasoning_effort": "high"}, "high", {}),
+    ],
+)
+def test_every_way_to_say_how_hard_to_think_becomes_an_effort(
+    model: str, fields: dict[str, Any], effort: str, adjusted: dict[str, Any], record: RequestRecord
+) -> None:
+    assert sent(model=model, **fields)["reasoning_effort"] == effort
+    assert record.adjusted_params == adjusted
+
+
+def test_turning_thinking_off_is_nothing_to_a_model_that_does_not(record: RequestRecord) -> None:
+    assert sent(model="gpt-4o-mini", chat_template_kwargs={"enable_thinking": False}) == {}
+    assert record.ignored_params == []
+
+
+def test_a_model_that_cannot_call_tools_here_says_so() -> None:
+    with pytest.raises(Refusal, match="/v1/responses") as caught:
+        sent(model="gpt-6-astra", tools=[TOOL])
+
+    assert caught.value.answer.param == "tools"
+
+
+def test_a_chat_template_in_the_kwargs_is_refused_too() -> None:
+    with pytest.raises(Refusal, match="untrusted chat template"):
+        sent(chat_template_kwargs={"chat_template": "x"})
+
+
+# --- what is left to this server --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "stops", "include"),
+    [
+        ({"model": "o3", "stop": "x"}, ("x",), False),
+        ({"stop": ["x", "y"], "include_stop_str_in_output": True}, ("x", "y"), True),
+        ({"stop": '"', "structured_outputs": {"choice": ["a"]}}, ('"',), False),
+    ],
+)
+def test_stops_that_openai_cannot_find_are_found_here(
+    fields: dict[str, Any], stops: tuple[str, ...], include: bool
+) -> None:
+    made = call(**fields)
+
+    assert (made.reading.stops, made.reading.include_stop) == (stops, include)
+    assert "stop" not in json.loads(made.body)
+
+
+def test_an_ordinary_answer_is_read_as_it_is() -> None:
+    assert call(stop="x", include_stop_str_in_output=False).reading == Reading()
+    assert call(include_stop_str_in_output=True).reading == Reading()
+
+
+@pytest.mark.parametrize(
+    ("messages", "fields", "echo", "role"),
+    [
+        ([{"role": "assistant", "content": "Once"}], {"echo": True}, "Once", "assistant"),
+        (
+            [{"role": "assistant", "content": ["On", {"type": "text", "text": "ce"}]}],
+            {"echo": True},
+            "Once",
+            "assistant",
+        ),
+        ([{"role": "user", "content": "Once"}], {"echo": True}, "", "assistant"),
+        ([{"role": "user", "content": "Once"}], {"echo": True, "add_generation_prompt": False}, "Once", "user"),
+    ],
+)
+def test_echo_is_the_last_message_of_the_answering_role(
+    messages: list[Any], fields: dict[str, Any], echo: str, role: str
+) -> None:
+    reading = call(messages=messages, **fields).reading
+
+    assert (reading.echo, reading.role) == (echo, role)
+
+
+def test_a_single_tool_call_is_kept_here_where_the_model_takes_no_such_parameter() -> None:
+    fields: Any = {"tools": [TOOL], "parallel_tool_calls": False}
+
+    assert call(model="o3", **fields).reading.one_tool_call
+    assert "parallel_tool_calls" not in sent(model="o3", **fields)
+    assert sent(model="gpt-4o", **fields)["parallel_tool_calls"] is False
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+def test_beside_a_tool_it_had_to_call_vllm_has_empty_content(choice: object) -> None:
+    assert call(tools=[TOOL], tool_choice=choice).reading.content_beside_calls == ""
+    assert call(tools=[TOOL], tool_choice="auto").reading.content_beside_calls is None
+
+
+# --- constraints ------------------------------------------------------------------------------------------------------
+
+
+def schema_sent(**fields: Any) -> tuple[dict[str, Any], Wrapping | None]:
+    made = call(**fields)
+    return json.loads(made.body)["response_format"]["json_schema"], made.reading.wrapping
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"structured_outputs": {"json": PERSON}},
+        {"structured_outputs": {"json": json.dumps(PERSON)}},
+        {"guided_json": PERSON},
+        {"guided_json": json.dumps(PERSON)},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": PERSON}}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": PERSON}},
+         "structured_outputs": {"json": {"type": "array"}}},
+    ],
+)  # fmt: skip
+def test_a_schema_is_made_strict_however_it_is_given(fields: dict[str, Any], record: RequestRecord) -> None:
+    form, wrapping = schema_sent(**fields)
+
+    assert form == {"name": "answer", "schema": STRICT_PERSON, "strict": True}
+    assert wrapping is None
+    assert record.ignored_params == []
+
+
+def test_a_schema_that_cannot_be_strict_is_sent_as_a_hint_and_told(record: RequestRecord) -> None:
+    loose = {"type": "object", "properties": {"a": {"not": {"type": "string"}}}}
+    form, _ = schema_sent(structured_outputs={"json": loose})
+
+    assert form == {"name": "answer", "schema": loose, "strict": False}
+    assert record.ignored_params == ["structured_outputs.strict"]
+
+
+def test_a_root_that_is_no_object_is_wrapped() -> None:
+    form, wrapping = schema_sent(structured_outputs={"json": {"type": "array", "items": {"type": "string"}}})
+
+    assert wrapping is Wrapping.JSON
+    assert form["schema"]["properties"]["value"]["type"] == "array"
+
+
+@pytest.mark.parametrize(
+    ("fields", "value"),
+    [
+        ({"structured_outputs": {"choice": ["a", "b", "a"]}}, {"type": "string", "enum": ["a", "b"]}),
+        ({"guided_choice": ["a", "b"]}, {"type": "string", "enum": ["a", "b"]}),
+        ({"structured_outputs": {"regex": "[a-c]{3}"}}, {"type": "string", "pattern": "^(?:[a-c]{3})$"}),
+        ({"guided_regex": "a|b"}, {"type": "string", "pattern": "^(?:a|b)$"}),
+    ],
+)
+def test_choices_and_regexes_are_wrapped_as_text(
+    fields: dict[str, Any], value: dict[str, Any], record: RequestRecord
+) -> None:
+    form, wrapping = schema_sent(**fields)
+
+    assert (form["schema"]["properties"]["value"], form["strict"], wrapping) == (value, True, Wrapping.TEXT)
+    assert record.ignored_params == []
+
+
+def test_a_json_object_may_be_asked_for_in_vllms_way() -> None:
+    assert sent(structured_outputs={"json_object": True}) == {"response_format": {"type": "json_object"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"structured_outputs": {"choice": ["a"]}, "response_format": {"type": "json_object"}}, "only use one kind"),
+        ({"structured_outputs": {"json": "{"}}, "not JSON"),
+        ({"structured_outputs": {"json": "[]"}}, "an object"),
+        ({"structured_outputs": {"regex": "(a"}}, "invalid regex"),
+        ({"structured_outputs": {"regex": "a\0"}}, "NUL"),
+        ({"structured_outputs": {"choice": [str(number) for number in range(1001)]}}, "at most 1000"),
+        ({"structured_outputs": {"structural_tag": "x"}}, "structural_tag"),
+        ({"guided_json": PERSON, "guided_regex": "a"}, "Only one of"),
+    ],
+)
+def test_a_constraint_that_cannot_be_held_is_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(Refusal, match=words):
+        sent(**fields)
+
+
+@pytest.mark.parametrize("fields", [{"guided_json": 5}, {"guided_choice": "a"}, {"guided_regex": ""}])
+def test_a_guided_key_that_says_nothing_is_counted_as_unknown(fields: dict[str, Any], record: RequestRecord) -> None:
+    assert sent(**fields) == {}
+    assert record.ignored_params == ["1 unknown"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_lacks_is_refused(number: float) -> None:
+    tool = {"function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"maximum": number}}}}}
+    with pytest.raises(Refusal, match="JSON does not know"):
+        sent(tools=[tool])
+
+
+def test_text_that_looks_like_such_a_number_is_text() -> None:
+    assert sent(user="NaN and -Infinity") == {"user": "NaN and -Infinity"}
+
+
+def test_the_readmes_table_is_the_rows() -> None:
+    readme = README.read_text()
+
+    assert with_table(readme) == readme
+    assert readme.count("| `") > len(ROWS)

@@ -1,0 +1,147 @@
+"""What the answer's text must look like: vLLM's ways to say it, made into OpenAI's `response_format`."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import from_json
+
+from app.core.errors import Refusal
+from app.features.llm.json_schema import choice_schema, legal_name, prepared, regex_schema
+from app.features.llm.reading import Wrapping
+from app.features.llm.schema import ChatCompletionRequest, JSONObject, JSONSchemaFormat, StructuredOutputs
+
+MAX_CHOICES = 1000
+"""OpenAI's limit on the values of an enumeration."""
+
+_OUTPUTS = "structured_outputs"
+_FORMAT = "response_format"
+
+# Removed from vLLM in 0.12, still sent by many clients.
+GUIDED = {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice"}
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """OpenAI's `response_format`, and what to do about it on the way back."""
+
+    response_format: JSONObject
+    wrapping: Wrapping | None = None
+    not_enforced: str | None = None
+    """The field whose schema OpenAI cannot enforce and was sent as a hint."""
+
+    @property
+    def needs_the_word_json(self) -> bool:
+        """Whether OpenAI takes it only beside a message that says "json"."""
+        return bool(self.response_format["type"] == "json_object")
+
+
+_JSON_OBJECT = Constraint({"type": "json_object"})
+
+
+def constraint_of(request: ChatCompletionRequest) -> Constraint | None:
+    """The one constraint of a request; `response_format` wins over a schema in `structured_outputs`, as in vLLM.
+
+    Raises:
+        Refusal: there are several, or OpenAI cannot hold this one.
+    """
+    outputs = request.structured_outputs or _guided(request)
+    form = request.response_format
+    if form is None or form.type == "text":
+        return _of_outputs(outputs) if outputs else None
+    if outputs and outputs.json_ is None:
+        raise Refusal(
+            "You can only use one kind of constraints for structured outputs ('json', 'regex' or 'choice').",
+            param=_OUTPUTS,
+        )
+    if form.type == "json_object":
+        return _JSON_OBJECT
+    if form.type == "structural_tag" or form.json_schema is None:
+        raise Refusal("response_format of type 'structural_tag' is not available with this upstream.", param=_FORMAT)
+    return _of_schema(form.json_schema, _FORMAT)
+
+
+def guided_keys(request: ChatCompletionRequest) -> set[str]:
+    """Those of the removed `guided_*` keys that have an effect."""
+    given = request.model_extra or {}
+    return set() if request.structured_outputs else {name for name in GUIDED if _guides(name, given.get(name))}
+
+
+def _guides(name: str, value: object) -> bool:
+    # vLLM ignores these keys, so that a value it would not understand is no error either.
+    if name == "guided_choice":
+        return isinstance(value, list) and bool(value) and all(isinstance(choice, str) for choice in value)
+    return bool(value) and isinstance(value, str | dict if name == "guided_json" else str)
+
+
+def _guided(request: ChatCompletionRequest) -> StructuredOutputs | None:
+    given = request.model_extra or {}
+    names = guided_keys(request)
+    if len(names) > 1:
+        raise Refusal(f"Only one of {', '.join(sorted(names))} can be used.", param=min(names))
+    return StructuredOutputs.model_validate({GUIDED[name]: given[name] for name in names}) if names else None
+
+
+def _of_outputs(outputs: StructuredOutputs) -> Constraint:
+    if outputs.json_ is not None:
+        return _of_schema(JSONSchemaFormat(name="answer", schema=_parsed(outputs.json_)), _OUTPUTS)
+    if outputs.choice is not None:
+        return _of_text(choice_schema(_checked_choices(outputs.choice)))
+    if outputs.regex is not None:
+        return _of_text(regex_schema(_checked_regex(outputs.regex)))
+    if outputs.json_object:
+        return _JSON_OBJECT
+    kind = "grammar" if outputs.grammar is not None else "structural_tag"
+    raise Refusal(f"structured_outputs.{kind} is not available with this upstream.", param=_OUTPUTS)
+
+
+def _of_schema(form: JSONSchemaFormat, field: str) -> Constraint:
+    described: JSONObject = {"name": legal_name(form.name)}
+    if form.description is not None:
+        described["description"] = form.description
+    if form.schema_ is None:
+        return Constraint({"type": "json_schema", "json_schema": described})
+    ready = prepared(form.schema_, strict=form.strict, param=field)
+    described |= {"schema": ready.schema, "strict": ready.strict}
+    return Constraint(
+        {"type": "json_schema", "json_schema": described},
+        Wrapping.JSON if ready.wrapped else None,
+        None if ready.strict or form.strict is False else f"{field}.strict",
+    )
+
+
+def _of_text(schema: JSONObject) -> Constraint:
+    ready = prepared(schema, strict=True, param=_OUTPUTS)
+    form = {"name": "answer", "schema": ready.schema, "strict": True}
+    return Constraint({"type": "json_schema", "json_schema": form}, Wrapping.TEXT)
+
+
+def _parsed(schema: str | JSONObject) -> Any:
+    if not isinstance(schema, str):
+        return schema
+    try:
+        parsed = from_json(schema)
+    except ValueError as exc:
+        raise Refusal(f"structured_outputs.json is not JSON: {exc}", param=_OUTPUTS) from None
+    if not isinstance(parsed, dict):
+        raise Refusal("structured_outputs.json must be a JSON schema: an object.", param=_OUTPUTS)
+    return parsed
+
+
+def _checked_choices(choices: list[str]) -> list[str]:
+    if len(set(choices)) > MAX_CHOICES:
+        message = f"structured_outputs.choice can have at most {MAX_CHOICES} values, got {len(set(choices))}."
+        raise Refusal(message, param=_OUTPUTS)
+    return choices
+
+
+def _checked_regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as exc:
+        # Other dialects have escapes that Python lacks; those are OpenAI's to judge.
+        if not str(exc).startswith("bad escape"):
+            raise Refusal(f"Grammar error: invalid regex {pattern[:200]!r}: {exc}", param=_OUTPUTS) from None
+    if "\0" in pattern:
+        raise Refusal("structured_outputs.regex cannot contain NUL.", param=_OUTPUTS)
+    return pattern

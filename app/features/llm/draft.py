@@ -1,0 +1,53 @@
+"""OpenAI's request body in the making."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.core.errors import Refusal
+from app.features.llm.catalogue import Effort, ModelFamily
+from app.features.llm.constraints import Constraint
+from app.features.llm.reading import Reading
+from app.features.llm.schema import ChatCompletionRequest, JSONObject
+
+UnsupportedParams = Literal["drop", "reject", "silent"]
+"""What to do about a field without an equivalent whose loss only shifts the answer's style."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """One request on its way to OpenAI: what is known of it, what will be sent, what will be told."""
+
+    request: ChatCompletionRequest
+    upstream_model: str
+    family: ModelFamily
+    effort: Effort | None
+    """The `reasoning_effort` that is sent."""
+    constraint: Constraint | None
+    unsupported_params: UnsupportedParams = "drop"
+
+    body: JSONObject = field(default_factory=dict)
+    reading: Reading = field(default_factory=Reading)
+    ignored: dict[str, None] = field(default_factory=dict)
+    adjusted: dict[str, object] = field(default_factory=dict)
+    unknown_keys: int = 0
+
+    @property
+    def samples(self) -> bool:
+        """Whether the model takes `temperature` and its like with the effort that is sent."""
+        return self.family.samples(self.effort)
+
+    def drop(self, name: str) -> None:
+        """Leave a field out, and tell, as the settings say.
+
+        Raises:
+            Refusal: the settings say to refuse.
+        """
+        if self.unsupported_params == "reject":
+            raise Refusal(f"`{name}` has no effect with this upstream (UNSUPPORTED_PARAMS=reject).", param=name)
+        if self.unsupported_params == "drop":
+            self.ignored[name] = None
+
+    def ignored_params(self) -> list[str]:
+        """Names of the fields without effect; keys that vLLM does not know either are only counted."""
+        unknown = [f"{self.unknown_keys} unknown"] if self.unknown_keys else []
+        return [*self.ignored, *unknown]
