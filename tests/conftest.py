@@ -1,6 +1,6 @@
 """What every test can ask for: a simulator of OpenAI, our server over it, and a client of our server."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -22,12 +22,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return not any(collection_path.name in argument for argument in config.args)
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def clean_environment() -> Iterator[None]:
     """No setting of the developer's shell reaches a test."""
-    for name in [*Settings.model_fields, "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE"]:
-        monkeypatch.delenv(name.upper(), raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+    names = [*Settings.model_fields, "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.delenv(name.upper(), raising=False)
+            patch.delenv(name.lower(), raising=False)
+        yield
 
 
 @pytest.fixture

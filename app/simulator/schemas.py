@@ -112,6 +112,9 @@ def _check_valid(place: Place) -> None:
             raise SchemaError(f"{value!r} is not of type '{KINDS[kinds]}'.")
         if keyword in NEVER_EMPTY and not value:
             raise SchemaError(f"{value!r} should be non-empty.")
+    for name in place.schema.get("required", []):
+        if not isinstance(name, str):
+            raise SchemaError(f"{name!r} is not of type 'string'.")
     if place.schema.get("multipleOf", 1) <= 0:
         raise SchemaError(f"{place.schema['multipleOf']!r} is less than or equal to the minimum of 0.")
 

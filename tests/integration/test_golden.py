@@ -9,7 +9,8 @@ import pytest
 import pytest_asyncio
 
 from app.simulator.server import Simulator
-from tests.golden.comparison import MAY_REFUSE, SPECIFIED, Answer, Exchange, differences, recorded_exchanges
+from tests.golden.comparison import MAY_REFUSE, SPECIFIED, differences
+from tests.golden.exchanges import Answer, Exchange, recorded_exchanges
 from tests.serving import served_over
 
 EXCHANGES = {exchange.id: exchange for exchange in recorded_exchanges()}

@@ -10,6 +10,7 @@ from app.core.errors import Refusal
 from app.features.llm.json_schema import choice_schema, legal_name, prepared, regex_schema
 from app.features.llm.reading import Wrapping
 from app.features.llm.schema import ChatCompletionRequest, JSONObject, JSONSchemaFormat, StructuredOutputs
+from app.features.llm.wire import encoded
 
 MAX_CHOICES = 1000
 """OpenAI's limit on the values of an enumeration."""
@@ -45,14 +46,14 @@ def constraint_of(request: ChatCompletionRequest) -> Constraint | None:
     Raises:
         Refusal: there are several, or OpenAI cannot hold this one.
     """
-    outputs = request.structured_outputs or _guided(request)
+    outputs, field = _outputs(request)
     form = request.response_format
     if form is None or form.type == "text":
-        return _of_outputs(outputs) if outputs else None
+        return _of_outputs(outputs, field) if outputs else None
     if outputs and outputs.json_ is None:
         raise Refusal(
             "You can only use one kind of constraints for structured outputs ('json', 'regex' or 'choice').",
-            param=_OUTPUTS,
+            param=field,
         )
     if form.type == "json_object":
         return _JSON_OBJECT
@@ -74,25 +75,29 @@ def _guides(name: str, value: object) -> bool:
     return bool(value) and isinstance(value, str | dict if name == "guided_json" else str)
 
 
-def _guided(request: ChatCompletionRequest) -> StructuredOutputs | None:
-    given = request.model_extra or {}
-    names = guided_keys(request)
+def _outputs(request: ChatCompletionRequest) -> tuple[StructuredOutputs | None, str]:
+    """The structured outputs of a request, and the field that has them."""
+    if request.structured_outputs:
+        return request.structured_outputs, _OUTPUTS
+    given, names = request.model_extra or {}, guided_keys(request)
     if len(names) > 1:
         raise Refusal(f"Only one of {', '.join(sorted(names))} can be used.", param=min(names))
-    return StructuredOutputs.model_validate({GUIDED[name]: given[name] for name in names}) if names else None
+    for name in names:
+        return StructuredOutputs.model_validate({GUIDED[name]: given[name]}), name
+    return None, _OUTPUTS
 
 
-def _of_outputs(outputs: StructuredOutputs) -> Constraint:
+def _of_outputs(outputs: StructuredOutputs, field: str) -> Constraint:
     if outputs.json_ is not None:
-        return _of_schema(JSONSchemaFormat(name="answer", schema=_parsed(outputs.json_)), _OUTPUTS)
+        return _of_schema(JSONSchemaFormat(name="answer", schema=_parsed(outputs.json_, field)), field)
     if outputs.choice is not None:
-        return _of_text(choice_schema(_checked_choices(outputs.choice)))
+        return _of_text(choice_schema(_checked_choices(outputs.choice, field)), field)
     if outputs.regex is not None:
-        return _of_text(regex_schema(_checked_regex(outputs.regex)))
+        return _of_text(regex_schema(_checked_regex(outputs.regex, field)), field)
     if outputs.json_object:
         return _JSON_OBJECT
     kind = "grammar" if outputs.grammar is not None else "structural_tag"
-    raise Refusal(f"structured_outputs.{kind} is not available with this upstream.", param=_OUTPUTS)
+    raise Refusal(f"structured_outputs.{kind} is not available with this upstream.", param=field)
 
 
 def _of_schema(form: JSONSchemaFormat, field: str) -> Constraint:
@@ -101,6 +106,7 @@ def _of_schema(form: JSONSchemaFormat, field: str) -> Constraint:
         described["description"] = form.description
     if form.schema_ is None:
         return Constraint({"type": "json_schema", "json_schema": described})
+    encoded(form.schema_, param=field)
     ready = prepared(form.schema_, strict=form.strict, param=field)
     described |= {"schema": ready.schema, "strict": ready.strict}
     return Constraint(
@@ -110,38 +116,38 @@ def _of_schema(form: JSONSchemaFormat, field: str) -> Constraint:
     )
 
 
-def _of_text(schema: JSONObject) -> Constraint:
-    ready = prepared(schema, strict=True, param=_OUTPUTS)
+def _of_text(schema: JSONObject, field: str) -> Constraint:
+    ready = prepared(schema, strict=True, param=field)
     form = {"name": "answer", "schema": ready.schema, "strict": True}
     return Constraint({"type": "json_schema", "json_schema": form}, Wrapping.TEXT)
 
 
-def _parsed(schema: str | JSONObject) -> Any:
+def _parsed(schema: str | JSONObject, field: str) -> Any:
     if not isinstance(schema, str):
         return schema
     try:
         parsed = from_json(schema)
     except ValueError as exc:
-        raise Refusal(f"structured_outputs.json is not JSON: {exc}", param=_OUTPUTS) from None
+        raise Refusal(f"The schema in {field} is not JSON: {exc}", param=field) from None
     if not isinstance(parsed, dict):
-        raise Refusal("structured_outputs.json must be a JSON schema: an object.", param=_OUTPUTS)
+        raise Refusal(f"The schema in {field} must be an object.", param=field)
     return parsed
 
 
-def _checked_choices(choices: list[str]) -> list[str]:
+def _checked_choices(choices: list[str], field: str) -> list[str]:
     if len(set(choices)) > MAX_CHOICES:
-        message = f"structured_outputs.choice can have at most {MAX_CHOICES} values, got {len(set(choices))}."
-        raise Refusal(message, param=_OUTPUTS)
+        message = f"The choices in {field} can be at most {MAX_CHOICES}, got {len(set(choices))}."
+        raise Refusal(message, param=field)
     return choices
 
 
-def _checked_regex(pattern: str) -> str:
+def _checked_regex(pattern: str, field: str) -> str:
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as exc:
         # Other dialects have escapes that Python lacks; those are OpenAI's to judge.
         if not str(exc).startswith("bad escape"):
-            raise Refusal(f"Grammar error: invalid regex {pattern[:200]!r}: {exc}", param=_OUTPUTS) from None
+            raise Refusal(f"Grammar error: invalid regex {pattern[:200]!r}: {exc}", param=field) from None
     if "\0" in pattern:
-        raise Refusal("structured_outputs.regex cannot contain NUL.", param=_OUTPUTS)
+        raise Refusal(f"The regex in {field} cannot contain NUL.", param=field)
     return pattern

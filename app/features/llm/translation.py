@@ -14,7 +14,7 @@ from app.features.llm.draft import Draft, UnsupportedParams
 from app.features.llm.effort import effort_for
 from app.features.llm.reading import Reading
 from app.features.llm.schema import ChatCompletionRequest
-from app.features.llm.wire import encoded
+from app.features.llm.wire import encoded_body
 
 # --- rows -------------------------------------------------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ def encode_request(
     record = current_record()
     record.ignored_params = draft.ignored_params()
     record.adjusted_params = draft.adjusted
-    return UpstreamCall(encoded(draft.body), draft.reading)
+    return UpstreamCall(encoded_body(draft.body), draft.reading)
 
 
 def _begin(request: ChatCompletionRequest, catalogue: Catalogue, unsupported_params: UnsupportedParams) -> Draft:

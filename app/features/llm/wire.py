@@ -1,6 +1,7 @@
 """Python values to JSON for OpenAI, or a refusal that says why not."""
 
 import json
+from collections.abc import Mapping
 from typing import NoReturn
 
 from pydantic_core import to_json
@@ -21,6 +22,20 @@ def encoded(value: object, *, param: str | None = None) -> bytes:
     if b"NaN" in body or b"Infinity" in body:
         json.loads(body, parse_constant=lambda constant: _refuse_constant(constant, param))
     return body
+
+
+def encoded_body(body: Mapping[str, object]) -> bytes:
+    """The same for a body of fields.
+
+    Raises:
+        Refusal: as above; names the field.
+    """
+    try:
+        return encoded(body)
+    except Refusal:
+        for name, value in body.items():
+            encoded(value, param=name)
+        raise
 
 
 def refuse_lone_surrogates(body: object) -> None:

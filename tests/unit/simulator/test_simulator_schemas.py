@@ -112,6 +112,9 @@ LOOSE = [
     ),
     pytest.param({"type": "object", "properties": {}, "required": "x"}, "'x' is not of type 'array'.", id="required"),
     pytest.param(
+        {"type": "object", "properties": {}, "required": [[]]}, "[] is not of type 'string'.", id="a required list"
+    ),
+    pytest.param(
         {"type": "object", "properties": {"x": {"minimum": True}}}, "True is not of type 'number'.", id="minimum"
     ),
     pytest.param({"type": "object", "properties": {"x": {"enum": []}}}, "[] should be non-empty.", id="enum"),

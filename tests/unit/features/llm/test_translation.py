@@ -489,6 +489,8 @@ def test_a_json_object_may_be_asked_for_in_vllms_way() -> None:
         ({"structured_outputs": {"choice": [str(number) for number in range(1001)]}}, "at most 1000"),
         ({"structured_outputs": {"structural_tag": "x"}}, "structural_tag"),
         ({"guided_json": PERSON, "guided_regex": "a"}, "Only one of"),
+        ({"guided_json": "0"}, "The schema in guided_json must be an object"),
+        ({"guided_json": {"a": float("inf")}}, "JSON does not know"),
     ],
 )
 def test_a_constraint_that_cannot_be_held_is_refused(fields: dict[str, Any], words: str) -> None:
@@ -505,8 +507,10 @@ def test_a_guided_key_that_says_nothing_is_counted_as_unknown(fields: dict[str, 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_number_that_json_lacks_is_refused(number: float) -> None:
     tool = {"function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"maximum": number}}}}}
-    with pytest.raises(Refusal, match="JSON does not know"):
+    with pytest.raises(Refusal, match="JSON does not know") as caught:
         sent(tools=[tool])
+
+    assert caught.value.answer.param == "tools"
 
 
 def test_text_that_looks_like_such_a_number_is_text() -> None:
