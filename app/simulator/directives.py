@@ -7,7 +7,7 @@ from typing import Any
 
 from app.simulator.errors import OpenAIError, bad_request
 
-DIRECTIVE = re.compile(r"\[sim\b([^\]]*)\]")
+DIRECTIVE = re.compile(r"\[sim( [^\]]*|)\]")
 
 FAULT_LIST = (
     "rate_limit quota server_error bad_gateway overloaded status not_json empty slow stall cut no_done early_end "

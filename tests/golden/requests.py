@@ -13,7 +13,8 @@ Strategy = st.SearchStrategy[Any]
 MODELS = ["gpt-4o-mini", "o3", "gpt-5-mini", "gpt-5.4"]
 """One of each kind of family: classic, always reasoning, reasoning by default, reasoning if asked."""
 
-texts = st.text(max_size=20)
+# Some texts are orders to the simulator.
+texts = st.text(max_size=20).filter(lambda text: "[sim" not in text)
 words = st.text(min_size=1, max_size=20)
 names = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
 token_ids = st.integers(0, 199_997)
