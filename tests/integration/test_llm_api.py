@@ -60,7 +60,9 @@ async def test_a_stream_with_usage(sdk: openai.AsyncOpenAI) -> None:
 async def test_a_stream_without_usage_has_none(sdk: openai.AsyncOpenAI) -> None:
     stream = await sdk.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, stream=True)
 
-    assert all([chunk.choices and chunk.usage is None async for chunk in stream])
+    chunks = [chunk async for chunk in stream]
+    assert chunks
+    assert all(chunk.choices and chunk.usage is None for chunk in chunks)
 
 
 async def test_a_tool_is_called_and_its_result_is_taken(sdk: openai.AsyncOpenAI) -> None:

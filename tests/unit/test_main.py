@@ -2,8 +2,9 @@
 
 import importlib
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
+import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from starlette.testclient import TestClient
@@ -14,6 +15,9 @@ from app.core.config import SettingsError, load_settings
 from app.core.dependencies import get_llm_service, get_openai_client
 from app.features.llm.client import OpenAIClient
 from app.features.llm.service import LLMService
+from app.simulator.server import Simulator
+from tests.conftest import CHAT
+from tests.serving import served_over
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +100,50 @@ def test_the_client_and_the_service_can_be_replaced() -> None:
 
     assert [type(part) for part in seen[:2]] == [OpenAIClient, LLMService]
     assert seen[2:] == ["another client", seen[1]]
+
+
+async def answer(simulator: Simulator, text: str = "hi", **settings: object) -> httpx.Response:
+    """What a client gets from a server with these settings."""
+    body = {"messages": [{"role": "user", "content": text}], "top_k": 5}
+    async with served_over(simulator.base_url, **settings) as url, httpx.AsyncClient(base_url=url) as client:
+        return await client.post(CHAT, json=body)
+
+
+async def test_the_settings_say_whose_calls_they_are(simulator: Simulator) -> None:
+    await answer(simulator, openai_org_id="org-1", openai_project_id="proj_1")
+
+    headers = simulator.traffic.exchanges[0].headers
+    assert (headers["openai-organization"], headers["openai-project"]) == ("org-1", "proj_1")
+
+
+@pytest.mark.parametrize("temperature", [0.2, None])
+async def test_the_settings_say_the_default_temperature(simulator: Simulator, temperature: float | None) -> None:
+    await answer(simulator, default_temperature=temperature)
+
+    sent: Any = simulator.traffic.exchanges[0].body
+    assert sent.get("temperature") == temperature
+
+
+async def test_the_settings_say_how_long_openai_may_be_silent(simulator: Simulator) -> None:
+    assert (await answer(simulator, "[sim fault=slow]", upstream_read_timeout_s=0.05)).status_code == 504
+
+
+@pytest.mark.parametrize(
+    ("choice", "status", "told"), [("drop", 200, "top_k"), ("reject", 400, None), ("silent", 200, None)]
+)
+async def test_the_settings_say_what_becomes_of_fields_without_effect(
+    simulator: Simulator, choice: str, status: int, told: str | None
+) -> None:
+    response = await answer(simulator, unsupported_params=choice)
+
+    assert (response.status_code, response.headers.get("x-ignored-params")) == (status, told)
+
+
+@pytest.mark.parametrize("shown", [False, True])
+async def test_the_settings_say_whether_usage_has_details(simulator: Simulator, shown: bool) -> None:
+    usage = (await answer(simulator, enable_prompt_tokens_details=shown)).json()["usage"]
+
+    assert (usage["prompt_tokens_details"] is not None) is shown
 
 
 def test_the_application_is_made_once() -> None:

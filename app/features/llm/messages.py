@@ -84,7 +84,7 @@ class Conversation:
         if make is None:
             raise Refusal(f"Content parts of type {type_[:50]!r} are not supported by the upstream.", param="messages")
         made = make(part)
-        self.unknown_keys += len(set(part) - set(made) - {"type", "text", *_MEDIA_KEYS["image_url"]})
+        self.unknown_keys += len(set(part) - set(made) - _BESIDE_AN_URL)
         return made
 
 
@@ -134,6 +134,9 @@ def _media_part(type_: str) -> Callable[[JSONObject], JSONObject]:
 
     return make
 
+
+# An image may be given as a bare URL, with this beside it.
+_BESIDE_AN_URL = frozenset({"detail"})
 
 # What the model thought is no part of the conversation for OpenAI.
 _THOUGHTS = frozenset({"thinking", "tool_reference"})

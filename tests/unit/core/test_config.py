@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from app.core.config import Settings, SettingsError, load_settings
 
@@ -47,6 +48,23 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     assert (settings.openai_base_url, settings.port) == ("https://api.openai.com/v1", 8002)
 
 
+def test_an_empty_variable_gives_way_to_the_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (empty_folder / ".env").write_text("OPENAI_API_KEY=sk-of-the-file\nPORT=9000\n")
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    monkeypatch.setenv("PORT", "")
+
+    settings = load_settings()
+
+    assert (settings.require_api_key(), settings.port) == ("sk-of-the-file", 9000)
+
+
+def test_settings_stay_as_they_were_read() -> None:
+    settings = load_settings()
+
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]
+
+
 def test_an_empty_temperature_means_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEFAULT_TEMPERATURE", "")
 
@@ -84,13 +102,27 @@ def test_served_models_are_a_json_object_or_a_star(value: str, served: object, m
         ("OPENAI_API_KEY", "sk-se cret", "OPENAI_API_KEY: must be printable ASCII"),
         ("OPENAI_API_KEY", "sk-secr\u00e9t", "OPENAI_API_KEY: must be printable ASCII"),
         ("OPENAI_BASE_URL", "api.openai.com", "OPENAI_BASE_URL: must be an http:// or https:// address"),
+        ("OPENAI_BASE_URL", "http://", "OPENAI_BASE_URL: must be an http:// or https:// address"),
+        ("OPENAI_BASE_URL", "http://me@localhost/v1", "OPENAI_BASE_URL: must have no user, query or fragment"),
+        ("OPENAI_BASE_URL", "http://localhost/v1?a=b", "OPENAI_BASE_URL: must have no user, query or fragment"),
+        ("OPENAI_BASE_URL", "http://localhost/v1#a", "OPENAI_BASE_URL: must have no user, query or fragment"),
+        ("OPENAI_ORG_ID", "org-\x07", "OPENAI_ORG_ID: must be printable ASCII"),
+        ("OPENAI_PROJECT_ID", "proj\x07", "OPENAI_PROJECT_ID: must be printable ASCII"),
         ("DEFAULT_TEMPERATURE", "2.5", "DEFAULT_TEMPERATURE: Input should be less than or equal to 2"),
         ("DEFAULT_TEMPERATURE", "warm", "DEFAULT_TEMPERATURE: Input should be a valid number"),
         ("SERVED_MODELS", "{", "SERVED_MODELS: must be * or a JSON object"),
         ("SERVED_MODELS", "[]", "SERVED_MODELS: "),
         ("SERVED_MODELS", "{}", "SERVED_MODELS must name at least one model"),
+        ("SERVED_MODELS", '{"": "gpt-4o"}', "SERVED_MODELS must name at least one model, and none may be empty"),
+        ("SERVED_MODELS", '{"llama": ""}', "SERVED_MODELS must name at least one model, and none may be empty"),
         ("PORT", "70000", "PORT: Input should be less than or equal to 65535"),
         ("UPSTREAM_READ_TIMEOUT_S", "0", "UPSTREAM_READ_TIMEOUT_S: Input should be greater than 0"),
+        ("UPSTREAM_READ_TIMEOUT_S", "inf", "UPSTREAM_READ_TIMEOUT_S: Input should be less than"),
+        ("UPSTREAM_READ_TIMEOUT_S", "nan", "UPSTREAM_READ_TIMEOUT_S: Input should be"),
+        ("UPSTREAM_CONNECT_TIMEOUT_S", "0", "UPSTREAM_CONNECT_TIMEOUT_S: Input should be greater than 0"),
+        ("UPSTREAM_CONNECT_TIMEOUT_S", "inf", "UPSTREAM_CONNECT_TIMEOUT_S: Input should be less than"),
+        ("UPSTREAM_CONNECT_TIMEOUT_S", "nan", "UPSTREAM_CONNECT_TIMEOUT_S: Input should be"),
+        ("SHUTDOWN_TIMEOUT_S", "-1", "SHUTDOWN_TIMEOUT_S: Input should be greater than or equal to 0"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_setting(

@@ -71,15 +71,21 @@ def test_a_code_that_is_no_word_stays_out_of_the_headers(code: str) -> None:
     assert upstream_answer(status_error(400, message="No.", code=code)).headers == {}
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_wrong_credentials_are_not_worth_a_retry(status: int) -> None:
-    assert upstream_answer(status_error(status)).headers == {"x-should-retry": "false"}
+OAUTH_ERROR = openai.OAuthError(response=httpx2.Response(401, request=REQUEST), body=None)
+
+
+@pytest.mark.parametrize("exc", [status_error(401), status_error(403), OAUTH_ERROR])
+def test_wrong_credentials_are_not_worth_a_retry(exc: openai.APIStatusError) -> None:
+    answer = upstream_answer(exc)
+
+    assert (answer.status, answer.headers) == (502, {"x-should-retry": "false"})
 
 
 @pytest.mark.parametrize(
     ("error", "retry"),
-    [({"type": "insufficient_quota"}, False), ({"code": "project_spend_limit_exceeded"}, False),
-     ({"code": "rate_limit_exceeded"}, True)],
+    [({"type": "insufficient_quota"}, False), ({"code": "credit_balance_exhausted"}, False),
+     ({"code": "organization_spend_limit_exceeded"}, False), ({"code": "project_spend_limit_exceeded"}, False),
+     ({"code": "organization_usage_limit_exceeded"}, False), ({"code": "rate_limit_exceeded"}, True)],
 )  # fmt: skip
 def test_an_empty_account_is_told_from_a_rate_limit(error: dict[str, str], retry: bool) -> None:
     headers = upstream_answer(status_error(429, message="No.", **error)).headers
@@ -137,6 +143,20 @@ def test_keys_and_account_ids_are_taken_out_of_openais_texts(text: str, safe: st
     assert scrubbed(text) == safe
 
 
+@pytest.mark.parametrize(
+    "exc",
+    [
+        pytest.param(status_error(400, message="Not with sk-abcd1234.", param="sk-abcd1234"), id="status"),
+        pytest.param(openai.APIConnectionError(message="sk-abcd1234", request=REQUEST), id="connection"),
+    ],
+)
+def test_no_answer_shows_a_key(exc: openai.APIError) -> None:
+    body = str(upstream_answer(exc).body())
+
+    assert "[redacted]" in body
+    assert "sk-" not in body
+
+
 def error(type_: str = "missing", loc: tuple[int | str, ...] = ("body", "messages"), **more: Any) -> dict[str, Any]:
     return {"type": type_, "loc": loc, "msg": "Field required", "input": {"a": 1, "b": 2}, **more}
 
@@ -166,6 +186,18 @@ def test_a_long_input_is_cut() -> None:
 
     assert "xxx...[truncated]" in message
     assert len(message) < 1100
+
+
+def test_a_line_is_cut_at_a_thousand_characters() -> None:
+    _, line = validation_answer([error(msg="x" * 5000)]).message.split("\n")
+
+    assert len(line) == 1000
+
+
+def test_the_limit_that_was_missed_is_shown() -> None:
+    line = validation_answer([error("greater_than_equal", ctx={"ge": 1})]).message
+
+    assert "'ctx': {'ge': '1'}" in line
 
 
 @pytest.mark.parametrize(

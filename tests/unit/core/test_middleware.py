@@ -1,5 +1,7 @@
 """What the middleware adds to answers, and failures that nobody expected."""
 
+import re
+
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -36,6 +38,12 @@ async def test_a_bug_is_a_500_in_vllms_form_without_its_text(capsys: pytest.Capt
 async def test_refused_requests_carry_their_id_too(client: httpx.AsyncClient) -> None:
     assert (await client.post(CHAT, json={})).headers["x-request-id"]
     assert (await client.get("/v1/nope")).headers["x-request-id"]
+
+
+async def test_an_empty_id_of_the_client_is_none(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/models", headers={"x-request-id": ""})
+
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
 def test_a_record_that_nobody_began_takes_notes_all_the_same() -> None:

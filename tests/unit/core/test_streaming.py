@@ -113,6 +113,13 @@ async def test_a_bug_on_the_way_is_an_error_event_too_and_logged(caplog: pytest.
     assert "a stream failed" in caplog.text
 
 
+async def test_a_failure_of_openai_on_the_way_is_logged_without_its_key(caplog: pytest.LogCaptureFixture) -> None:
+    await body_of(Stream(failing(openai.APIConnectionError(message="cut: sk-abcd1234", request=REQUEST))))
+
+    assert [(entry.levelname, entry.name) for entry in caplog.records] == [("WARNING", "app.core.errors")]
+    assert "cut: [redacted], answered with 502" in caplog.text
+
+
 async def leave_after(url: str, begun: asyncio.Event) -> None:
     host, port = url.removeprefix("http://").split(":")
     _reader, writer = await asyncio.open_connection(host, int(port))
@@ -123,12 +130,16 @@ async def leave_after(url: str, begun: asyncio.Event) -> None:
 
 
 @pytest.mark.parametrize("events", [never, without_waiting])
-async def test_a_client_that_leaves_ends_the_stream(events: Callable[[], Events]) -> None:
+async def test_a_client_that_leaves_ends_the_stream_and_is_no_error(
+    events: Callable[[], Events], capsys: pytest.CaptureFixture[str]
+) -> None:
     stream = Stream(events)
     async with served(application(stream)) as url:
         await leave_after(url, stream.begun)
         async with asyncio.timeout(5):
             await stream.closed.wait()
+
+    assert capsys.readouterr().err == ""
 
 
 async def test_a_client_that_leaves_cancels_what_is_done_for_it() -> None:
@@ -156,6 +167,20 @@ async def test_a_client_that_leaves_cancels_what_is_done_for_it() -> None:
             await cancelled.wait()
 
     assert outcomes == [ClientDisconnected]
+
+
+async def test_nothing_goes_on_for_a_client_that_left() -> None:
+    async def leave() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    with pytest.raises(ClientDisconnected):
+        await run_until_disconnect(leave, work())
+
+    assert asyncio.all_tasks() == before
 
 
 async def test_a_stream_that_is_cancelled_before_it_began_is_closed() -> None:

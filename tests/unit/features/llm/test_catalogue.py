@@ -57,6 +57,15 @@ def test_a_model_that_reasons_takes_no_temperature(name: str, effort: Effort | N
     assert family_of(name).samples(effort) is samples
 
 
+@pytest.mark.parametrize(
+    ("name", "context", "output"),
+    [("gpt-4o", 128_000, 16_384), ("gpt-4.1", 1_047_576, 32_768), ("o3", 200_000, 100_000),
+     ("gpt-5.4", 1_050_000, 128_000), ("gpt-5.4-mini", 400_000, 128_000)],
+)  # fmt: skip
+def test_the_limits_are_openais(name: str, context: int, output: int) -> None:
+    assert (family_of(name).context, family_of(name).output) == (context, output)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_efforts_are_known_levels_in_ascending_order(name: str) -> None:
     efforts = family_of(name).efforts

@@ -233,18 +233,61 @@ async def test_another_content_type_is_a_400(client: httpx.AsyncClient, content_
     }
 
 
-async def test_a_charset_beside_the_content_type_is_no_matter(client: httpx.AsyncClient) -> None:
-    headers = {"content-type": "Application/JSON; charset=utf-8"}
+@pytest.mark.parametrize("content_type", ["Application/JSON; charset=utf-8", "application/json ;charset=utf-8"])
+async def test_a_charset_beside_the_content_type_is_no_matter(client: httpx.AsyncClient, content_type: str) -> None:
+    headers = {"content-type": content_type}
 
     assert (await client.post(CHAT, content=json.dumps(HELLO), headers=headers)).status_code == 200
 
 
-async def test_text_with_a_lone_surrogate_is_a_400(client: httpx.AsyncClient) -> None:
-    content = b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "\\ud800"}]}]}'
-    response = await client.post(CHAT, content=content, headers={"content-type": "application/json"})
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "\ud800"}]}]}, "messages"),
+        ({"model": "\ud800"}, "model"),
+        ({"request_id": "\udfff"}, "request_id"),
+        ({"tool_choice": "\ud800"}, "tool_choice"),
+        ({"top_logprobs": "\ud800"}, "top_logprobs"),
+        ({"a\ud800": 1}, "a\\ud800"),
+    ],
+)
+async def test_text_with_a_lone_surrogate_is_a_400_and_no_error_of_ours(
+    simulator: Simulator, fields: dict[str, Any], param: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.dumps({**HELLO, **fields})
+    async with served_over(simulator.base_url) as url, httpx.AsyncClient(base_url=url) as client:
+        response = await client.post(CHAT, content=content, headers={"content-type": "application/json"})
 
-    assert response.status_code == 400
-    assert "not valid Unicode" in response.json()["error"]["message"]
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, param)
+    assert "not valid Unicode" in error["message"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "levels"),
+    [("status status=401", ["ERROR"]), ("rate_limit", ["WARNING"]), ("status status=400", [])],
+)
+async def test_the_operator_is_told_of_openais_failures_without_a_key(
+    client: httpx.AsyncClient, fault: str, levels: list[str], stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.post(CHAT, json={"messages": conversation(f"[sim fault={fault}]"), "stream": stream})
+
+    told = [entry for entry in caplog.records if entry.name == "app.core.errors"]
+    assert [entry.levelname for entry in told] == levels
+    assert "sk-" not in caplog.text
+
+
+async def test_a_client_that_leaves_is_no_error(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
+    body = {"messages": conversation("[sim fault=slow]")}
+    async with served_over(simulator.base_url) as url:
+        with pytest.raises(httpx.ReadTimeout):
+            async with httpx.AsyncClient(base_url=url) as client:
+                await client.post(CHAT, json=body, timeout=0.2)
+        await simulator.traffic.wait_for(lambda traffic: traffic.abandoned == 1)
+
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

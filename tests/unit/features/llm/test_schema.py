@@ -73,6 +73,7 @@ OWN_CHECKS = [
     ({"temperature": float("nan")}, "temperature",
      "temperature must be a finite number, got nan. (parameter=temperature, value=nan)"),
     ({"top_p": 0}, "top_p", "top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)"),
+    ({"top_p": 1.001}, "top_p", "top_p must be in (0, 1], got 1.001. (parameter=top_p, value=1.001)"),
     ({"n": 0}, "n", "n must be at least 1, got 0."),
     ({"n": 20000}, "n", "n must be at most 16384, got 20000. To increase this limit, set the "
                         "VLLM_MAX_N_SEQUENCES environment variable."),
@@ -88,6 +89,8 @@ OWN_CHECKS = [
     ({"min_p": 2}, "min_p", "min_p must be in [0, 1], got 2.0."),
     ({"max_tokens": 2, "min_tokens": 10}, "min_tokens",
      "min_tokens must be less than or equal to max_tokens=2, got 10."),
+    ({"max_completion_tokens": 2, "max_tokens": 10, "min_tokens": 5}, "min_tokens",
+     "min_tokens must be less than or equal to max_tokens=2, got 5."),
     ({"min_tokens": -1}, "min_tokens", "min_tokens must be greater than or equal to 0, got -1."),
     ({"stop": ""}, "stop", "stop cannot contain an empty string."),
     ({"stop": ["a", ""]}, "stop", "stop cannot contain an empty string."),
@@ -95,15 +98,24 @@ OWN_CHECKS = [
     ({"logit_bias": {"abc": 1}}, "logit_bias",
      "logit_bias contains key(s) that cannot be converted to integer token IDs: ['abc'] "
      "(parameter=logit_bias, value=['abc'])"),
+    ({"logit_bias": {"5": float("nan")}}, "logit_bias",
+     "logit_bias values must be finite numbers. (parameter=logit_bias)"),
+    ({"logprobs": True, "top_logprobs": -1}, "logprobs",
+     "Requested sample logprobs of the whole vocabulary, which is greater than max allowed: 20 "
+     "(parameter=logprobs, value=-1)"),
     ({"logprobs": True, "top_logprobs": 25}, "logprobs",
      "Requested sample logprobs of 25, which is greater than max allowed: 20 (parameter=logprobs, value=25)"),
     ({"top_logprobs": 2}, "top_logprobs",
+     "when using `top_logprobs`, `logprobs` must be set to true. (parameter=top_logprobs)"),
+    ({"top_logprobs": -1}, "top_logprobs",
      "when using `top_logprobs`, `logprobs` must be set to true. (parameter=top_logprobs)"),
     ({"top_logprobs": "x"}, "top_logprobs",
      "`top_logprobs` must be an integer. (parameter=top_logprobs, value=x)"),
     ({"logprobs": True, "top_logprobs": -2}, "top_logprobs",
      "`top_logprobs` must be a positive value or -1. (parameter=top_logprobs, value=-2)"),
     ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs",
+     "`prompt_logprobs` are not available when `stream=True`. (parameter=prompt_logprobs)"),
+    ({"prompt_logprobs": -1, "stream": True}, "prompt_logprobs",
      "`prompt_logprobs` are not available when `stream=True`. (parameter=prompt_logprobs)"),
     ({"prompt_logprobs": -5}, "prompt_logprobs",
      "`prompt_logprobs` must be a positive value or -1. (parameter=prompt_logprobs, value=-5)"),
@@ -147,6 +159,9 @@ OWN_CHECKS = [
     ({"cache_salt": "a@b"}, "cache_salt",
      "Parameter 'cache_salt' must be at most 128 characters and must not contain '@', '/', '\\\\', or NUL. "
      "(parameter=cache_salt)"),
+    ({"cache_salt": "a" * 129}, "cache_salt",
+     "Parameter 'cache_salt' must be at most 128 characters and must not contain '@', '/', '\\\\', or NUL. "
+     "(parameter=cache_salt)"),
     ({"messages": None}, "messages", "`messages` must be a list of messages, got null."),
 ]  # fmt: skip
 
@@ -156,6 +171,24 @@ def test_vllms_own_checks_speak_its_words(fields: dict[str, Any], param: str, me
     answer = refused(**fields).body()["error"]
 
     assert (answer["type"], answer["param"], answer["message"]) == ("BadRequestError", param, message)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cache_salt": "a" * 128},
+        {"presence_penalty": 2, "frequency_penalty": -2},
+        {"presence_penalty": -2, "frequency_penalty": 2},
+        {"logit_bias": {"-5": 1}},
+        {"max_completion_tokens": 10, "max_tokens": 2, "min_tokens": 5},
+        {"max_tokens": 5, "min_tokens": 5},
+        {"logprobs": True, "top_logprobs": 20},
+    ],
+)
+def test_what_is_just_within_vllms_checks_is_taken(fields: dict[str, Any]) -> None:
+    request = ChatCompletionRequest.model_validate({"messages": MESSAGES, **fields})
+
+    assert request.model_dump(include=set(fields)) == fields
 
 
 @pytest.mark.parametrize(

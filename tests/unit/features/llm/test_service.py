@@ -80,6 +80,13 @@ async def test_more_tokens_than_the_context_are_refused_in_vllms_words(openai_cl
     assert caught.value.answer.param == name
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+async def test_the_whole_context_may_be_asked_for(openai_client: OpenAIClient, name: str) -> None:
+    answer = await LLMService(openai_client).create_chat_completion(request(**{name: 128_000}))
+
+    assert answer.choices
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_model_that_is_not_served_is_refused(openai_client: OpenAIClient, stream: bool) -> None:
     service = LLMService(openai_client, catalogue=Catalogue({"a": "gpt-4o", "b": "gpt-4o"}), default_model="a")
@@ -120,10 +127,10 @@ async def test_openais_list_is_asked_for_once_in_five_minutes(
     models = UpstreamModels(openai_client, clock=clock)
 
     await asyncio.gather(*(models.names() for _ in range(5)))
-    clock.now = 299
+    clock.now = 299.9
     await models.names()
     assert len(simulator.traffic.exchanges) == 1
-    clock.now = 301
+    clock.now = 300
     await models.names()
     assert len(simulator.traffic.exchanges) == 2
 
@@ -137,6 +144,22 @@ async def test_the_list_of_before_is_kept_when_openai_fails() -> None:
         clock.now = 301
 
         assert await models.names() == before
+
+
+async def test_without_any_list_openai_is_asked_again_after_five_seconds() -> None:
+    clock = Clock()
+    asked = []
+    async with (
+        Simulator(api_key="sk-other") as simulator,
+        new_session(connect_timeout_s=2, read_timeout_s=5) as session,
+    ):
+        models = UpstreamModels(OpenAIClient("sk-test", simulator.base_url, session=session), clock=clock)
+        for clock.now in (0, 4.9, 5):
+            with pytest.raises(UpstreamError):
+                await models.names()
+            asked.append(len(simulator.traffic.exchanges))
+
+    assert asked == [1, 1, 2]
 
 
 async def test_without_any_list_the_failure_is_told() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.features.llm.sse import EventDecoder
+from app.features.llm.sse import BOM, EventDecoder
 
 STREAMS = [
     pytest.param(b"data: 1\n\ndata: 2\n\n", [b"1", b"2"], id="two events"),
@@ -19,6 +19,9 @@ STREAMS = [
     pytest.param("data: 안녕 🎉\n\n".encode(), ["안녕 🎉".encode()], id="UTF-8"),
     pytest.param(b"data: 1\n\ndata: 2\n", [b"1"], id="the last one is not complete"),
     pytest.param(b"data: \n\n", [b""], id="empty data"),
+    pytest.param(b"data: a\r\ndata: b\r\n\r\n", [b"a\nb"], id="two lines of data with CRLF"),
+    pytest.param(BOM + b"data: 1\n\n", [b"1"], id="byte order mark"),
+    pytest.param(b"data: 1\n\n" + BOM + b"data: 2\n\n", [b"1"], id="byte order mark too late"),
 ]
 
 

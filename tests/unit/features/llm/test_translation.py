@@ -75,72 +75,75 @@ def _takes_null(name: str) -> bool:
     return "None" in str(ChatCompletionRequest.model_fields[name].annotation)
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        pytest.param({"temperature": 0.3}, {"temperature": 0.3}, id="temperature"),
-        pytest.param({"temperature": 0}, {"temperature": 0.0}, id="temperature 0"),
-        pytest.param({"seed": 0}, {"seed": 0}, id="seed 0"),
-        pytest.param({"stop": "x"}, {"stop": "x"}, id="stop"),
-        pytest.param({"user": "me"}, {"user": "me"}, id="user"),
-        pytest.param({"max_tokens": 5}, {"max_completion_tokens": 5}, id="max_tokens"),
-        pytest.param({"max_tokens": 5, "max_completion_tokens": 7}, {"max_completion_tokens": 7}, id="both limits"),
-        pytest.param({"logprobs": True, "top_logprobs": 3}, {"logprobs": True, "top_logprobs": 3}, id="logprobs"),
-        pytest.param({"logit_bias": {"5": -200.4, "6": 1.6}}, {"logit_bias": {"5": -100, "6": 2}}, id="logit_bias"),
-        pytest.param({"session_id": "s"}, {"prompt_cache_key": "s"}, id="session_id"),
-        pytest.param({"request_id": "r", "priority": 3, "mm_payload": "none"}, {}, id="no effect upstream"),
-        pytest.param({"tools": [TOOL]}, {"tools": [TOOL]}, id="tools, nulls inside a schema kept"),
-        pytest.param(
-            {"tools": [{"function": {"name": "f", "parameters": {}, "defer_loading": True}}]},
-            {"tools": [{"type": "function", "function": {"name": "f"}}]},
-            id="a tool without parameters",
-        ),
-        pytest.param(
-            {"tools": [{"function": {"name": "f", "parameters": {"type": "object"}}}]},
-            {
-                "tools": [
-                    {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
-                ]
-            },
-            id="a tool without properties",
-        ),
-        pytest.param({"top_k": 1, "temperature": 0.9}, {"temperature": 0}, id="top_k 1 is greedy"),
-        pytest.param(
-            {"store": True, "service_tier": "flex"}, {"store": True, "service_tier": "flex"}, id="OpenAI's own"
-        ),
-        pytest.param({"store": "yes", "service_tier": 5}, {}, id="OpenAI's own with values it would refuse"),
-        pytest.param({"stop": ["a", "b"]}, {"stop": ["a", "b"]}, id="stops"),
-        pytest.param(
-            {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False},
-            {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False},
-            id="tool choice",
-        ),
-        pytest.param({"tool_choice": "none", "parallel_tool_calls": False}, {}, id="no tools, no choice"),
-        pytest.param(
-            {"stream": True, "stream_options": {"include_usage": False}},
-            {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
-            id="usage is always asked for",
-        ),
-        pytest.param(
-            {
-                "response_format": {
-                    "type": "json_schema",
-                    "json_schema": {"name": "a b", "schema": PERSON, "strict": False},
-                }
-            },
-            {
-                "response_format": {
-                    "type": "json_schema",
-                    "json_schema": {"name": "a_b", "schema": PERSON, "strict": False},
-                }
-            },
-            id="a schema the client wants loose",
-        ),
-        pytest.param(
-            {"model": "o3", "reasoning_effort": "high"}, {"reasoning_effort": "high"}, id="effort of a reasoning model"
-        ),
-    ],
-)
+SENT = [
+    pytest.param({"temperature": 0.3}, {"temperature": 0.3}, id="temperature"),
+    pytest.param({"temperature": 0}, {"temperature": 0.0}, id="temperature 0"),
+    pytest.param({"seed": 0}, {"seed": 0}, id="seed 0"),
+    pytest.param({"stop": "x"}, {"stop": "x"}, id="stop"),
+    pytest.param({"user": "me"}, {"user": "me"}, id="user"),
+    pytest.param({"max_tokens": 5}, {"max_completion_tokens": 5}, id="max_tokens"),
+    pytest.param({"max_tokens": 5, "max_completion_tokens": 7}, {"max_completion_tokens": 7}, id="both limits"),
+    pytest.param({"logprobs": True, "top_logprobs": 3}, {"logprobs": True, "top_logprobs": 3}, id="logprobs"),
+    pytest.param({"logit_bias": {"5": -200.4, "6": 1.6}}, {"logit_bias": {"5": -100, "6": 2}}, id="logit_bias"),
+    pytest.param({"session_id": "s" * 64}, {"prompt_cache_key": "s" * 64}, id="session_id"),
+    pytest.param({"request_id": "r", "priority": 3, "mm_payload": "none"}, {}, id="no effect upstream"),
+    pytest.param({"tools": [TOOL]}, {"tools": [TOOL]}, id="tools, nulls inside a schema kept"),
+    pytest.param(
+        {"tools": [{"function": {"name": "f", "parameters": {}, "defer_loading": True}}]},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        id="a tool without parameters",
+    ),
+    pytest.param(
+        {"tools": [{"function": {"name": "f", "parameters": {"type": "object"}}}]},
+        {
+            "tools": [
+                {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+            ]
+        },
+        id="a tool without properties",
+    ),
+    pytest.param({"top_k": 1, "temperature": 0.9}, {"temperature": 0}, id="top_k 1 is greedy"),
+    pytest.param({"store": True, "service_tier": "flex"}, {"store": True, "service_tier": "flex"}, id="OpenAI's own"),
+    pytest.param({"store": "yes", "service_tier": 5}, {}, id="OpenAI's own with values it would refuse"),
+    pytest.param({"stop": ["a", "b"]}, {"stop": ["a", "b"]}, id="stops"),
+    pytest.param(
+        {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False},
+        {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False},
+        id="tool choice",
+    ),
+    pytest.param(
+        {"tools": [TOOL], "tool_choice": {"function": {"name": "f", "strict": True}, "foo": 1}},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+        id="a named tool, without what OpenAI does not know",
+    ),
+    pytest.param({"tool_choice": "none", "parallel_tool_calls": False}, {}, id="no tools, no choice"),
+    pytest.param(
+        {"stream": True, "stream_options": {"include_usage": False}},
+        {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
+        id="usage is always asked for",
+    ),
+    pytest.param(
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "a b", "schema": PERSON, "strict": False},
+            }
+        },
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "a_b", "schema": PERSON, "strict": False},
+            }
+        },
+        id="a schema the client wants loose",
+    ),
+    pytest.param(
+        {"model": "o3", "reasoning_effort": "high"}, {"reasoning_effort": "high"}, id="effort of a reasoning model"
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), SENT)
 def test_what_openai_knows_is_sent_in_its_form(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     assert sent(**fields) == expected
 
@@ -151,6 +154,39 @@ def test_a_salt_is_hashed_and_gives_way_to_a_session() -> None:
     assert len(salted) == 32
     assert "secret" not in salted
     assert sent(cache_salt="secret", session_id="s")["prompt_cache_key"] == "s"
+
+
+def test_a_session_too_long_for_openai_is_hashed_and_told(record: RequestRecord) -> None:
+    assert len(sent(session_id="s" * 65)["prompt_cache_key"]) == 32
+    assert record.adjusted_params == {"session_id": "hashed"}
+
+
+@pytest.mark.parametrize(
+    ("bias", "adjusted"), [(1.6, {"logit_bias": "rounded"}), (-101, {"logit_bias": "rounded"}), (100, {})]
+)
+def test_a_rounded_bias_is_told(bias: float, adjusted: dict[str, str], record: RequestRecord) -> None:
+    sent(logit_bias={"5": bias})
+
+    assert record.adjusted_params == adjusted
+
+
+def test_the_models_whole_output_is_nothing_to_adjust(record: RequestRecord) -> None:
+    assert sent(model="gpt-4o-mini", max_tokens=16_384) == {"max_completion_tokens": 16_384}
+    assert record.adjusted_params == {}
+
+
+def test_what_becomes_of_the_messages_is_told(record: RequestRecord) -> None:
+    call(messages=[{"role": "critic", "content": "a", "reasoning_content": "b", "foo": 1}])
+
+    assert record.ignored_params == ["messages.reasoning_content", "1 unknown"]
+    assert record.adjusted_params == {"messages.0.role": "user"}
+
+
+def test_unknown_keys_of_tools_are_counted_and_vllms_own_are_not(record: RequestRecord) -> None:
+    tool = {"function": {"name": "f", "foo": 1, "defer_loading": True}, "bar": 2, "defer_loading": True}
+
+    assert sent(tools=[tool]) == {"tools": [{"type": "function", "function": {"name": "f"}}]}
+    assert record.ignored_params == ["2 unknown"]
 
 
 def test_numbers_are_never_retyped() -> None:
