@@ -29,13 +29,13 @@ def _read_choice(choice: Choice, reading: Reading) -> None:
     message = choice.message
     message.role = reading.role
     message.annotations = message.annotations or None
+    if message.content is not None and reading.edits_text:
+        message.content = _read_text(choice, message.content, reading)
+    if reading.echo:
+        message.content = reading.echo + (message.content or "")
     if message.tool_calls:
         message.tool_calls = message.tool_calls[:1] if reading.one_tool_call else message.tool_calls
         message.content = reading.content_beside_calls if message.content is None else message.content
-    elif message.content is not None:
-        if reading.edits_text:
-            message.content = _read_text(choice, message.content, reading)
-        message.content = reading.echo + message.content
 
 
 def _read_text(choice: Choice, content: str, reading: Reading) -> str:
@@ -45,7 +45,7 @@ def _read_text(choice: Choice, content: str, reading: Reading) -> str:
     if choice.logprobs and choice.logprobs.content:
         kept = reader.seen_tokens([token.model_dump() for token in choice.logprobs.content])
         choice.logprobs = ChoiceLogprobs.model_validate({"content": kept})
-    if reader.stop_reason is not None:
+    if reader.stop_reason is not None or reader.complete:
         choice.finish_reason, choice.stop_reason = "stop", reader.stop_reason
     return text
 
@@ -149,6 +149,8 @@ class ChunkTranslator:
         if reader.stop_reason is not None:
             self._stopped.add(index)
             choice["finish_reason"], choice["stop_reason"] = "stop", reader.stop_reason
+        elif choice.get("finish_reason") is not None and reader.complete:
+            choice["finish_reason"] = "stop"
         if text:
             delta["content"] = text
 

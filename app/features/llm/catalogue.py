@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import ConfigDict, with_config
+from pydantic import ConfigDict, Field, with_config
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
@@ -32,9 +32,9 @@ _LOW_TO_XHIGH: tuple[Effort, ...] = (*_THINKING, "xhigh")
 class ModelFamily:
     """What the models of one family accept on /v1/chat/completions. Lengths in tokens; None: not known."""
 
-    context: int | None = None
+    context: Annotated[int, Field(gt=0)] | None = None
     """Prompt and answer together: vLLM's `max_model_len`."""
-    output: int | None = None
+    output: Annotated[int, Field(gt=0)] | None = None
     """The longest answer."""
     efforts: tuple[Effort, ...] = _CLASSIC
     """Levels of `reasoning_effort`, ascending; empty: the model does not reason and knows no such parameter."""
@@ -48,6 +48,10 @@ class ModelFamily:
     """Whether function tools may be used while the model reasons."""
     parallel_tool_calls: bool = True
     """Whether `parallel_tool_calls` may be sent."""
+
+    def __post_init__(self) -> None:
+        if self.default_effort is not None and self.default_effort not in self.efforts:
+            raise ValueError(f"default_effort {self.default_effort!r} is not one of efforts")
 
     @property
     def reasons(self) -> bool:
@@ -115,8 +119,12 @@ _SNAPSHOT_DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
 
 def family_of(upstream_model: str) -> ModelFamily:
     """The family of an OpenAI model: dated snapshots and fine-tuned models belong to that of their base."""
+    return _FAMILIES.get(_base_model(upstream_model), UNKNOWN_FAMILY)
+
+
+def _base_model(upstream_model: str) -> str:
     base = upstream_model.split(":")[1] if upstream_model.startswith("ft:") else upstream_model
-    return _FAMILIES.get(_SNAPSHOT_DATE.sub("", base), UNKNOWN_FAMILY)
+    return _SNAPSHOT_DATE.sub("", base)
 
 
 _DEFAULT_SERVED = MappingProxyType({"gpt-4o-mini": "gpt-4o-mini"})
@@ -152,7 +160,7 @@ class Catalogue:
     def family(self, name: str) -> ModelFamily:
         """The family of the model that `name` stands for."""
         model = self.upstream_model(name)
-        return self._described.get(model) or family_of(model)
+        return self._described.get(model) or self._described.get(_base_model(model)) or family_of(model)
 
     def ending(self, today: date) -> dict[str, date]:
         """The served names whose model OpenAI shuts down within 90 days of `today`, or has shut down, with the day."""

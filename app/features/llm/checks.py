@@ -177,7 +177,7 @@ def check_values(request: Mapping[str, Any]) -> None:
     for name, check in _VALUE_CHECKS.items():
         if (value := request[name]) is not None:
             check(name, value)
-    _min_tokens_fit(request)
+    _output_length_fits(request)
 
 
 def _choices(_name: str, value: int) -> None:
@@ -225,12 +225,6 @@ def _top_k(name: str, value: int) -> None:
 def _min_p(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         fail(f"{name} must be in [0, 1], got {value}.", name)
-
-
-def _output_tokens(_name: str, value: int) -> None:
-    # vLLM says max_tokens whichever of the two fields it was.
-    if value < 1:
-        _fail_with_value(f"max_tokens must be at least 1, got {value}.", "max_tokens", value)
 
 
 def _min_tokens(name: str, value: int) -> None:
@@ -295,8 +289,6 @@ _VALUE_CHECKS: dict[str, Callable[[str, Any], None]] = {
     "top_p": _top_p,
     "top_k": _top_k,
     "min_p": _min_p,
-    "max_tokens": _output_tokens,
-    "max_completion_tokens": _output_tokens,
     "min_tokens": _min_tokens,
     "stop": _stop,
     "bad_words": _bad_words,
@@ -306,9 +298,14 @@ _VALUE_CHECKS: dict[str, Callable[[str, Any], None]] = {
 }
 
 
-def _min_tokens_fit(request: Mapping[str, Any]) -> None:
+def _output_length_fits(request: Mapping[str, Any]) -> None:
     limit = request["max_completion_tokens"]
     if limit is None:
         limit = request["max_tokens"]
-    if limit is not None and request["min_tokens"] > limit:
+    if limit is None:
+        return
+    if limit < 1:
+        # vLLM says max_tokens whichever of the two fields it was.
+        _fail_with_value(f"max_tokens must be at least 1, got {limit}.", "max_tokens", limit)
+    if request["min_tokens"] > limit:
         fail(f"min_tokens must be less than or equal to max_tokens={limit}, got {request['min_tokens']}.", "min_tokens")

@@ -10,10 +10,14 @@ from app.core.errors import Refusal
 from app.features.llm.json_schema import choice_schema, legal_name, prepared, regex_schema
 from app.features.llm.reading import Wrapping
 from app.features.llm.schema import ChatCompletionRequest, JSONObject, JSONSchemaFormat, StructuredOutputs
+from app.features.llm.tightening import UNSUPPORTED_PATTERN
 from app.features.llm.wire import encoded
 
 MAX_CHOICES = 1000
 """OpenAI's limit on the values of an enumeration."""
+
+LONG_LIST, LONG_LIST_CHARACTERS = 250, 15_000
+"""OpenAI's limit on the text of an enumeration of more values than the first."""
 
 _OUTPUTS = "structured_outputs"
 _FORMAT = "response_format"
@@ -138,16 +142,21 @@ def _checked_choices(choices: list[str], field: str) -> list[str]:
     if len(set(choices)) > MAX_CHOICES:
         message = f"The choices in {field} can be at most {MAX_CHOICES}, got {len(set(choices))}."
         raise Refusal(message, param=field)
+    if len(choices) > LONG_LIST and sum(map(len, set(choices))) > LONG_LIST_CHARACTERS:
+        message = f"More than {LONG_LIST} choices in {field} can have {LONG_LIST_CHARACTERS} characters at most."
+        raise Refusal(message, param=field)
     return choices
 
 
 def _checked_regex(pattern: str, field: str) -> str:
     try:
-        re.compile(pattern)
+        re.compile(f"^(?:{pattern})$")
     except (re.error, RecursionError, OverflowError) as exc:
         # Other dialects have escapes that Python lacks; those are OpenAI's to judge.
         if not str(exc).startswith("bad escape"):
             raise Refusal(f"Grammar error: invalid regex {pattern[:200]!r}: {exc}", param=field) from None
+    if UNSUPPORTED_PATTERN.search(pattern):
+        raise Refusal(f"The upstream takes no look-around and no back-references: {field}.", param=field)
     if "\0" in pattern:
         raise Refusal(f"The regex in {field} cannot contain NUL.", param=field)
     return pattern

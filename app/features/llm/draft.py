@@ -49,5 +49,6 @@ class Draft:
 
     def ignored_params(self) -> list[str]:
         """Names of the fields without effect; keys that vLLM does not know either are only counted."""
-        unknown = [f"{self.unknown_keys} unknown"] if self.unknown_keys else []
+        shown = self.unknown_keys and self.unsupported_params != "silent"
+        unknown = [f"{self.unknown_keys} unknown"] if shown else []
         return [*self.ignored, *unknown]

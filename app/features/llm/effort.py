@@ -1,23 +1,35 @@
 """How hard the model is to think: every way vLLM's clients say it, made into one level of the model's family."""
 
-from typing import Any
-
 from app.core.errors import Refusal
 from app.features.llm.catalogue import EFFORTS, Effort, ModelFamily
-from app.features.llm.schema import ChatCompletionRequest
+from app.features.llm.schema import ChatCompletionRequest, JSONObject
 
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 """Keys of `chat_template_kwargs` by which the templates of open models turn thinking off."""
 
 
-def wanted_effort(request: ChatCompletionRequest) -> Effort | None:
-    """The effort the request asks for, one way or another; None: it leaves that to the model."""
-    kwargs = request.chat_template_kwargs or {}
-    asked: Any = request.reasoning_effort or kwargs.get("reasoning_effort")
+def thinking(kwargs: JSONObject) -> bool | None:
+    """Whether `chat_template_kwargs` turn thinking on or off; None: neither."""
+    switches = [kwargs[switch] for switch in THINKING_SWITCHES if isinstance(kwargs.get(switch), bool)]
+    return all(switches) if switches else None
+
+
+def kwargs_effort(kwargs: JSONObject, family: ModelFamily) -> Effort | None:
+    """The effort that `chat_template_kwargs` ask for; None: they leave it to the model."""
+    asked = kwargs.get("reasoning_effort")
     if asked in EFFORTS:
         return EFFORTS[EFFORTS.index(asked)]
-    off = any(kwargs.get(switch) is False for switch in THINKING_SWITCHES) or request.thinking_token_budget == 0
-    return "none" if off else None
+    if thinking(kwargs) is False:
+        return "none"
+    return "medium" if thinking(kwargs) and family.default_effort == "none" else None
+
+
+def _wanted_effort(request: ChatCompletionRequest, family: ModelFamily) -> Effort | None:
+    if request.reasoning_effort:
+        return request.reasoning_effort
+    if request.thinking_token_budget == 0:
+        return "none"
+    return kwargs_effort(request.chat_template_kwargs or {}, family)
 
 
 def effort_for(request: ChatCompletionRequest, family: ModelFamily) -> Effort | None:
@@ -36,5 +48,5 @@ def effort_for(request: ChatCompletionRequest, family: ModelFamily) -> Effort | 
                 param="tools",
             )
         return "none"
-    wanted = wanted_effort(request)
+    wanted = _wanted_effort(request, family)
     return family.nearest_effort(wanted) if wanted else None

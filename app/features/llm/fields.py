@@ -1,22 +1,27 @@
 """How each field that is translated gets into OpenAI's body."""
 
 import hashlib
+import math
 from typing import Any
 
 from app.core.errors import Refusal
+from app.features.llm.catalogue import EFFORTS
 from app.features.llm.draft import Draft
-from app.features.llm.effort import THINKING_SWITCHES
+from app.features.llm.effort import THINKING_SWITCHES, kwargs_effort, thinking
 from app.features.llm.messages import Conversation, plain_text
 from app.features.llm.schema import JSONObject, StreamOptions, Tool
 
 MAX_UPSTREAM_CHOICES = 128
 CACHE_KEY_CHARACTERS = 64
+WRAPPER_TOKENS = 8
+"""What `{"value":""}` costs, which the client did not ask for."""
 
 
 def messages(draft: Draft, _name: str, value: Any) -> None:
     """The conversation. OpenAI takes json_object only where a message says "json"; vLLM's users never had to."""
     conversation = Conversation(value)
-    draft.ignored |= conversation.ignored
+    for key in conversation.ignored:
+        draft.drop(key)
     draft.adjusted |= conversation.adjusted
     draft.unknown_keys += conversation.unknown_keys
     draft.body["messages"] = conversation.messages
@@ -65,10 +70,11 @@ def max_tokens(draft: Draft, name: str, value: int) -> None:
     """The answer's length, within what the model can write."""
     if name == "max_tokens" and draft.request.max_completion_tokens is not None:
         return
-    limit = draft.family.output
-    if limit is not None and value > limit:
-        value = draft.adjusted[name] = limit
-    draft.body["max_completion_tokens"] = value
+    wrapped = draft.constraint is not None and draft.constraint.wrapping is not None
+    sent = min(value + (WRAPPER_TOKENS if wrapped else 0), draft.family.output or math.inf)
+    if sent != value:
+        draft.adjusted[name] = sent
+    draft.body["max_completion_tokens"] = sent
 
 
 def choices(draft: Draft, name: str, value: int) -> None:
@@ -140,17 +146,17 @@ def parallel_tool_calls(draft: Draft, name: str, value: bool) -> None:
 
 def reasoning_effort(draft: Draft, name: str, value: str) -> None:
     """Tells where the model cannot do what was asked; `Draft.effort` is what is sent."""
-    if not draft.family.reasons:
+    if not draft.family.reasons and value != "none":
         draft.drop(name)
-    elif draft.effort != value:
+    elif draft.effort not in (value, None):
         draft.adjusted[name] = draft.effort
 
 
 def thinking_token_budget(draft: Draft, name: str, value: int) -> None:
     """No thinking at all can be asked of OpenAI; a budget cannot."""
-    if value or not draft.family.reasons:
+    if value:
         draft.drop(name)
-    elif draft.effort != "none":
+    elif draft.effort not in ("none", None):
         draft.adjusted[name] = draft.effort
 
 
@@ -158,12 +164,15 @@ def chat_template_kwargs(draft: Draft, name: str, value: JSONObject) -> None:
     """Thinking on or off and its effort; there is no template for anything else."""
     if value.get("chat_template") is not None:
         raise Refusal(UNTRUSTED_TEMPLATE, param=name)
-    known = {"reasoning_effort", *(switch for switch in THINKING_SWITCHES if isinstance(value.get(switch), bool))}
-    unmet = not draft.family.reasons and (value.get("reasoning_effort") or any(value.get(s) for s in THINKING_SWITCHES))
-    if unmet or not set(value) <= known:
+    wanted = kwargs_effort(value, draft.family)
+    understood = {switch for switch in THINKING_SWITCHES if isinstance(value.get(switch), bool)}
+    if value.get("reasoning_effort") in EFFORTS:
+        understood.add("reasoning_effort")
+    unmet = not draft.family.reasons and (wanted not in ("none", None) or thinking(value))
+    if unmet or not set(value) <= understood:
         draft.drop(name)
-    elif draft.effort is not None and any(value.get(switch) is False for switch in THINKING_SWITCHES):
-        draft.adjusted |= {} if draft.effort == "none" else {name: draft.effort}
+    elif wanted is not None and draft.effort not in (wanted, None):
+        draft.adjusted[name] = draft.effort
 
 
 def top_k(draft: Draft, name: str, value: int) -> None:
@@ -175,10 +184,11 @@ def top_k(draft: Draft, name: str, value: int) -> None:
 
 
 def cache_key(draft: Draft, name: str, value: str) -> None:
-    """Routes alike requests to one cache. A session keeps its own key even where a salt asks for another."""
-    digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    """Routes alike requests to one cache; each salt has its own, within a session too."""
+    salted = f"{draft.body.get('prompt_cache_key', '')}\0{value}" if name == "cache_salt" else value
+    digest = hashlib.sha256(salted.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     plain = name == "session_id" and len(value) <= CACHE_KEY_CHARACTERS
-    draft.body.setdefault("prompt_cache_key", value if plain else digest)
+    draft.body["prompt_cache_key"] = value if plain else digest
     if name == "session_id" and not plain:
         draft.adjusted[name] = "hashed"
 

@@ -18,6 +18,7 @@ _KEYS: dict[str, frozenset[str]] = {
     MessageRole.TOOL: frozenset({"role", "content", "tool_call_id"}),
     MessageRole.FUNCTION: _ASKED,
 }
+_ANSWERS = frozenset({"content", "tool_calls", "function_call", "refusal", "audio"})
 _VLLM_KEYS = frozenset({"reasoning", "reasoning_content", "tools", "task"})
 
 _MEDIA_KEYS = {
@@ -55,6 +56,9 @@ class Conversation:
                     sent[key] = value
             else:
                 self._leave_out(key)
+        if role == MessageRole.ASSISTANT and not sent.keys() & _ANSWERS:
+            # vLLM takes an answer without anything in it; OpenAI wants a text at least.
+            sent["content"] = ""
         return self._with_parts(sent)
 
     def _leave_out(self, key: str) -> None:
@@ -113,7 +117,7 @@ def _tool_call(call: Mapping[str, Any]) -> JSONObject:
     if not isinstance(arguments, str):
         arguments = encoded(arguments, param="messages").decode()
     return {
-        "id": call.get("id"),
+        **({"id": call["id"]} if call.get("id") is not None else {}),
         "type": "function",
         "function": {"name": function.get("name"), "arguments": arguments},
     }

@@ -1,5 +1,6 @@
 """How the answer to one request is to be read: what was wrapped on the way out, and what OpenAI leaves to us."""
 
+from codecs import getincrementaldecoder
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -43,16 +44,19 @@ class TextReader:
     """The text of one choice, as it arrives and as the client is to see it."""
 
     def __init__(self, reading: Reading) -> None:
-        bare = reading.wrapping is Wrapping.TEXT
-        self._unwrapper = Unwrapper(bare=bare) if reading.wrapping else None
-        self._tokens = Unwrapper(bare=bare) if reading.wrapping else None
+        self._unwrapper = _unwrapper(reading)
         self._finder = StopFinder(reading.stops, include=reading.include_stop)
-        self._token_finder = StopFinder(reading.stops, include=True)
+        self._tokens = _TokenReader(reading)
 
     @property
     def stop_reason(self) -> str | None:
         """The stop string that ended the text."""
         return self._finder.matched
+
+    @property
+    def complete(self) -> bool:
+        """Whether the value of a wrapped answer is whole; what may follow is the wrapper."""
+        return self._unwrapper is not None and self._unwrapper.complete
 
     def feed(self, text: str) -> str:
         """What of the text so far can be seen now and was not seen before."""
@@ -60,16 +64,32 @@ class TextReader:
 
     def finish(self) -> str:
         """What was held back when the text has ended."""
-        rest = self._finder.feed(self._unwrapper.finish()) if self._unwrapper else ""
-        return rest + self._finder.finish()
+        return self._finder.finish()
 
     def seen_tokens(self, tokens: Iterable[JSONObject]) -> list[JSONObject]:
-        """Of these entries of `logprobs.content`, the next in order, those whose text can be seen."""
-        return [token for token in tokens if self._sees(token["token"])]
+        """Of these entries of `logprobs.content`, the next in order, those whose text can be seen, as it is seen."""
+        return [seen for token in tokens if (seen := self._tokens.seen(token))]
 
-    def _sees(self, token: str) -> bool:
-        text = self._tokens.feed(token) if self._tokens else token
-        if not text or self._token_finder.matched is not None:
-            return False
-        self._token_finder.feed(text)
-        return True
+
+def _unwrapper(reading: Reading) -> Unwrapper | None:
+    return Unwrapper(bare=reading.wrapping is Wrapping.TEXT) if reading.wrapping else None
+
+
+class _TokenReader:
+    """The same for the tokens of `logprobs`, which may be parts of characters and so are read by their bytes."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._unwrapper = _unwrapper(reading)
+        self._finder = StopFinder(reading.stops, include=True)
+        self._characters = getincrementaldecoder("utf-8")("replace")
+
+    def seen(self, token: JSONObject) -> JSONObject | None:
+        if self._finder.matched is not None:
+            return None
+        raw = token.get("bytes")
+        text = token["token"] if raw is None else self._characters.decode(bytes(raw))
+        shown = self._unwrapper.feed(text) if self._unwrapper else text
+        self._finder.feed(shown)
+        if self._unwrapper is None or shown == text != "":
+            return token
+        return {**token, "token": shown, "bytes": list(shown.encode())} if shown else None

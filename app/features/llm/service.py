@@ -79,7 +79,11 @@ class LLMService:
                 return await self.create_chat_completion(request)
 
         answers = await all_or_first_failure([answer(request) for request in batch.conversations()])
-        choices = [answer.choices[0].model_copy(update={"index": index}) for index, answer in enumerate(answers)]
+        choices = [
+            choice.model_copy(update={"index": index})
+            for index, answer in enumerate(answers)
+            for choice in answer.choices[:1]
+        ]
         return answers[0].model_copy(update={"choices": choices, "usage": _summed([a.usage for a in answers])})
 
     async def get_models(self) -> ModelsResponse:
@@ -114,14 +118,14 @@ class LLMService:
         limit = self._catalogue.family(model).context
         if limit is None:
             return
-        for name in ("max_completion_tokens", "max_tokens"):
-            asked = getattr(request, name)
-            if asked is not None and asked > limit:
-                raise Refusal(
-                    f"{name}={asked} cannot be greater than max_model_len={limit}. "
-                    f"Please request fewer output tokens. (parameter={name}, value={asked})",
-                    param=name,
-                )
+        name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+        asked = getattr(request, name)
+        if asked is not None and asked > limit:
+            raise Refusal(
+                f"{name}={asked} cannot be greater than max_model_len={limit}. "
+                f"Please request fewer output tokens. (parameter={name}, value={asked})",
+                param=name,
+            )
 
     def _check_token_ids(self, request: ChatCompletionRequest, model: str) -> None:
         size = self._catalogue.family(model).vocabulary

@@ -45,7 +45,7 @@ _TYPES = ("object", "array", *_TYPE_OF_VALUE.values())
 _FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
 _REFERENCE = re.compile(r"#(?:/(?:\$defs|definitions)/([^/~%]+))?")
 # Look-around and back-references, which OpenAI refuses.
-_UNSUPPORTED_PATTERN = re.compile(r"\(\?(?:<?[=!]|P=)|\\[1-9k]")
+UNSUPPORTED_PATTERN = re.compile(r"\(\?(?:<?[=!]|P=)|\\[1-9k]")
 
 # What OpenAI enforces, by the one type of instance that it speaks of, and what the value of each has to be.
 _ENFORCED: dict[str, dict[str, type]] = {
@@ -186,7 +186,7 @@ class _Tightening:
         tight = {keyword: value for keyword, value in stated.items() if _SPEAKS_OF.get(keyword) in spoken_of}
         if tight.get("format") not in _FORMATS:
             tight.pop("format", None)
-        require(not _UNSUPPORTED_PATTERN.search(tight.get("pattern", "")))
+        require(not UNSUPPORTED_PATTERN.search(tight.get("pattern", "")))
         tight.setdefault("type", types[0] if len(types) == 1 else types)
         tight |= self._closed(tight) if "object" in types else {}
         tight |= {"items": self._tightened(tight.get("items"))} if "array" in types else {}

@@ -76,6 +76,9 @@ def _refused(message: str, note: str, *, neutral: tuple[object, ...] = ()) -> Ro
     return Row(Fate.REFUSE, note, apply, neutral)
 
 
+_STOP = (
+    "found by this server where the model takes none; then `stop_reason` names it, and what comes after is paid for too"
+)
 _CLASSIC_ONLY = "dropped and told for models that reason"
 _NOT_WHILE_REASONING = "dropped and told while the model reasons"
 _NOT_AVAILABLE = "`{name}` is not available: the upstream has no equivalent, and an answer without it would mislead."
@@ -101,7 +104,11 @@ ROWS: dict[str, Row] = {
         fields.seen_elsewhere, "any JSON schema is made strict where that is exact; `structural_tag` is refused"
     ),
     "seed": _passed("best effort at OpenAI", neutral=(-1,)),
-    "stop": _translated(fields.stop, "found by this server where the model takes none", neutral=([],)),
+    "stop": _translated(
+        fields.stop,
+        _STOP,
+        neutral=([],),
+    ),
     "stream": _translated(fields.stream, "usage is always asked for", neutral=(False,)),
     "stream_options": _translated(
         fields.stream_options, "usage is shown if asked for; `continuous_usage_stats` is refused"
@@ -212,8 +219,9 @@ def encode_request(
                 row.apply(draft, name, value)
     _add_extra_keys(draft, request.model_extra or {})
     record = current_record()
-    record.ignored_params = draft.ignored_params()
-    record.adjusted_params = draft.adjusted
+    # A batch makes several calls for one request.
+    record.ignored_params = list(dict.fromkeys([*record.ignored_params, *draft.ignored_params()]))
+    record.adjusted_params = {**record.adjusted_params, **draft.adjusted}
     return UpstreamCall(encoded_body(draft.body), draft.reading)
 
 

@@ -28,16 +28,16 @@ class Unwrapper:
         self._matched = 0
 
     def feed(self, text: str) -> str:
-        """What is known of X now and was not given before."""
+        """What is known of X now and was not given before.
+
+        Nothing of X is held back but the beginning of an escape, which stands for no character until it is whole.
+        """
         return self._step(text)
 
-    def finish(self) -> str:
-        """What was held back, when the answer ends: nothing.
-
-        All that is ever held back is the beginning of the object, which is not of X, and of an escape, which stands
-        for no character until it is whole.
-        """
-        return ""
+    @property
+    def complete(self) -> bool:
+        """Whether all of X is known."""
+        return self._value.found
 
     def _before_value(self, text: str) -> str:
         for position, character in enumerate(text):
@@ -59,12 +59,6 @@ class Unwrapper:
         if self._value.found:
             self._step = _nothing
         return text if self._string is None else self._string.decode(text)
-
-
-def unwrapped(text: str, *, bare: bool) -> str:
-    """X of the whole text of ``{"value": X}``, or of as much of it as there is."""
-    unwrapper = Unwrapper(bare=bare)
-    return unwrapper.feed(text) + unwrapper.finish()
 
 
 def _unchanged(text: str) -> str:

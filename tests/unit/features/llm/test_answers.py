@@ -302,3 +302,37 @@ def test_streamed_tool_calls_beyond_the_first_are_left_out_where_one_was_asked_f
     )  # fmt: skip
 
     assert [json.loads(chunk)["choices"][0]["delta"].get("tool_calls") for chunk in chunks] == [None, [first], None]
+
+
+def test_an_echo_stands_before_the_answer_where_tools_are_called_too() -> None:
+    reading = Reading(echo="a", content_beside_calls="")
+    answer = chat_answer(request(), reading, upstream({"content": None, "tool_calls": CALLS}))
+
+    assert answer.choices[0].message.content == "a"
+
+
+@pytest.mark.parametrize(("content", "finish"), [('{"value":"red"', "stop"), ('{"value":"re', "length")])
+def test_a_wrapped_value_is_whole_though_its_wrapper_was_cut(content: str, finish: str) -> None:
+    assert read(content, Reading(wrapping=Wrapping.TEXT), finish_reason="length")["finish_reason"] == finish
+    chunks = streamed(
+        event(FIRST), event({"content": content}), event({}, "length"), reading=Reading(wrapping=Wrapping.TEXT)
+    )
+    assert json.loads(chunks[-1])["choices"][0]["finish_reason"] == finish
+
+
+def test_tokens_are_read_by_their_bytes() -> None:
+    emoji = "\N{PARTY POPPER}".encode()
+    halves = [{**token("x"), "token": f"bytes:{part!r}", "bytes": list(part)} for part in (emoji[:2], emoji[2:])]
+    tokens = [token("a"), *halves, token("b")]
+    choice = read("a\N{PARTY POPPER}b", Reading(stops=("\N{PARTY POPPER}",)), logprobs={"content": tokens})
+
+    assert choice["message"]["content"] == "a"
+    assert choice["logprobs"]["content"] == tokens[:3]
+
+
+def test_the_tokens_of_a_wrapped_text_are_those_that_are_seen() -> None:
+    tokens = [token(text) for text in ('{"value":"a', ' \\"', 'b"}')]
+    choice = read('{"value":"a \\"b"}', Reading(wrapping=Wrapping.TEXT), logprobs={"content": tokens})
+
+    assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["a", ' "', "b"]
+    assert [bytes(entry["bytes"]) for entry in choice["logprobs"]["content"]] == [b"a", b' "', b"b"]

@@ -89,6 +89,7 @@ def test_a_described_model_is_as_it_is_described() -> None:
 
     assert catalogue.family("mine") is described
     assert catalogue.family("other").context == 128_000
+    assert Catalogue(None, {"gpt-4o": described}).family("gpt-4o-2024-08-06") is described
 
 
 @pytest.mark.parametrize(

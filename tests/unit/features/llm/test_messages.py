@@ -45,6 +45,7 @@ def test_what_openai_takes_stays_as_it_is(message: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
+        pytest.param({"role": "assistant", "content": None}, {"role": "assistant", "content": ""}, id="no answer"),
         pytest.param({"role": "user", "content": "hi", "name": None}, {"role": "user", "content": "hi"}, id="null"),
         pytest.param(
             {"role": "assistant", "content": "hi", "tool_calls": []}, {"role": "assistant", "content": "hi"},

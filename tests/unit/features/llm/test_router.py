@@ -328,6 +328,14 @@ async def test_a_batch_answers_each_conversation_in_its_place(client: httpx.Asyn
     assert answer["usage"]["total_tokens"] == sum(single["usage"]["total_tokens"] for single in singles)
 
 
+async def test_a_batch_tells_what_was_changed_in_any_conversation(client: httpx.AsyncClient) -> None:
+    odd = [{"role": "critic", "content": "a", "reasoning": "b"}]
+    response = await client.post(BATCH, json={"messages": [odd, conversation("hi")], "top_k": 5})
+
+    assert set(response.headers["x-ignored-params"].split(",")) == {"messages.reasoning", "top_k"}
+    assert response.headers["x-adjusted-params"] == "messages.0.role=user"
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

@@ -167,3 +167,12 @@ async def test_without_any_list_the_failure_is_told() -> None:
         client = OpenAIClient("sk-test", "http://127.0.0.1:1/v1", session=session)
         with pytest.raises(UpstreamError):
             await LLMService(client, catalogue=Catalogue(None)).get_models()
+
+
+async def test_the_limit_that_wins_is_the_one_that_is_checked(
+    openai_client: OpenAIClient, simulator: Simulator
+) -> None:
+    asked = request(max_tokens=500_000, max_completion_tokens=10)
+    await LLMService(openai_client).create_chat_completion(asked)
+
+    assert body_of_the_call(simulator)["max_completion_tokens"] == 10

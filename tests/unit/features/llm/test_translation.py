@@ -148,12 +148,12 @@ def test_what_openai_knows_is_sent_in_its_form(fields: dict[str, Any], expected:
     assert sent(**fields) == expected
 
 
-def test_a_salt_is_hashed_and_gives_way_to_a_session() -> None:
-    salted = sent(cache_salt="secret")["prompt_cache_key"]
+def test_a_salt_is_hashed_together_with_the_session() -> None:
+    asked: list[dict[str, Any]] = [{}, {"session_id": "s"}]
+    keys = [sent(cache_salt=salt, **fields)["prompt_cache_key"] for salt in ("secret", "other") for fields in asked]
 
-    assert len(salted) == 32
-    assert "secret" not in salted
-    assert sent(cache_salt="secret", session_id="s")["prompt_cache_key"] == "s"
+    assert len(set(keys)) == 4
+    assert all(len(key) == 32 and "secret" not in key for key in keys)
 
 
 def test_a_session_too_long_for_openai_is_hashed_and_told(record: RequestRecord) -> None:
@@ -212,6 +212,11 @@ def test_what_the_model_cannot_do_in_full_is_adjusted_and_told(
 
     assert record.adjusted_params == adjusted
     assert set(adjusted.values()) <= set(body.values())
+
+
+def test_the_wrapper_is_not_paid_for_from_the_clients_limit(record: RequestRecord) -> None:
+    assert sent(max_tokens=3, structured_outputs={"choice": ["a"]})["max_completion_tokens"] == 11
+    assert record.adjusted_params == {"max_tokens": 11}
 
 
 def test_an_unknown_model_has_no_limits_of_ours(record: RequestRecord) -> None:
@@ -304,7 +309,7 @@ def test_a_strict_operator_has_dropped_fields_refused(name: str) -> None:
 
 
 def test_a_silent_operator_has_nothing_told(record: RequestRecord) -> None:
-    call("silent", **DROPPED)
+    call("silent", **DROPPED, foo=1, messages=[{"role": "user", "content": "hi", "reasoning": "x"}])
 
     assert record.ignored_params == []
 
@@ -356,6 +361,8 @@ def test_a_model_told_not_to_reason_samples() -> None:
     [
         ("gpt-5.5", {"chat_template_kwargs": {"enable_thinking": False}}, "none", {}),
         ("gpt-5", {"chat_template_kwargs": {"thinking": False}}, "minimal", {"chat_template_kwargs": "minimal"}),
+        ("gpt-5.1", {"chat_template_kwargs": {"enable_thinking": True}}, "medium", {}),
+        ("gpt-5", {"chat_template_kwargs": {"reasoning_effort": "xhigh"}}, "high", {"chat_template_kwargs": "high"}),
         ("o3", {"thinking_token_budget": 0}, "low", {"thinking_token_budget": "low"}),
         ("gpt-5.5", {"thinking_token_budget": 0}, "none", {}),
         ("gpt-5.5", {"tools": [TOOL]}, "none", {"reasoning_effort": "none"}),
@@ -371,9 +378,24 @@ def test_every_way_to_say_how_hard_to_think_becomes_an_effort(
     assert record.adjusted_params == adjusted
 
 
-def test_turning_thinking_off_is_nothing_to_a_model_that_does_not(record: RequestRecord) -> None:
-    assert sent(model="gpt-4o-mini", chat_template_kwargs={"enable_thinking": False}) == {}
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"chat_template_kwargs": {"reasoning_effort": "none"}},
+        {"reasoning_effort": "none"},
+        {"thinking_token_budget": 0},
+    ],
+)
+def test_turning_thinking_off_is_nothing_to_a_model_that_does_not(fields: Any, record: RequestRecord) -> None:
+    assert json.loads(call("reject", model="gpt-4o-mini", **fields).body).keys() == {"model", "messages"}
     assert record.ignored_params == []
+
+
+@pytest.mark.parametrize("kwargs", [{"enable_thinking": True}, {"reasoning_effort": "ultra"}, {"reasoning_effort": 5}])
+def test_thinking_that_the_model_cannot_do_is_told(kwargs: dict[str, Any], record: RequestRecord) -> None:
+    assert sent(model="gpt-4o-mini", chat_template_kwargs=kwargs) == {}
+    assert record.ignored_params == ["chat_template_kwargs"]
 
 
 def test_a_model_that_cannot_call_tools_here_says_so() -> None:
@@ -522,6 +544,9 @@ def test_a_json_object_may_be_asked_for_in_vllms_way() -> None:
         ({"structured_outputs": {"json": "[]"}}, "an object"),
         ({"structured_outputs": {"regex": "(a"}}, "invalid regex"),
         ({"structured_outputs": {"regex": "a\0"}}, "NUL"),
+        ({"structured_outputs": {"regex": "(?=a)b"}}, "no look-around"),
+        ({"structured_outputs": {"regex": "(?i)abc"}}, "invalid regex"),
+        ({"structured_outputs": {"choice": [f"{number:060}" for number in range(300)]}}, "15000 characters"),
         ({"structured_outputs": {"choice": [str(number) for number in range(1001)]}}, "at most 1000"),
         ({"structured_outputs": {"structural_tag": "x"}}, "structural_tag"),
         ({"guided_json": PERSON, "guided_regex": "a"}, "Only one of"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.features.llm.unwrapping import Unwrapper, unwrapped
+from app.features.llm.unwrapping import Unwrapper
 
 BARE = [
     pytest.param('{"value":"yes"}', "yes", id="plain"),
@@ -66,9 +66,13 @@ CASES = [
 ]
 
 
+def unwrapped(text: str, *, bare: bool) -> str:
+    return Unwrapper(bare=bare).feed(text)
+
+
 def fed(pieces: list[str], *, bare: bool) -> str:
     unwrapper = Unwrapper(bare=bare)
-    return "".join([*map(unwrapper.feed, pieces), unwrapper.finish()])
+    return "".join(map(unwrapper.feed, pieces))
 
 
 @pytest.mark.parametrize(("text", "value", "bare"), CASES)
