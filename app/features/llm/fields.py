@@ -185,7 +185,8 @@ def top_k(draft: Draft, name: str, value: int) -> None:
 
 def cache_key(draft: Draft, name: str, value: str) -> None:
     """Routes alike requests to one cache; each salt has its own, within a session too."""
-    salted = f"{draft.body.get('prompt_cache_key', '')}\0{value}" if name == "cache_salt" else value
+    session = draft.body.get("prompt_cache_key")
+    salted = value if session is None else f"{session}\0{value}"
     digest = hashlib.sha256(salted.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     plain = name == "session_id" and len(value) <= CACHE_KEY_CHARACTERS
     draft.body["prompt_cache_key"] = value if plain else digest
