@@ -45,7 +45,7 @@ def _read_text(choice: Choice, content: str, reading: Reading) -> str:
     if choice.logprobs and choice.logprobs.content:
         kept = reader.seen_tokens([token.model_dump() for token in choice.logprobs.content])
         choice.logprobs = ChoiceLogprobs.model_validate({"content": kept})
-    if reader.stop_reason is not None or reader.complete:
+    if reader.stop_reason is not None or (reader.complete and choice.finish_reason == "length"):
         choice.finish_reason, choice.stop_reason = "stop", reader.stop_reason
     return text
 
@@ -149,7 +149,7 @@ class ChunkTranslator:
         if reader.stop_reason is not None:
             self._stopped.add(index)
             choice["finish_reason"], choice["stop_reason"] = "stop", reader.stop_reason
-        elif choice.get("finish_reason") is not None and reader.complete:
+        elif choice.get("finish_reason") == "length" and reader.complete:
             choice["finish_reason"] = "stop"
         if text:
             delta["content"] = text

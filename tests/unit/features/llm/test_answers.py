@@ -311,11 +311,18 @@ def test_an_echo_stands_before_the_answer_where_tools_are_called_too() -> None:
     assert answer.choices[0].message.content == "a"
 
 
-@pytest.mark.parametrize(("content", "finish"), [('{"value":"red"', "stop"), ('{"value":"re', "length")])
-def test_a_wrapped_value_is_whole_though_its_wrapper_was_cut(content: str, finish: str) -> None:
-    assert read(content, Reading(wrapping=Wrapping.TEXT), finish_reason="length")["finish_reason"] == finish
+@pytest.mark.parametrize(
+    ("content", "sent", "finish"),
+    [
+        ('{"value":"red"', "length", "stop"),
+        ('{"value":"re', "length", "length"),
+        ('{"value":"red"', "content_filter", "content_filter"),
+    ],
+)
+def test_a_wrapped_value_is_whole_though_its_wrapper_was_cut(content: str, sent: str, finish: str) -> None:
+    assert read(content, Reading(wrapping=Wrapping.TEXT), finish_reason=sent)["finish_reason"] == finish
     chunks = streamed(
-        event(FIRST), event({"content": content}), event({}, "length"), reading=Reading(wrapping=Wrapping.TEXT)
+        event(FIRST), event({"content": content}), event({}, sent), reading=Reading(wrapping=Wrapping.TEXT)
     )
     assert json.loads(chunks[-1])["choices"][0]["finish_reason"] == finish
 
