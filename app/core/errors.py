@@ -1,4 +1,7 @@
-"""What the answer to a failure is: from an openai SDK exception, a validation error or a refusal of our own. No I/O."""
+"""What the answer to a failure is, from an openai SDK exception, a validation error or a refusal of our own.
+
+No I/O but the line in the log that tells the operator what the client is not told.
+"""
 
 import logging
 import re

@@ -15,7 +15,6 @@ from app.core.errors import (
     INTERNAL_ERROR,
     ClientDisconnected,
     ErrorAnswer,
-    Refusal,
     UpstreamError,
     log_upstream_failure,
     upstream_answer,
@@ -92,13 +91,12 @@ class EventStreamResponse(Response):
                 # After a disconnect uvicorn's send returns without waiting, and a loop that never waits
                 # cannot be cancelled.
                 await asyncio.sleep(0)
-        except Refusal as exc:
-            last = _error_event(exc.answer)
         except UpstreamError as exc:
             answer = upstream_answer(exc)
             log_upstream_failure(exc, answer)
             last = _error_event(answer)
         except Exception:
+            # The outermost handler: the status has been sent, and the client must not take this for the end.
             logger.exception("a stream failed")
             last = _error_event(INTERNAL_ERROR)
         else:

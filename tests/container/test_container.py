@@ -47,7 +47,7 @@ def wait_for_health(url: str) -> None:
                 return
         except httpx.TransportError:
             pass
-        time.sleep(0.1)
+        time.sleep(0.1)  # a container can only be asked
     raise TimeoutError(f"no answer from {url}/health")
 
 
@@ -97,7 +97,7 @@ def health(container: Container) -> str:
     """What Docker's own checks have found, once they have."""
     deadline = time.monotonic() + 30
     while (status := container.inspect("{{.State.Health.Status}}")) == "starting" and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.2)  # Docker can only be asked
     return status
 
 

@@ -26,6 +26,7 @@ MAX_CONNECTIONS = 4096
 """aiohttp's own default is 100, which stalls the hundred-and-first stream."""
 KEEPALIVE_S = 60
 END_OF_BODY_S = 0.1
+REDACTED = b"[redacted]"
 _CUT_SHORT = "The upstream service ended the stream before the answer was complete."
 
 # Told to the client under these names. All else stays here: cookies, account ids, what OpenAI's proxies add.
@@ -144,7 +145,7 @@ class OpenAIClient:
         if response.content_type != "text/event-stream":
             response.close()
             raise not_understood(self._chat_url, response.content_type.encode())
-        return ChatStream(response, ChunkTranslator(request, call.reading))
+        return ChatStream(response, ChunkTranslator(request, call.reading), secret=self._api_key)
 
     async def list_models(self) -> list[str]:
         """The ids of every model that the key can use.
@@ -177,7 +178,7 @@ class OpenAIClient:
             if response.status == 200:
                 return response
             async with response:
-                content = (await response.read()).replace(self._api_key, b"[redacted]")
+                content = (await response.read()).replace(self._api_key, REDACTED)
                 raise status_error(url, response.status, response.headers, content)
 
     async def _send(self, method: str, url: str, body: bytes | None) -> aiohttp.ClientResponse:
@@ -215,8 +216,9 @@ class ChatStream:
     came before.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, translator: ChunkTranslator) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, translator: ChunkTranslator, *, secret: bytes) -> None:
         self._response = response
+        self._secret = secret
         self._url = str(response.url)
         self._translator = translator
         self._decoder = EventDecoder()
@@ -289,7 +291,7 @@ class ChatStream:
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             # Not JSON, or not the shape of a chunk.
             raise not_understood(self._url, payload) from exc
-        raise event_error(self._url, event)
+        raise event_error(self._url, from_json(payload.replace(self._secret, REDACTED)))
 
 
 def _passed_headers(headers: Mapping[str, str]) -> dict[str, str]:

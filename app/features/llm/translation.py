@@ -104,11 +104,7 @@ ROWS: dict[str, Row] = {
         fields.seen_elsewhere, "any JSON schema is made strict where that is exact; `structural_tag` is refused"
     ),
     "seed": _passed("best effort at OpenAI", neutral=(-1,)),
-    "stop": _translated(
-        fields.stop,
-        _STOP,
-        neutral=([],),
-    ),
+    "stop": _translated(fields.stop, _STOP, neutral=([],)),
     "stream": _translated(fields.stream, "usage is always asked for", neutral=(False,)),
     "stream_options": _translated(
         fields.stream_options, "usage is shown if asked for; `continuous_usage_stats` is refused"

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.core.errors import ClientDisconnected, Refusal
+from app.core.errors import ClientDisconnected
 from app.core.streaming import EventStreamResponse, run_until_disconnect
 from tests.serving import served
 
@@ -88,7 +88,6 @@ REQUEST = httpx2.Request("POST", "http://upstream")
     [
         (openai.APIError("x", REQUEST, body={"message": "Sorry."}), "InternalServerError", 500),
         (openai.APIConnectionError(message="cut", request=REQUEST), "Bad Gateway", 502),
-        (Refusal("No.", param="stop"), "BadRequestError", 400),
     ],
 )
 async def test_a_failure_on_the_way_is_one_error_event_as_vllm_writes_it(exc: Exception, type_: str, code: int) -> None:

@@ -5,13 +5,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.unit.simulator.bodies import CALLING, FUNCTION, IMAGE, USER, chat, saying
+
 URL = "/chat/completions"
-USER = {"role": "user", "content": "Hi"}
-FUNCTION = {"type": "function", "function": {"name": "f"}}
-CALL = {"id": "call_x", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
 RESPONSE = {"role": "tool", "tool_call_id": "call_x", "content": "done"}
-IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
 
 BODY_NOT_PARSED = (
     "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library "
@@ -25,14 +22,6 @@ NOT_ANSWERED = (
     "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
     "The following tool_call_ids did not have response messages: call_x"
 )
-
-
-def chat(**members: Any) -> dict[str, Any]:
-    return {"model": "gpt-4o-mini", "messages": [USER], **members}
-
-
-def saying(*messages: dict[str, Any], **members: Any) -> dict[str, Any]:
-    return chat(messages=list(messages), **members)
 
 
 def parts(*content: Any, role: str = "user") -> dict[str, Any]:

@@ -5,24 +5,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.unit.simulator.bodies import CALL, CALLING, FUNCTION, IMAGE, USER, chat, saying
+
 URL = "/chat/completions"
-USER = {"role": "user", "content": "Hi"}
-FUNCTION = {"type": "function", "function": {"name": "f"}}
-CALL = {"id": "call_x", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
-IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
 
 NO_PATTERN = "string does not match pattern. Expected a string that matches the pattern '^[a-zA-Z0-9_-]+$'."
 TOO_LONG = "string too long. Expected a string with maximum length 64, but got a string with length 65 instead."
 EFFORTS = "'none', 'minimal', 'low', 'medium', 'high', 'xhigh', and 'max'"
-
-
-def chat(**members: Any) -> dict[str, Any]:
-    return {"model": "gpt-4o-mini", "messages": [USER], **members}
-
-
-def saying(*messages: dict[str, Any], **members: Any) -> dict[str, Any]:
-    return chat(messages=list(messages), **members)
 
 
 def parts(*content: Any, role: str = "user") -> dict[str, Any]:

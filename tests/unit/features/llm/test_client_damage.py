@@ -205,6 +205,17 @@ async def test_a_key_of_whatever_form_is_taken_out_of_the_upstreams_texts() -> N
     assert response.json()["error"]["message"] == "Wrong key [redacted]."
 
 
+async def test_a_key_of_whatever_form_is_taken_out_of_a_streams_error_too() -> None:
+    broken = event({"error": {"message": "Wrong key gsk_live_0123456789abcdef."}})
+    async with answering(SSE_HEAD + http_chunk(event(GOOD) + broken) + b"0\r\n\r\n") as upstream:
+        settings = {"openai_api_key": "gsk_live_0123456789abcdef"}
+        async with served_over(upstream, **settings) as url, httpx.AsyncClient(base_url=url) as client:
+            body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+            response = await client.post(CHAT, json=body)
+
+    assert "Wrong key [redacted]." in response.text
+
+
 async def test_the_machines_netrc_is_no_business_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
