@@ -47,11 +47,6 @@ class Encoding:
         self._ids: dict[bytes, int] = {}
 
     @property
-    def size(self) -> int:
-        """One more than the highest id; between ordinary and special ids a few are unused."""
-        return max(self._special) + 1
-
-    @property
     def special_ids(self) -> frozenset[int]:
         """The ids that stand for no text, such as the end of an answer."""
         return frozenset(self._special)
@@ -79,6 +74,11 @@ class Encoding:
             bytes_of = self._tokenizer.decode_token_bytes
             self._ids = {bytes_of(number): number for number in range(self._ordinary)}
         return self._ids.get(token)
+
+
+def vocabulary_size(name: EncodingName) -> int:
+    """One more than an encoding's highest id; between ordinary and special ids a few are unused."""
+    return max(_SPECIAL[name]) + 1
 
 
 @cache

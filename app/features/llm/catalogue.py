@@ -9,12 +9,11 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import ConfigDict, Field, with_config
 
+from app.core.encoding import EncodingName
+
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 """Levels of reasoning effort, ascending."""
-
-O200K_VOCABULARY = 200_019
-"""The token ids of o200k_base, special ones included."""
 
 NOTICE = timedelta(days=90)
 """How long before its end a model is warned of."""
@@ -40,8 +39,8 @@ class ModelFamily:
     """Levels of `reasoning_effort`, ascending; empty: the model does not reason and knows no such parameter."""
     default_effort: Effort | None = None
     """What the model does where no effort is asked for."""
-    vocabulary: int | None = O200K_VOCABULARY
-    """How many token ids there are; None: not known."""
+    encoding: EncodingName | None = "o200k_base"
+    """How text becomes token ids; None: not known."""
     ends: date | None = None
     """The day OpenAI shuts it down."""
     tools_with_effort: bool = True
@@ -67,13 +66,15 @@ class ModelFamily:
         return min(self.efforts, key=lambda level: abs(EFFORTS.index(level) - EFFORTS.index(wanted)))
 
 
-UNKNOWN_FAMILY = ModelFamily(vocabulary=None)
+UNKNOWN_FAMILY = ModelFamily(encoding=None)
 """A model we have no row for: sent whatever the client asks, limits left to OpenAI."""
 
+_ENDED = date(2026, 10, 23)
 _JANUARY = date(2027, 1, 14)
 _DECEMBER = date(2026, 12, 11)
 _APRIL = date(2027, 4, 1)
 
+_GPT_4 = ModelFamily(8_192, encoding="cl100k_base", ends=_ENDED)
 _GPT_4O = ModelFamily(128_000, 16_384, ends=_JANUARY)
 _GPT_4_1 = ModelFamily(1_047_576, 32_768, ends=_JANUARY)
 _AUDIO = ModelFamily(128_000, 16_384, ends=date(2027, 1, 20))
@@ -87,6 +88,9 @@ _ASTRA = ModelFamily(1_050_000, 128_000, _LOW_TO_XHIGH, "medium", tools_with_eff
 
 # OpenAI's model pages and LiteLLM's model map, November 2026.
 _FAMILIES = {
+    "gpt-3.5-turbo": replace(_GPT_4, context=16_385, output=4_096),
+    "gpt-4": _GPT_4,
+    "gpt-4-turbo": replace(_GPT_4, context=128_000, output=4_096),
     "gpt-4o-mini": _GPT_4O,
     "gpt-4o": _GPT_4O,
     "gpt-4.1": _GPT_4_1,

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
+from app.core.encoding import vocabulary_size
 from app.core.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import ChatStream, OpenAIClient
@@ -128,9 +129,10 @@ class LLMService:
             )
 
     def _check_token_ids(self, request: ChatCompletionRequest, model: str) -> None:
-        size = self._catalogue.family(model).vocabulary
-        if size is None or not request.logit_bias:
+        encoding = self._catalogue.family(model).encoding
+        if encoding is None or not request.logit_bias:
             return
+        size = vocabulary_size(encoding)
         beyond = [token for token in map(int, request.logit_bias) if not 0 <= token < size]
         if beyond:
             raise Refusal(
