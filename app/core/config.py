@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     default_temperature: float | None = Field(
         0.7, ge=0, le=2, description="Temperature of a chat request that names none; empty: OpenAI's own."
     )
+    completions_system_prompt: str = Field(
+        "", description="System message before each prompt of /v1/completions; empty: none."
+    )
     unsupported_params: Literal["drop", "reject", "silent"] = Field(
         "drop", description="What becomes of fields OpenAI has no control for: dropped and told, refused, or dropped."
     )

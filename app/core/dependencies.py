@@ -56,6 +56,7 @@ def build_components(settings: Settings) -> Components:
         default_model=_default_model(settings, catalogue),
         default_temperature=settings.default_temperature,
         catalogue=catalogue,
+        completions_system_prompt=settings.completions_system_prompt,
     )
     return Components(settings, client, service, catalogue)
 

@@ -11,6 +11,9 @@ import splintr
 
 EncodingName = Literal["o200k_base", "cl100k_base"]
 
+FALLBACK_ENCODING: EncodingName = "o200k_base"
+"""Of models whose encoding OpenAI has not told: that of all their models since gpt-4o, as far as it is known."""
+
 LONG_CHARACTERS = 4096
 """A text of more characters is encoded beside the event loop: it may take longer than a millisecond."""
 

@@ -24,6 +24,12 @@ SPECIFIED = {
         '{"error":{"message":"The model `no-such-model` does not exist. Valid aliases: gpt-4o-mini.",'
         '"type":"BadRequestError","param":"model","code":400}}',
     ),
+    "completion/err-model": Answer(
+        400,
+        JSON,
+        '{"error":{"message":"The model `no-such-model` does not exist. Valid aliases: gpt-4o-mini.",'
+        '"type":"BadRequestError","param":"model","code":400}}',
+    ),
     "route/health": Answer(200, JSON, '{"status":"healthy","service":"llm-server"}'),
 }
 
@@ -149,8 +155,8 @@ def _note(value: object, path: str, seen: defaultdict[str, set[str]]) -> None:
         for key, member in value.items():
             if key not in ENGINE_ONLY:
                 _note(member, f"{path}.{key}", seen)
-    # Prompt log probabilities are keyed by token: data, not shape.
-    elif isinstance(value, list) and not path.endswith(".prompt_logprobs"):
+    # Where log probabilities are keyed by token, the keys are data, not shape.
+    elif isinstance(value, list) and not path.endswith((".prompt_logprobs", ".logprobs.top_logprobs")):
         for member in value:
             _note(member, f"{path}[]", seen)
 
@@ -209,7 +215,7 @@ def _kind(event: Event) -> str:
 def _choice_kind(choice: JSONObject) -> str:
     if choice.get("finish_reason"):
         return "finish"
-    return "role" if choice["delta"].get("role") else "delta"
+    return "role" if choice.get("delta", {}).get("role") else "delta"
 
 
 def _stream_differences(theirs: list[Event], ours: list[Event]) -> Iterator[str]:
