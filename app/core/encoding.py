@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from typing import Literal, TypeVar
@@ -24,6 +25,21 @@ _SPECIAL: dict[EncodingName, dict[int, bytes]] = {
         100276: b"<|endofprompt|>",
     },
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMarks:
+    """The ids around a message. OpenAI does not publish them; these are the ones commonly quoted for ChatML."""
+
+    start: int
+    end: int
+    separator: int
+
+
+_CHAT_MARKS: dict[EncodingName, ChatMarks] = {
+    "o200k_base": ChatMarks(200264, 200265, 200266),
+    "cl100k_base": ChatMarks(100264, 100265, 100266),
+}
 # The ordinary ids are 0 to N-1 (OpenAI's rank files, as tiktoken names them).
 _ORDINARY: dict[EncodingName, int] = {"o200k_base": 199_998, "cl100k_base": 100_256}
 
@@ -41,14 +57,17 @@ class Encoding:
     """
 
     def __init__(self, name: EncodingName) -> None:
+        self.name = name
+        self.chat_marks = marks = _CHAT_MARKS[name]
         self._tokenizer = splintr.Tokenizer.from_pretrained(name)
         self._special = _SPECIAL[name]
+        self._marks = {marks.start: b"<|im_start|>", marks.end: b"<|im_end|>", marks.separator: b"<|im_sep|>"}
         self._ordinary = _ORDINARY[name]
         self._ids: dict[bytes, int] = {}
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """The ids that stand for no text, such as the end of an answer."""
+        """The published ids that stand for no text, such as the end of an answer."""
         return frozenset(self._special)
 
     def encode(self, text: str) -> list[int]:
@@ -66,7 +85,7 @@ class Encoding:
         """The bytes an id stands for, its name for a special one; None: there is no such id."""
         if 0 <= token < self._ordinary:
             return self._tokenizer.decode_token_bytes(token)
-        return self._special.get(token)
+        return self._special.get(token) or self._marks.get(token)
 
     def id_of(self, token: bytes) -> int | None:
         """The ordinary id whose bytes these are."""
@@ -77,7 +96,7 @@ class Encoding:
 
 
 def vocabulary_size(name: EncodingName) -> int:
-    """One more than an encoding's highest id; between ordinary and special ids a few are unused."""
+    """One more than an encoding's highest published id; between ordinary and special ids a few are unused."""
     return max(_SPECIAL[name]) + 1
 
 
