@@ -60,15 +60,24 @@ class Encoding:
         self.name = name
         self.chat_marks = marks = _CHAT_MARKS[name]
         self._tokenizer = splintr.Tokenizer.from_pretrained(name)
-        self._special = _SPECIAL[name]
-        self._marks = {marks.start: b"<|im_start|>", marks.end: b"<|im_end|>", marks.separator: b"<|im_sep|>"}
+        self._named = {
+            **_SPECIAL[name],
+            marks.start: b"<|im_start|>",
+            marks.end: b"<|im_end|>",
+            marks.separator: b"<|im_sep|>",
+        }
         self._ordinary = _ORDINARY[name]
         self._ids: dict[bytes, int] = {}
 
     @property
     def special_ids(self) -> frozenset[int]:
         """The published ids that stand for no text, such as the end of an answer."""
-        return frozenset(self._special)
+        return frozenset(_SPECIAL[self.name])
+
+    @property
+    def named_ids(self) -> tuple[int, ...]:
+        """The ids that stand for their names: the special ones, and the marks of the chat format."""
+        return tuple(sorted(self._named))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Other threads run meanwhile."""
@@ -85,7 +94,7 @@ class Encoding:
         """The bytes an id stands for, its name for a special one; None: there is no such id."""
         if 0 <= token < self._ordinary:
             return self._tokenizer.decode_token_bytes(token)
-        return self._special.get(token) or self._marks.get(token)
+        return self._named.get(token)
 
     def id_of(self, token: bytes) -> int | None:
         """The ordinary id whose bytes these are."""

@@ -10,10 +10,14 @@ from typing import Annotated, Literal, get_args
 from pydantic import ConfigDict, Field, with_config
 
 from app.core.encoding import EncodingName
+from app.core.errors import Refusal
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 """Levels of reasoning effort, ascending."""
+
+SHOWN_CHARACTERS = 200
+"""How much of a model's name a refusal repeats."""
 
 NOTICE = timedelta(days=90)
 """How long before its end a model is warned of."""
@@ -153,9 +157,15 @@ class Catalogue:
         """The served names, the first for clients that name none; None: all that upstream has."""
         return None if self._served is None else tuple(self._served)
 
-    def serves(self, name: str) -> bool:
-        """Whether a client may ask for `name`, as far as that is known without asking upstream."""
-        return self._served is None or name in self._served
+    def require_served(self, name: str) -> None:
+        """Return if clients may ask for `name`, as far as that is known without asking upstream.
+
+        Raises:
+            Refusal: they may not.
+        """
+        if self._served is not None and name not in self._served:
+            shown, aliases = name[:SHOWN_CHARACTERS], ", ".join(self._served)
+            raise Refusal(f"The model `{shown}` does not exist. Valid aliases: {aliases}.", param="model")
 
     def upstream_model(self, name: str) -> str:
         """The OpenAI model that `name` stands for."""

@@ -24,7 +24,6 @@ from app.features.llm.schema import (
 
 UPSTREAM_MODELS_KEPT_S = 300.0
 UPSTREAM_MODELS_FAILURE_KEPT_S = 5.0
-SHOWN_CHARACTERS = 200
 BATCH_CALLS_AT_ONCE = 16
 """Calls to OpenAI that one batch makes at the same time."""
 
@@ -102,11 +101,7 @@ class LLMService:
         """The request with this server's defaults where the client left a field out."""
         given = request.model_fields_set
         model = (request.model if "model" in given else None) or self._default_model
-        if not self._catalogue.serves(model):
-            aliases = ", ".join(self._catalogue.names or ())
-            raise Refusal(
-                f"The model `{model[:SHOWN_CHARACTERS]}` does not exist. Valid aliases: {aliases}.", param="model"
-            )
+        self._catalogue.require_served(model)
         self._check_output_length(request, model)
         self._check_token_ids(request, model)
         temperature = request.temperature if "temperature" in given else None
