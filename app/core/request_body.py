@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from app.core.encoding import beside_the_loop
 from app.core.errors import Refusal
@@ -65,6 +66,14 @@ def _validated(body: bytes, model_for: Callable[[object], type[Model]]) -> Model
 
 
 def _parsed(body: bytes) -> Any:
+    try:
+        return from_json(body)
+    except ValueError:
+        return _parsed_slowly(body)
+
+
+def _parsed_slowly(body: bytes) -> Any:
+    """As FastAPI parses it: it takes a little more, and says where it fails as vLLM does."""
     try:
         return json.loads(body)
     except json.JSONDecodeError as exc:
