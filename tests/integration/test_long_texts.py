@@ -18,13 +18,24 @@ MAY_DELAY_S = 0.020
 ROUNDS = 6
 """The machine has other work: one of these rounds has to be undisturbed by it."""
 ROUND_S = 0.5
-WORDS = "The quick brown fox jumps over it. "
+GROWS = "@"
+"""Stands for a few letters, other ones with each request: the tokenizer remembers the pieces it has seen."""
+
+# Words that it has not seen.
+WORDS = "".join(f" {number * 2654435761 % 2**32:x}{GROWS}" for number in range(100_000))
 
 BODIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "words": ("/tokenize", {"prompt": WORDS * 30_000}),
-    "shown tokens": ("/tokenize", {"prompt": WORDS * 30_000, "return_token_strs": True}),
-    "one letter": ("/tokenize", {"prompt": "a" * 1_000_000}),
-    "messages": ("/tokenize", {"messages": [{"role": "user", "content": WORDS * 30}] * 1000}),
+    "words": ("/tokenize", {"prompt": WORDS}),
+    "shown tokens": ("/tokenize", {"prompt": WORDS, "return_token_strs": True}),
+    "one letter": ("/tokenize", {"prompt": "a" * 1_000_000 + GROWS}),
+    "messages": (
+        "/tokenize",
+        {
+            "messages": [
+                {"role": "user", "content": WORDS[start : start + 1000]} for start in range(0, len(WORDS), 1000)
+            ]
+        },
+    ),
     "ids": ("/detokenize", {"tokens": list(range(1000, 241_000))[:198_000]}),
 }
 
@@ -32,10 +43,11 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
 LOAD = """
 import http.client, sys
 host, path = sys.argv[1:]
-body = sys.stdin.buffer.read()
+text, letters = sys.stdin.buffer.read(), b""
 connection = http.client.HTTPConnection(host)
 while True:
-    connection.request("POST", path, body, {"content-type": "application/json"})
+    letters = b"x" * (len(letters) % 8 + 1)
+    connection.request("POST", path, text.replace(b"@", letters), {"content-type": "application/json"})
     response = connection.getresponse()
     answer = response.read()
     assert response.status == 200, answer[:200]
@@ -46,8 +58,8 @@ while True:
 @asynccontextmanager
 async def load_on(host: str, path: str, body: dict[str, Any]) -> AsyncIterator[asyncio.subprocess.Process]:
     """`body` sent to the server again and again, from its first answer to the end of the block."""
-    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", LOAD, host, path, **pipes)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", LOAD, host, path, stdin=pipe, stdout=pipe)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
