@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     enable_prompt_tokens_details: bool = Field(
         False, description="Show OpenAI's details of the usage (vLLM's --enable-prompt-tokens-details)."
     )
+    enable_tokenizer_info_endpoint: bool = Field(
+        False, description="Answer GET /tokenizer_info (vLLM's --enable-tokenizer-info-endpoint)."
+    )
     host: str = Field("0.0.0.0", description="Address to listen on (`python -m app`).")
     port: int = Field(8002, ge=0, le=65535, description="Port to listen on (`python -m app`); 0: a free one.")
     upstream_connect_timeout_s: float = Field(

@@ -15,6 +15,7 @@ from app.core.load import ServerLoad
 from app.features.llm.catalogue import Catalogue, ModelFamily
 from app.features.llm.client import OpenAIClient, new_session
 from app.features.llm.service import LLMService
+from app.features.tokenizer.service import TokenizerService
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class Components:
     settings: Settings
     openai_client: OpenAIClient
     llm_service: LLMService
+    tokenizer_service: TokenizerService
     catalogue: Catalogue
     server_load: ServerLoad = field(default_factory=ServerLoad)
 
@@ -51,14 +53,15 @@ def build_components(settings: Settings) -> Components:
         unsupported_params=settings.unsupported_params,
         usage_details=settings.enable_prompt_tokens_details,
     )
+    default_model = _default_model(settings, catalogue)
     service = LLMService(
         client,
-        default_model=_default_model(settings, catalogue),
+        default_model=default_model,
         default_temperature=settings.default_temperature,
         catalogue=catalogue,
         completions_system_prompt=settings.completions_system_prompt,
     )
-    return Components(settings, client, service, catalogue)
+    return Components(settings, client, service, TokenizerService(catalogue, default_model=default_model), catalogue)
 
 
 def _served_models(settings: Settings) -> dict[str, str]:
@@ -115,10 +118,16 @@ async def get_llm_service(request: Request) -> LLMService:
     return _components(request.app).llm_service
 
 
+async def get_tokenizer_service(request: Request) -> TokenizerService:
+    """The tokenizer service of the application that handles `request`."""
+    return _components(request.app).tokenizer_service
+
+
 async def get_server_load(request: Request) -> ServerLoad:
     """The load of the application that handles `request`."""
     return _components(request.app).server_load
 
 
 LLMServiceDependency = Annotated[LLMService, Depends(get_llm_service)]
+TokenizerServiceDependency = Annotated[TokenizerService, Depends(get_tokenizer_service)]
 ServerLoadDependency = Annotated[ServerLoad, Depends(get_server_load)]

@@ -16,20 +16,17 @@ EVENTS = "text/event-stream; charset=utf-8"
 
 # --- where this server need not do what vLLM did ----------------------------------------------------------------------
 
+UNKNOWN_MODEL = Answer(
+    400,
+    JSON,
+    '{"error":{"message":"The model `no-such-model` does not exist. Valid aliases: gpt-4o-mini.",'
+    '"type":"BadRequestError","param":"model","code":400}}',
+)
 SPECIFIED = {
     # Where this server's own specification departs from vLLM, it wins.
-    "chat/err-model": Answer(
-        400,
-        JSON,
-        '{"error":{"message":"The model `no-such-model` does not exist. Valid aliases: gpt-4o-mini.",'
-        '"type":"BadRequestError","param":"model","code":400}}',
-    ),
-    "completion/err-model": Answer(
-        400,
-        JSON,
-        '{"error":{"message":"The model `no-such-model` does not exist. Valid aliases: gpt-4o-mini.",'
-        '"type":"BadRequestError","param":"model","code":400}}',
-    ),
+    "chat/err-model": UNKNOWN_MODEL,
+    "tokenize/err-model": UNKNOWN_MODEL,
+    "completion/err-model": UNKNOWN_MODEL,
     "route/health": Answer(200, JSON, '{"status":"healthy","service":"llm-server"}'),
 }
 

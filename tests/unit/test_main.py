@@ -188,10 +188,13 @@ def test_the_command_line_says_what_is_wrong_in_one_line(
 
 def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "9000")
-    flags = parse_arguments(["--port", "9001", "--host", "127.0.0.1", "--shutdown-timeout", "5"])
+    flags = parse_arguments(
+        ["--port", "9001", "--host", "127.0.0.1", "--shutdown-timeout", "5", "--enable-tokenizer-info-endpoint"]
+    )
     settings = load_settings(**flags)
 
     assert (settings.port, settings.host, settings.shutdown_timeout_s) == (9001, "127.0.0.1", 5)
+    assert settings.enable_tokenizer_info_endpoint
 
 
 def test_a_bad_flag_is_named() -> None:

@@ -5,7 +5,7 @@ Each raises a `PydanticCustomError` of type `vllm` whose context names the param
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from pydantic_core import PydanticCustomError
@@ -176,7 +176,8 @@ def _is_function(tool: object, name: str) -> bool:
     return isinstance(function, dict) and function.get("name") == name
 
 
-def _one_way_to_end_the_prompt(body: Mapping[str, Any]) -> None:
+def one_way_to_end_the_prompt(body: Mapping[str, Any]) -> None:
+    """A message is either ended for an answer or left open to be continued."""
     if body.get("continue_final_message") and body.get("add_generation_prompt"):
         fail("Cannot set both `continue_final_message` and `add_generation_prompt` to True.", "continue_final_message")
 
@@ -203,7 +204,7 @@ _FORM_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _one_constraint,
     _tools_are_given,
     _tool_choice_fits,
-    _one_way_to_end_the_prompt,
+    one_way_to_end_the_prompt,
     _cache_salt_is_plain,
 )
 
@@ -225,8 +226,7 @@ _COMPLETION_FORM_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
 
 def check_values(request: Mapping[str, Any]) -> None:
     """The checks of a chat request's values, whose types are right, by field name."""
-    if not request["messages"]:
-        fail("Cannot apply chat template to an empty conversation. Provide at least one message.", "messages")
+    conversation_is_not_empty(request["messages"])
     _check_each(_CHAT_VALUE_CHECKS, request)
     limit = request["max_completion_tokens"]
     _output_length_fits(request["max_tokens"] if limit is None else limit, request["min_tokens"])
@@ -249,6 +249,12 @@ def _check_each(checks: Mapping[str, Callable[[str, Any], None]], request: Mappi
     for name, check in checks.items():
         if (value := request[name]) is not None:
             check(name, value)
+
+
+def conversation_is_not_empty(messages: Sequence[object]) -> None:
+    """A prompt can only be made of something."""
+    if not messages:
+        fail("Cannot apply chat template to an empty conversation. Provide at least one message.", "messages")
 
 
 def _choices(_name: str, value: int) -> None:

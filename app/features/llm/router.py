@@ -1,14 +1,13 @@
 """vLLM's OpenAI-style routes."""
 
-import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Discriminator, Tag
 
 from app.core.dependencies import LLMServiceDependency
-from app.core.errors import Refusal
 from app.core.record import current_record
+from app.core.request_body import json_body
 from app.core.streaming import EventStreamResponse, run_until_disconnect
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
@@ -18,29 +17,9 @@ from app.features.llm.schema import (
     CompletionResponse,
     ModelsResponse,
 )
-from app.features.llm.wire import refuse_lone_surrogates
-
-
-async def json_body(request: Request) -> None:
-    """Takes a body only where it is declared as JSON, exactly as vLLM does.
-
-    Raises:
-        Refusal: the content type is another, or there is none; the text in it is not valid Unicode.
-    """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        # vLLM answers 400 here, not 415.
-        message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
-        raise Refusal(message, type="Bad Request")
-    # A lone surrogate is valid in JSON's escapes and nowhere else: no answer, log or call could carry it.
-    if _SURROGATE_ESCAPE.search(await request.body()):
-        refuse_lone_surrogates(await request.json())
-
 
 SAGEMAKER_ADAPTER = "x-amzn-sagemaker-adapter-identifier"
 """The header by which SageMaker names a model; it wins over the body's."""
-
-_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 router = APIRouter(tags=["llm"])
 

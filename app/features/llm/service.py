@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from app.core.encoding import FALLBACK_ENCODING, beside_the_loop, encoding, vocabulary_size
+from app.core.encoding import beside_the_loop, encoding, vocabulary_size
 from app.core.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import ChatStream, OpenAIClient
@@ -25,16 +25,15 @@ from app.features.llm.schema import (
 )
 from app.features.llm.text_completions import (
     CompletionTranslator,
+    characters_to_encode,
     chat_request,
     only_echoes,
-    prompt_characters,
     prompts_of,
     summed,
 )
 
 UPSTREAM_MODELS_KEPT_S = 300.0
 UPSTREAM_MODELS_FAILURE_KEPT_S = 5.0
-SHOWN_CHARACTERS = 200
 CALLS_AT_ONCE = 16
 """Calls to OpenAI that one request makes at the same time, for its conversations or prompts."""
 
@@ -142,18 +141,16 @@ class LLMService:
     ) -> tuple[CompletionTranslator, list[ChatCompletionRequest]]:
         """The chats that answer a text completion, and what makes their answers into its own."""
         model = self._served_model(request)
-        family = self._catalogue.family(model)
-        load = partial(encoding, family.encoding or FALLBACK_ENCODING)
-        prompts = await beside_the_loop(prompt_characters(request), partial(prompts_of, request, family.context, load))
-        chats = (
-            []
-            if only_echoes(request)
-            else [
-                self._checked(chat_request(request, prompt, self._completions_system_prompt), model)
-                for prompt in prompts
-            ]
+        make = partial(
+            prompts_of,
+            request,
+            context=self._catalogue.family(model).context,
+            load=lambda: encoding(self._catalogue.encoding(model)),
         )
-        return CompletionTranslator(request, model, prompts), chats
+        prompts = await beside_the_loop(characters_to_encode(request), make)
+        continued = [] if only_echoes(request) else prompts
+        chats = [chat_request(request, prompt, self._completions_system_prompt) for prompt in continued]
+        return CompletionTranslator(request, model, prompts), [self._checked(chat, model) for chat in chats]
 
     def _completed(self, request: ChatCompletionRequest) -> ChatCompletionRequest:
         """The request with this server's defaults where the client left a field out."""
@@ -169,11 +166,8 @@ class LLMService:
 
     def _served_model(self, request: ChatCompletionRequest | CompletionRequest) -> str:
         model = (request.model if "model" in request.model_fields_set else None) or self._default_model
-        if self._catalogue.serves(model):
-            return model
-        aliases = ", ".join(self._catalogue.names or ())
-        shown = model[:SHOWN_CHARACTERS]
-        raise Refusal(f"The model `{shown}` does not exist. Valid aliases: {aliases}.", param="model")
+        self._catalogue.require_served(model)
+        return model
 
     def _checked(self, request: ChatCompletionRequest, model: str) -> ChatCompletionRequest:
         """The request under the name of its model, within that model's limits."""

@@ -50,7 +50,7 @@ class Prompt:
     ids: Sequence[int] | None = None
 
 
-def prompts_of(request: CompletionRequest, context: int | None, load: Callable[[], Encoding]) -> list[Prompt]:
+def prompts_of(request: CompletionRequest, *, context: int | None, load: Callable[[], Encoding]) -> list[Prompt]:
     """The prompts in order, cut as `truncate_prompt_tokens` says. The encoding is loaded where ids play a part.
 
     Raises:
@@ -60,9 +60,9 @@ def prompts_of(request: CompletionRequest, context: int | None, load: Callable[[
     return [_prompt(given, request, limit, load) for given in _given(request)]
 
 
-def prompt_characters(request: CompletionRequest) -> int:
+def characters_to_encode(request: CompletionRequest) -> int:
     """How much there is to encode or decode, in characters or ids."""
-    return sum(len(given) for given in _given(request))
+    return sum(len(given) for given in _given(request) if _needs_ids(given, request))
 
 
 def only_echoes(request: CompletionRequest) -> bool:
@@ -105,10 +105,15 @@ def _truncation(limit: int | None, context: int | None) -> int | None:
     return context if limit == -1 else limit
 
 
+def _needs_ids(given: str | list[int], request: CompletionRequest) -> bool:
+    cuts = request.truncate_prompt_tokens is not None
+    return cuts or bool(request.return_token_ids) or only_echoes(request) or not isinstance(given, str)
+
+
 def _prompt(
     given: str | list[int], request: CompletionRequest, limit: int | None, load: Callable[[], Encoding]
 ) -> Prompt:
-    if isinstance(given, str) and limit is None and not request.return_token_ids and not only_echoes(request):
+    if isinstance(given, str) and not _needs_ids(given, request):
         return Prompt(given)
     encoding = load()
     ids = encoding.encode(given) if isinstance(given, str) else _in_vocabulary(given, encoding)
