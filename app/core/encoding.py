@@ -42,6 +42,7 @@ _CHAT_MARKS: dict[EncodingName, ChatMarks] = {
 }
 # The ordinary ids are 0 to N-1 (OpenAI's rank files, as tiktoken names them).
 _ORDINARY: dict[EncodingName, int] = {"o200k_base": 199_998, "cl100k_base": 100_256}
+_LONGEST_CHARACTERS: dict[EncodingName, int] = {"o200k_base": 128, "cl100k_base": 128}
 
 # Between the punctuation that opens a special token and its name both encodings' patterns always split. Cut there, no
 # piece spells a special token, and each is encoded as the plain text that it is.
@@ -99,6 +100,11 @@ class Encoding:
             return self._tokenizer.decode_token_bytes(token)
         return self._named.get(token)
 
+    @property
+    def indexed(self) -> bool:
+        """Whether `id_of` has its index."""
+        return bool(self._ids)
+
     def id_of(self, token: bytes) -> int | None:
         """The ordinary id whose bytes these are."""
         if not self._ids:
@@ -110,6 +116,16 @@ class Encoding:
 def vocabulary_size(name: EncodingName) -> int:
     """One more than an encoding's highest published id; between ordinary and special ids a few are unused."""
     return max(_SPECIAL[name]) + 1
+
+
+def longest_token(name: EncodingName) -> int:
+    """The most characters that one id stands for."""
+    return _LONGEST_CHARACTERS[name]
+
+
+def is_ordinary(name: EncodingName, token: int) -> bool:
+    """Whether an id stands for text; the others end or structure an answer."""
+    return 0 <= token < _ORDINARY[name]
 
 
 @cache

@@ -33,16 +33,12 @@ SPECIFIED = {
 # vLLM answers these from the weights and the tokenizer themselves. Over a hosted model both are right: do it, or refuse
 # it with a 400 that names the field. To answer as if nothing had been asked is not.
 MAY_REFUSE = {
-    "chat/ext-bad-words": "bad_words",
     "chat/ext-continue-final": "continue_final_message",
     "chat/ext-echo": "echo",
     "chat/ext-min-tokens": "min_tokens",
     "chat/ext-prompt-logprobs": "prompt_logprobs",
-    "chat/ext-return-token-ids": "return_token_ids",
-    "chat/ext-stop-token-ids": "stop_token_ids",
     "chat/ext-structured-regex": "structured_outputs",
     "chat/ext-truncate": "truncate_prompt_tokens",
-    "chat/stream-continuous-usage": "stream_options",
 }
 
 # Only a server with the weights can fill these: they may be absent.

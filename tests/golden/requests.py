@@ -253,10 +253,9 @@ def accepted(fields: JSONObject) -> JSONObject:
 
 # A body with many fields is likely to have one that is refused; half of them have none of these.
 OFTEN_REFUSED = {
-    *("use_beam_search", "stop_token_ids", "truncate_prompt_tokens", "prompt_logprobs", "logprob_token_ids"),
-    *("allowed_token_ids", "bad_words", "echo", "continue_final_message", "chat_template", "media_io_kwargs"),
-    *("mm_processor_kwargs", "return_tokens_as_token_ids", "return_token_ids", "kv_transfer_params"),
-    *("ec_transfer_params", "messages", "model"),
+    *("use_beam_search", "truncate_prompt_tokens", "prompt_logprobs", "logprob_token_ids", "allowed_token_ids"),
+    *("echo", "continue_final_message", "chat_template", "media_io_kwargs", "mm_processor_kwargs"),
+    *("kv_transfer_params", "ec_transfer_params", "messages", "model"),
 }
 
 

@@ -109,7 +109,7 @@ UNNAMED = '{"error":{"message":"No.","type":"BadRequestError","param":null,"code
         ("chat/plain", Answer(500, "application/json", "{}"), "status 500, vLLM 200"),
         ("chat/plain", Answer(200, "text/plain", "{}"), "content-type 'text/plain', vLLM 'application/json'"),
         ("route/ping-get", Answer(200, "application/json", ""), "content-type 'application/json', vLLM None"),
-        ("chat/ext-bad-words", Answer(400, "application/json", UNNAMED), "status 400, vLLM 200"),
+        ("chat/ext-continue-final", Answer(400, "application/json", UNNAMED), "status 400, vLLM 200"),
         ("chat/err-model", EXCHANGES["chat/err-model"].vllm, "status 404, vLLM 400"),
         ("route/health", EXCHANGES["route/health"].vllm, "content-type None, vLLM 'application/json'"),
     ],
@@ -119,7 +119,7 @@ def test_another_status_or_content_type_is_found(id_: str, answer: Answer, said:
 
 
 def test_a_refusal_that_names_its_field_passes_where_it_may() -> None:
-    refusal = Answer(400, "application/json", UNNAMED.replace("null", '"bad_words"'))
+    refusal = Answer(400, "application/json", UNNAMED.replace("null", '"continue_final_message"'))
 
-    assert differences(EXCHANGES["chat/ext-bad-words"], refusal) == []
+    assert differences(EXCHANGES["chat/ext-continue-final"], refusal) == []
     assert differences(EXCHANGES["chat/plain"], refusal) != []

@@ -51,6 +51,12 @@ TRANSLATED: dict[str, tuple[Any, dict[str, Any]]] = {
     "user": ("me", {"user": "me"}),
     "top_k": (1, {"temperature": 0}),
     "include_stop_str_in_output": (True, {}),
+    "stop_token_ids": ([5, 200002], {"logprobs": True}),
+    "truncate_prompt_tokens": (50, {}),
+    "allowed_token_ids": ([5, 6, 5], {"logit_bias": {"5": 100, "6": 100}}),
+    "bad_words": (["hello"], {"logit_bias": {"24912": -100, "40617": -100}}),
+    "return_tokens_as_token_ids": (True, {"logprobs": True}),
+    "return_token_ids": (True, {"logprobs": True}),
     "echo": (True, {}),
     "add_generation_prompt": (False, {}),
     "chat_template_kwargs": ({"enable_thinking": False}, {"reasoning_effort": "low"}),
@@ -80,6 +86,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "thinking_token_budget": {"model": "o3"},
     "chat_template_kwargs": {"model": "o3"},
     "include_stop_str_in_output": {"stop": ["x"]},
+    "return_tokens_as_token_ids": {"logprobs": True},
 }
 WITHOUT_EFFECT: dict[str, Any] = {
     "include_reasoning": False, "length_penalty": 2.0, "skip_special_tokens": False,

@@ -1,5 +1,6 @@
 """OpenAI's answers made into vLLM's: whole ones and streams."""
 
+from app.features.llm.answer_tokens import StreamTokens, show_tokens
 from app.features.llm.reading import Reading, TextReader
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, Choice, ChoiceLogprobs, JSONObject
 
@@ -13,13 +14,15 @@ def chat_answer(request: ChatCompletionRequest, reading: Reading, answer: bytes)
     """OpenAI's JSON answer in vLLM's shape, under the name the client asked for.
 
     Raises:
-        ValidationError: it is no such answer.
+        ValueError: it is no such answer.
     """
     translated = ChatCompletionResponse.model_validate_json(answer)
     translated.id = answer_id(request, translated.id)
     translated.model = request.model or translated.model
     if not reading.usage_details:
         translated.usage.prompt_tokens_details = translated.usage.completion_tokens_details = None
+    if reading.tokens and reading.tokens.shows_ids:
+        translated.prompt_token_ids = reading.prompt_ids
     for choice in translated.choices:
         _read_choice(choice, reading)
     return translated
@@ -31,6 +34,8 @@ def _read_choice(choice: Choice, reading: Reading) -> None:
     message.annotations = message.annotations or None
     if message.content is not None and reading.edits_text:
         message.content = _read_text(choice, message.content, reading)
+    if reading.tokens:
+        show_tokens(choice, reading.tokens)
     if reading.echo:
         message.content = reading.echo + (message.content or "")
     if message.tool_calls:
@@ -40,18 +45,18 @@ def _read_choice(choice: Choice, reading: Reading) -> None:
 
 def _read_text(choice: Choice, content: str, reading: Reading) -> str:
     reader = TextReader(reading)
-    text = reader.feed(content)
+    tokens = choice.logprobs.content if choice.logprobs else None
+    text, seen = reader.read(content, [token.model_dump() for token in tokens or ()])
     text += reader.finish()
-    if choice.logprobs and choice.logprobs.content:
-        kept = reader.seen_tokens([token.model_dump() for token in choice.logprobs.content])
-        choice.logprobs = ChoiceLogprobs.model_validate({"content": kept})
+    if tokens:
+        choice.logprobs = ChoiceLogprobs.model_validate({"content": seen})
     if reader.stop_reason is not None or (reader.complete and choice.finish_reason == "length"):
         choice.finish_reason, choice.stop_reason = "stop", reader.stop_reason
     return text
 
 
 def _has_tokens(choice: JSONObject) -> bool:
-    return bool((choice.get("logprobs") or {}).get("content"))
+    return bool(choice.get("token_ids") or (choice.get("logprobs") or {}).get("content"))
 
 
 class ChunkTranslator:
@@ -70,6 +75,9 @@ class ChunkTranslator:
         self._calling: set[int] = set()
         self._readers: dict[int, TextReader] = {}
         self._stopped: set[int] = set()
+        self._tokens = StreamTokens(reading.tokens, reading.prompt_ids) if reading.tokens else None
+        # Details of the usage only OpenAI has.
+        self._counts_at_stop = bool(reading.tokens and reading.tokens.counts_at_stop and not reading.usage_details)
 
     @property
     def begun(self) -> bool:
@@ -79,7 +87,8 @@ class ChunkTranslator:
     @property
     def complete(self) -> bool:
         """Whether nothing that is still to come would be shown: every choice has met a stop string."""
-        return not self._shows_usage and len(self._stopped) == (self._request.n or 1)
+        needs_the_end = self._shows_usage and not self._counts_at_stop
+        return not needs_the_end and len(self._stopped) == (self._request.n or 1)
 
     def chunks(self, event: JSONObject) -> list[JSONObject]:
         """The chunks that stand for one event; often one, sometimes none."""
@@ -89,7 +98,9 @@ class ChunkTranslator:
             self._head = self._make_head(event)
         translated = [chunk for choice in choices for chunk in self._choice(event, choice)]
         if self._shows_usage and event.get("usage"):
-            translated.append(self._usage(event))
+            translated.append(self._usage(event, event["usage"]))
+        elif self._shows_usage and self._tokens and self.complete:
+            translated.append(self._usage(event, self._tokens.usage()))
         return translated
 
     def _make_head(self, event: JSONObject) -> JSONObject:
@@ -114,6 +125,8 @@ class ChunkTranslator:
             self._limit_calls(delta)
         if self._reading.edits_text:
             self._read(index, choice)
+        if self._tokens:
+            self._tokens.show(choice)
         if choice.get("finish_reason") is None and not delta and not _has_tokens(choice):
             return chunks
         return [*chunks, self._delta(event, choice)]
@@ -124,11 +137,16 @@ class ChunkTranslator:
             delta.pop("content", None)
         role = {"role": self._reading.role, "content": ""}
         choice = {"index": index, "delta": role, "logprobs": None, "finish_reason": None}
-        chunks = [{**self._head, "choices": [choice], "prompt_token_ids": None, "prompt_text": None}]
+        ids = self._tokens.prompt_ids if self._tokens else None
+        running = self._running(index)
+        chunks = [{**self._head, "choices": [choice], **running, "prompt_token_ids": ids, "prompt_text": None}]
         if self._reading.echo:
             echoed = {"index": index, "delta": {"content": self._reading.echo}, "logprobs": None, "finish_reason": None}
-            chunks.append({**self._head, "choices": [echoed]})
+            chunks.append({**self._head, "choices": [echoed], **running})
         return chunks
+
+    def _running(self, index: int) -> JSONObject:
+        return self._tokens.running(index) if self._tokens else {}
 
     def _limit_calls(self, delta: JSONObject) -> None:
         if self._reading.one_tool_call:
@@ -140,12 +158,11 @@ class ChunkTranslator:
         """Put what the client is to see of this choice's text into its delta."""
         reader = self._readers.setdefault(index, TextReader(self._reading))
         delta = choice["delta"]
-        text = reader.feed(delta.pop("content", None) or "")
-        if choice.get("finish_reason") is not None:
+        tokens = (choice.get("logprobs") or {}).get("content") or []
+        text, seen = reader.read(delta.pop("content", None) or "", tokens)
+        choice["logprobs"] = {"content": seen} if seen else None
+        if choice.get("finish_reason") is not None or reader.stop_reason is not None:
             text += reader.finish()
-        if choice.get("logprobs"):
-            seen = reader.seen_tokens(choice["logprobs"].get("content") or [])
-            choice["logprobs"] = {"content": seen} if seen else None
         if reader.stop_reason is not None:
             self._stopped.add(index)
             choice["finish_reason"], choice["stop_reason"] = "stop", reader.stop_reason
@@ -159,23 +176,21 @@ class ChunkTranslator:
         finish = choice.get("finish_reason")
         translated: JSONObject = {
             "index": index,
-            "delta": delta,
+            "delta": delta if delta or index in self._calling else {"content": ""},
             "logprobs": logprobs and {"content": logprobs.get("content")},
             "finish_reason": finish,
         }
+        ids, running = choice.get("token_ids"), self._running(index)
         if finish is None:
-            return {**self._head, "choices": [{**translated, "token_ids": None}]}
-        if not delta and index not in self._calling:
-            translated["delta"] = {"content": ""}
-        ended = {**translated, "stop_reason": choice.get("stop_reason"), "token_ids": None}
-        chunk = {**self._head, "choices": [ended]}
+            return {**self._head, "choices": [{**translated, "token_ids": ids}], **running}
+        ended = {**translated, "stop_reason": choice.get("stop_reason"), "token_ids": ids}
+        chunk = {**self._head, "choices": [ended], **running}
         if not self._shows_usage:
             chunk["system_fingerprint"] = event.get("system_fingerprint")
         return chunk
 
-    def _usage(self, event: JSONObject) -> JSONObject:
-        names = ("prompt_tokens", "total_tokens", "completion_tokens")
-        usage = {name: event["usage"][name] for name in names}
+    def _usage(self, event: JSONObject, told: JSONObject) -> JSONObject:
+        usage = {name: told[name] for name in ("prompt_tokens", "total_tokens", "completion_tokens")}
         if self._reading.usage_details:
-            usage |= {name: value for name, value in event["usage"].items() if name not in usage and value is not None}
+            usage |= {name: value for name, value in told.items() if name not in usage and value is not None}
         return {**self._head, "choices": [], "usage": usage, "system_fingerprint": event.get("system_fingerprint")}

@@ -17,6 +17,7 @@ from app.core.record import current_record
 from app.features.llm.answers import ChunkTranslator, chat_answer
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.draft import UnsupportedParams
+from app.features.llm.limits import read_prompt
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, JSONObject
 from app.features.llm.sdk_errors import connection_error, event_error, not_understood, sdk_errors, status_error
 from app.features.llm.sse import EventDecoder
@@ -126,11 +127,11 @@ class OpenAIClient:
             Refusal: OpenAI cannot do what the request asks.
             openai.APIError: the call failed.
         """
-        call = self._translated(request)
+        call = await self._translated(request)
         answer = await self._call("POST", self._chat_url, call.body)
         try:
             return chat_answer(request, call.reading, answer)
-        except ValidationError as exc:
+        except ValueError as exc:
             raise not_understood(self._chat_url, answer) from exc
 
     async def stream_chat_completion(self, request: ChatCompletionRequest) -> "ChatStream":
@@ -140,7 +141,7 @@ class OpenAIClient:
             Refusal: OpenAI cannot do what the request asks.
             openai.APIError: the call failed.
         """
-        call = self._translated(request)
+        call = await self._translated(request)
         response = await self._open("POST", self._chat_url, call.body)
         if response.content_type != "text/event-stream":
             response.close()
@@ -159,9 +160,10 @@ class OpenAIClient:
         except ValidationError as exc:
             raise not_understood(self._models_url, answer) from exc
 
-    def _translated(self, request: ChatCompletionRequest) -> UpstreamCall:
+    async def _translated(self, request: ChatCompletionRequest) -> UpstreamCall:
         call = encode_request(request, self._catalogue, self._unsupported_params)
         call.reading.usage_details = self._usage_details
+        await read_prompt(request, call)
         return call
 
     async def _call(self, method: str, url: str, body: bytes | None = None) -> bytes:

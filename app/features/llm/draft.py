@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.core.encoding import encoding
 from app.core.errors import Refusal
+from app.features.llm.answer_tokens import TokenReading
 from app.features.llm.catalogue import Effort, ModelFamily
 from app.features.llm.constraints import Constraint
 from app.features.llm.reading import Reading
@@ -35,6 +37,33 @@ class Draft:
     def samples(self) -> bool:
         """Whether the model takes `temperature` and its like with the effort that is sent."""
         return self.family.samples(self.effort)
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether the answer travels inside an object that the client is not to see."""
+        return self.constraint is not None and self.constraint.wrapping is not None
+
+    @property
+    def shows_tokens(self) -> bool:
+        """Whether OpenAI can say which tokens the client's text is made of."""
+        return self.samples and not self.wrapped
+
+    def tokens(self, name: str) -> TokenReading:
+        """What is to be done about the answer's tokens, for the field of this name.
+
+        Raises:
+            Refusal: the model's vocabulary is not known.
+        """
+        if self.family.encoding is None:
+            raise Refusal(f"`{name}` is not available: this model's tokenizer is not known.", param=name)
+        if self.reading.tokens is None:
+            self.reading.tokens = TokenReading(encoding(self.family.encoding))
+        return self.reading.tokens
+
+    def ask_for_tokens(self, tokens: TokenReading) -> None:
+        """Have OpenAI send the answer's tokens, as log probabilities that only who asked for them will see."""
+        tokens.hides_logprobs = not self.request.logprobs
+        self.body["logprobs"] = True
 
     def drop(self, name: str) -> None:
         """Leave a field out, and tell, as the settings say.

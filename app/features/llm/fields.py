@@ -70,8 +70,7 @@ def max_tokens(draft: Draft, name: str, value: int) -> None:
     """The answer's length, within what the model can write."""
     if name == "max_tokens" and draft.request.max_completion_tokens is not None:
         return
-    wrapped = draft.constraint is not None and draft.constraint.wrapping is not None
-    sent = min(value + (WRAPPER_TOKENS if wrapped else 0), draft.family.output or math.inf)
+    sent = min(value + (WRAPPER_TOKENS if draft.wrapped else 0), draft.family.output or math.inf)
     if sent != value:
         draft.adjusted[name] = sent
     draft.body["max_completion_tokens"] = sent
@@ -87,8 +86,7 @@ def choices(draft: Draft, name: str, value: int) -> None:
 def stop(draft: Draft, name: str, value: str | list[str]) -> None:
     """Stop strings, found here where OpenAI could not find them or would not show them."""
     request = draft.request
-    wrapped = draft.constraint is not None and draft.constraint.wrapping is not None
-    if draft.family.reasons or wrapped or request.include_stop_str_in_output:
+    if draft.family.reasons or draft.wrapped or request.include_stop_str_in_output:
         draft.reading.stops = (value,) if isinstance(value, str) else tuple(value)
         draft.reading.include_stop = request.include_stop_str_in_output
     else:
@@ -101,10 +99,10 @@ def stream(draft: Draft, name: str, value: bool) -> None:
     draft.body["stream_options"] = {"include_usage": True, "include_obfuscation": False}
 
 
-def stream_options(_draft: Draft, name: str, value: StreamOptions) -> None:
-    """Usage is shown where it is asked for; usage in every chunk needs the tokenizer."""
-    if value.continuous_usage_stats:
-        raise Refusal("continuous_usage_stats is not available: it needs the model's tokenizer.", param=name)
+def stream_options(draft: Draft, name: str, value: StreamOptions) -> None:
+    """Usage is shown where it is asked for, in the last chunk or in each."""
+    if value.include_usage and value.continuous_usage_stats:
+        draft.tokens(name).counts_in_chunks = True
 
 
 def tools(draft: Draft, name: str, value: list[Tool]) -> None:

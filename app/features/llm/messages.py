@@ -97,6 +97,22 @@ def plain_text(content: object) -> str:
     return "".join(text for part in _parts(content) if isinstance(text := _text_of(part), str))
 
 
+def media_characters(messages: Iterable[Mapping[str, Any]]) -> int:
+    """How much of a conversation is data or addresses of images, audio and files."""
+    parts = (part for message in messages for part in _parts(message.get("content")) if isinstance(part, dict))
+    return sum(_media_length(part[key]) for part in parts for key in _MEDIA_KEYS if key in part)
+
+
+def has_media(messages: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a conversation has images, audio or files."""
+    return media_characters(messages) > 0
+
+
+def _media_length(media: object) -> int:
+    values = media.values() if isinstance(media, dict) else (media,)
+    return sum(len(value) for value in values if isinstance(value, str))
+
+
 def _text_of(part: Any) -> object:
     return part.get("text") if isinstance(part, dict) else part
 

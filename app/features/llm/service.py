@@ -7,11 +7,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from app.core.encoding import beside_the_loop, encoding, vocabulary_size
+from app.core.encoding import beside_the_loop, encoding
 from app.core.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import ChatStream, OpenAIClient
 from app.features.llm.effort import effort_for
+from app.features.llm.limits import check_token_ids
 from app.features.llm.merging import ConcludedStream, MergedStream, Source, all_or_first_failure
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
@@ -88,7 +89,8 @@ class LLMService:
             for index, answer in enumerate(answers)
             for choice in answer.choices[:1]
         ]
-        return answers[0].model_copy(update={"choices": choices, "usage": summed([a.usage for a in answers])})
+        usage = summed([answer.usage for answer in answers])
+        return answers[0].model_copy(update={"choices": choices, "usage": usage, "prompt_token_ids": None})
 
     async def create_completion(self, request: CompletionRequest) -> CompletionResponse:
         """The whole answer to a text completion: a chat for each prompt, so many at the same time.
@@ -172,7 +174,7 @@ class LLMService:
     def _checked(self, request: ChatCompletionRequest, model: str) -> ChatCompletionRequest:
         """The request under the name of its model, within that model's limits."""
         self._check_output_length(request, model)
-        self._check_token_ids(request, model)
+        check_token_ids(request, self._catalogue.family(model))
         return request.model_copy(update={"model": model})
 
     def _check_output_length(self, request: ChatCompletionRequest, model: str) -> None:
@@ -186,19 +188,6 @@ class LLMService:
                 f"{name}={asked} cannot be greater than max_model_len={limit}. "
                 f"Please request fewer output tokens. (parameter={name}, value={asked})",
                 param=name,
-            )
-
-    def _check_token_ids(self, request: ChatCompletionRequest, model: str) -> None:
-        encoding = self._catalogue.family(model).encoding
-        if encoding is None or not request.logit_bias:
-            return
-        size = vocabulary_size(encoding)
-        beyond = [token for token in map(int, request.logit_bias) if not 0 <= token < size]
-        if beyond:
-            raise Refusal(
-                f"token_id(s) {beyond} in logit_bias contain out-of-vocab token ids. Vocabulary size: {size} "
-                f"(parameter=logit_bias, value={beyond})",
-                param="logit_bias",
             )
 
     def _card(self, name: str) -> ModelInfo:

@@ -7,8 +7,8 @@ from typing import Any
 
 from app.core.errors import Refusal
 from app.core.record import current_record
-from app.features.llm import fields
-from app.features.llm.catalogue import Catalogue
+from app.features.llm import fields, token_fields
+from app.features.llm.catalogue import Catalogue, ModelFamily
 from app.features.llm.constraints import constraint_of, guided_keys
 from app.features.llm.draft import Draft, UnsupportedParams
 from app.features.llm.effort import effort_for
@@ -79,10 +79,14 @@ def _refused(message: str, note: str, *, neutral: tuple[object, ...] = ()) -> Ro
 _STOP = (
     "found by this server where the model takes none; then `stop_reason` names it, and what comes after is paid for too"
 )
+_STOP_TOKENS = "found by this server, by the token's text where the model reasons; see `stop`"
+_BAD_WORDS = "a word of one token as `logit_bias` of -100; longer ones, and models that reason: dropped and told"
+_IDS_FROM = (
+    "from OpenAI's log probabilities; where the model reasons or the answer is wrapped, those of the text, and told"
+)
 _CLASSIC_ONLY = "dropped and told for models that reason"
 _NOT_WHILE_REASONING = "dropped and told while the model reasons"
 _NOT_AVAILABLE = "`{name}` is not available: the upstream has no equivalent, and an answer without it would mislead."
-_NOT_YET = "`{name}` is not available: it needs the model's tokenizer."
 DISABLED_KWARGS = (
     "Per-request {name} are disabled by default because they can change multimodal preprocessing resource usage. "
     "Start the server with --trust-request-mm-kwargs only when clients are trusted. (parameter={name})"
@@ -107,7 +111,7 @@ ROWS: dict[str, Row] = {
     "stop": _translated(fields.stop, _STOP, neutral=([],)),
     "stream": _translated(fields.stream, "usage is always asked for", neutral=(False,)),
     "stream_options": _translated(
-        fields.stream_options, "usage is shown if asked for; `continuous_usage_stats` is refused"
+        fields.stream_options, "usage is shown if asked for; while the answer grows, this server counts it"
     ),
     "temperature": _translated(fields.sampling, "`DEFAULT_TEMPERATURE` where absent; " + _NOT_WHILE_REASONING),
     "top_p": _translated(fields.sampling, _NOT_WHILE_REASONING, neutral=(1,)),
@@ -130,18 +134,23 @@ ROWS: dict[str, Row] = {
     "repetition_penalty": _dropped(neutral=(1,)),
     "watermarking": _dropped(neutral=(False,)),
     "length_penalty": _without_effect("beam search only"),
-    "stop_token_ids": _refused(_NOT_YET, "", neutral=([],)),
+    "stop_token_ids": _translated(token_fields.stop_token_ids, _STOP_TOKENS, neutral=([],)),
     "include_stop_str_in_output": _translated(fields.seen_elsewhere, "see `stop`", neutral=(False,)),
     "ignore_eos": _dropped(neutral=(False,)),
     "min_tokens": _dropped(neutral=(0,)),
     "skip_special_tokens": _without_effect("OpenAI sends text, without special tokens"),
     "spaces_between_special_tokens": _without_effect("OpenAI sends text, without special tokens"),
-    "truncate_prompt_tokens": _refused(_NOT_YET, ""),
+    "truncate_prompt_tokens": _translated(
+        token_fields.truncate_prompt_tokens, "no effect on a prompt that is short enough; a longer one is refused"
+    ),
     "truncation_side": _without_effect("nothing is truncated"),
     "prompt_logprobs": _refused(_NOT_AVAILABLE, ""),
     "logprob_token_ids": _refused(_NOT_AVAILABLE, ""),
-    "allowed_token_ids": _refused(_NOT_YET, ""),
-    "bad_words": _refused(_NOT_YET, "", neutral=([],)),
+    "allowed_token_ids": _translated(
+        token_fields.allowed_token_ids,
+        f"as `logit_bias` of 100; at most {token_fields.MAX_BIASES}, refused for models that reason",
+    ),
+    "bad_words": _translated(token_fields.bad_words, _BAD_WORDS, neutral=([],)),
     "echo": _translated(
         fields.echo, "the last message before the answer, where it is the assistant's", neutral=(False,)
     ),
@@ -163,8 +172,10 @@ ROWS: dict[str, Row] = {
     "priority": _without_effect("OpenAI schedules as it likes"),
     "request_id": _translated(fields.seen_elsewhere, "the answer's id; the header `X-Request-Id` wins"),
     "session_id": _translated(fields.cache_key, "as `prompt_cache_key`"),
-    "return_tokens_as_token_ids": _refused(_NOT_YET, "", neutral=(False,)),
-    "return_token_ids": _refused(_NOT_YET, "", neutral=(False,)),
+    "return_tokens_as_token_ids": _translated(
+        token_fields.return_tokens_as_token_ids, "in `logprobs`", neutral=(False,)
+    ),
+    "return_token_ids": _translated(token_fields.return_token_ids, _IDS_FROM, neutral=(False,)),
     "routed_experts_prompt_start": _without_effect("the model is not ours"),
     "return_token_offsets": _without_effect("vLLM's render endpoint only"),
     "return_prompt_text": _dropped(neutral=(False,)),
@@ -196,6 +207,7 @@ class UpstreamCall:
 
     body: bytes
     reading: Reading
+    family: ModelFamily
 
 
 def encode_request(
@@ -213,12 +225,13 @@ def encode_request(
             value = getattr(request, name)
             if value is not None and value not in row.neutral:
                 row.apply(draft, name, value)
+    token_fields.count_at_stop(draft)
     _add_extra_keys(draft, request.model_extra or {})
     record = current_record()
     # A batch makes several calls for one request.
     record.ignored_params = list(dict.fromkeys([*record.ignored_params, *draft.ignored_params()]))
     record.adjusted_params = {**record.adjusted_params, **draft.adjusted}
-    return UpstreamCall(encoded_body(draft.body), draft.reading)
+    return UpstreamCall(encoded_body(draft.body), draft.reading, draft.family)
 
 
 def _begin(request: ChatCompletionRequest, catalogue: Catalogue, unsupported_params: UnsupportedParams) -> Draft:
