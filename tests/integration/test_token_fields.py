@@ -165,8 +165,8 @@ async def test_thinking_is_paid_for_so_the_usage_of_a_stop_is_openais(
 ) -> None:
     chunks = await chunks_of(client, model="o3", stop=[" "], stream_options=USAGE)
 
+    await simulator.traffic.wait_for(lambda traffic: traffic.answered == 1)
     assert chunks[-1]["usage"]["completion_tokens"] > 12
-    assert simulator.traffic.answered == 1
 
 
 # --- bad_words, allowed_token_ids -------------------------------------------------------------------------------------
@@ -386,3 +386,53 @@ async def test_without_include_usage_no_chunk_has_any(client: httpx.AsyncClient)
     chunks = await chunks_of(client, stream_options={"continuous_usage_stats": True})
 
     assert not any("usage" in chunk for chunk in chunks)
+
+
+# --- what costs nothing, and what comes together ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [[], [{"type": "image_url", "image_url": {"url": IMAGE * 150}}]])
+async def test_an_ordinary_request_needs_no_vocabulary(client: httpx.AsyncClient, parts: list[dict[str, Any]]) -> None:
+    before = encoding.cache_info()
+    await asked(client, messages=[{"role": "user", "content": [{"type": "text", "text": "hi"}, *parts]}])
+
+    assert encoding.cache_info() == before
+
+
+async def test_tools_are_part_of_the_prompt(client: httpx.AsyncClient) -> None:
+    tool = {"type": "function", "function": {"name": "look_up", "description": "Look a word up"}}
+    answer = await asked(client, return_token_ids=True, tools=[tool], tool_choice="none")
+
+    assert "Look a word up" in O200K.decode(answer["prompt_token_ids"])
+
+
+async def test_a_stop_string_that_is_a_stop_token_too_is_told_as_the_string(client: httpx.AsyncClient) -> None:
+    stop = O200K.encode("e")[0]
+    text = O200K.decode([stop])
+    choice = (await asked(client, model="o3", stop=[text], stop_token_ids=[stop]))["choices"][0]
+
+    assert choice["stop_reason"] == text
+
+
+# Slow enough for the simulator to notice who leaves.
+PACED = "Say something. [sim tokens=30 itl=0.02]"
+PNG = [{"type": "text", "text": PACED}, {"type": "image_url", "image_url": {"url": IMAGE}}]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"messages": [{"role": "user", "content": PNG}]}, id="images"),
+        pytest.param({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"}, id="tools"),
+        pytest.param({"response_format": {"type": "json_object"}}, id="a form"),
+    ],
+)
+async def test_where_only_openai_can_count_its_usage_is_told(
+    client: httpx.AsyncClient, simulator: Simulator, fields: dict[str, Any]
+) -> None:
+    asked_for = {"messages": [{"role": "user", "content": PACED}], **fields}
+    chunks = await chunks_of(client, stop=["e"], include_stop_str_in_output=True, stream_options=USAGE, **asked_for)
+
+    assert chunks[-2]["choices"][0]["stop_reason"] == "e"
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
+    assert (simulator.traffic.answered, simulator.traffic.abandoned) == (1, 0)

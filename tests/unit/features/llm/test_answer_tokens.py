@@ -218,3 +218,35 @@ def test_details_of_the_usage_are_openais_so_the_stream_is_read_to_its_end() -> 
     translator.chunks(token_event(" there", *THERE))
 
     assert not translator.complete
+
+
+# --- what comes together ----------------------------------------------------------------------------------------------
+
+
+def test_streamed_tool_calls_have_no_ids() -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+    chunks = streamed(event({**FIRST, "content": None, "tool_calls": [call]}), read=reading(shows_ids=True))
+
+    assert chunks[-1]["choices"][0]["token_ids"] is None
+
+
+def test_a_part_of_a_character_carries_its_id_where_stops_are_looked_for_too() -> None:
+    read = reading(frozenset(THERE), shows_ids=True, hides_logprobs=True)
+    chunks = streamed(event(FIRST), token_event("", PARTY[0]), read=read)
+
+    assert (chunks[-1]["choices"][0]["delta"], chunks[-1]["choices"][0]["token_ids"]) == ({"content": ""}, PARTY[:1])
+
+
+def test_what_was_held_back_for_a_stop_string_comes_when_a_token_stops() -> None:
+    read = reading(frozenset(THERE))
+    read.stops = ("Hi you",)
+    chunks = streamed(event(FIRST), token_event("Hi", *HI), token_event(" there", *THERE), read=read)
+
+    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == "Hi"
+    assert chunks[-1]["choices"][0]["stop_reason"] == THERE[0]
+
+
+def test_bytes_that_are_none_are_no_answer() -> None:
+    entry = {**token("Hi"), "bytes": [999]}
+    with pytest.raises(ValueError, match="bytes must be in range"):
+        chat_answer(request(), reading(shows_ids=True), upstream({"content": "Hi"}, logprobs={"content": [entry]}))
