@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from app.core.encoding import vocabulary_size
 from app.core.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.client import ChatStream, OpenAIClient
+from app.features.llm.chat_stream import ChatStream
+from app.features.llm.client import OpenAIClient
 from app.features.llm.effort import effort_for
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
