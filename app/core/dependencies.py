@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import TypeAdapter, ValidationError
 
 from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
+from app.core.lifecycle import Lifecycle
 from app.core.load import ServerLoad
 from app.features.llm.catalogue import Catalogue, ModelFamily
 from app.features.llm.client import OpenAIClient, new_session
@@ -29,6 +30,7 @@ class Components:
     openai_client: OpenAIClient
     llm_service: LLMService
     catalogue: Catalogue
+    lifecycle: Lifecycle
     server_load: ServerLoad = field(default_factory=ServerLoad)
 
 
@@ -41,6 +43,7 @@ def build_components(settings: Settings) -> Components:
     key = settings.openai_api_key
     served = None if settings.served_models == EVERY_MODEL else _served_models(settings)
     catalogue = Catalogue(served, _described_models(settings))
+    lifecycle = Lifecycle()
     client = OpenAIClient(
         # Without a key the lifespan refuses to start; /health and /v1/models answer without either.
         key.get_secret_value() if key else "missing",
@@ -50,6 +53,7 @@ def build_components(settings: Settings) -> Components:
         catalogue=catalogue,
         unsupported_params=settings.unsupported_params,
         usage_details=settings.enable_prompt_tokens_details,
+        lifecycle=lifecycle,
     )
     service = LLMService(
         client,
@@ -57,7 +61,7 @@ def build_components(settings: Settings) -> Components:
         default_temperature=settings.default_temperature,
         catalogue=catalogue,
     )
-    return Components(settings, client, service, catalogue)
+    return Components(settings, client, service, catalogue, lifecycle)
 
 
 def _served_models(settings: Settings) -> dict[str, str]:

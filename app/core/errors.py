@@ -62,6 +62,7 @@ class ClientDisconnected(Exception):
 
 
 INTERNAL_ERROR = ErrorAnswer(500, "The server failed while it handled this request.")
+SHUTTING_DOWN = ErrorAnswer(503, "The server is shutting down.", headers={"connection": "close", "retry-after": "1"})
 
 # --- upstream ---------------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,23 @@
 """Pure ASGI middleware: it sees every message and buffers none."""
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.config import SettingsError
+from app.core.errors import SHUTTING_DOWN
+from app.core.lifecycle import Lifecycle
 from app.core.load import ServerLoad
 from app.core.record import RequestRecord, begin_record
 
 PROBES = frozenset({"/health", "/ping", "/metrics", "/load", "/version"})
 """Paths whose answers carry no request headers: they are polled, and vLLM sends none."""
+
+
+def asks_for_an_answer(scope: Scope) -> bool:
+    """Whether a request is work, not a question about the server."""
+    path: str = scope.get("path", "")
+    return scope["type"] == "http" and scope["method"] == "POST" and path.startswith("/v1/")
 
 
 class RequestRecordMiddleware:
@@ -30,12 +39,30 @@ class RequestRecordMiddleware:
                 MutableHeaders(scope=message).update(dict(record.headers()))
             await send(message)
 
-        works = scope["method"] == "POST" and scope["path"].startswith("/v1/")
+        works = asks_for_an_answer(scope)
         self.load.requests += works
         try:
             await self.app(scope, receive, send_with_headers)
         finally:
             self.load.requests -= works
+
+
+class DrainMiddleware:
+    """Refuses requests for answers that come while the server ends."""
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+        self.app = app
+        self.lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self.lifecycle.draining or not asks_for_an_answer(scope):
+            await self.app(scope, receive, send)
+            return
+        # The body is taken first: a connection closed upon unread bytes is reset, and the answer lost.
+        while (await receive()).get("more_body"):
+            pass
+        refusal = JSONResponse(SHUTTING_DOWN.body(), SHUTTING_DOWN.status, headers=dict(SHUTTING_DOWN.headers))
+        await refusal(scope, receive, send)
 
 
 class StartupFailureMiddleware:

@@ -7,6 +7,7 @@ import aiohttp
 import openai
 from pydantic_core import from_json
 
+from app.core.lifecycle import Lifecycle
 from app.features.llm.answers import ChunkTranslator
 from app.features.llm.schema import JSONObject
 from app.features.llm.sdk_errors import connection_error, event_error, not_understood, sdk_errors
@@ -20,11 +21,13 @@ _CUT_SHORT = "The upstream service ended the stream before the answer was comple
 class ChatStream:
     """vLLM's chunks of one answer, in batches: as many as a read of the network brought.
 
-    The end is OpenAI's `[DONE]`; anything else raises the openai SDK's exception for it, after the chunks that
-    came before.
+    The end is OpenAI's `[DONE]` after every choice has ended; anything else raises the openai SDK's exception for it,
+    after the chunks that came before. If the server ends first, the choices end as aborted.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, translator: ChunkTranslator, *, secret: bytes) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, translator: ChunkTranslator, *, secret: bytes, lifecycle: Lifecycle
+    ) -> None:
         self._response = response
         self._secret = secret
         self._url = str(response.url)
@@ -32,7 +35,10 @@ class ChatStream:
         self._decoder = EventDecoder()
         self._ended_by_upstream = False
         self._done = False
+        self._aborted = False
         self._failure: openai.APIError | None = None
+        self._lifecycle = lifecycle
+        lifecycle.on_abort(self._abort)
 
     def __aiter__(self) -> "ChatStream":
         return self
@@ -42,18 +48,30 @@ class ChatStream:
             if self._failure:
                 raise self._failure
             batch = self._translated(await self._read())
+            if self._aborted and not (self._done or self._failure):
+                batch += self._end_aborted()
             if batch:
                 return batch
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Give the connection back if the answer has been read to its end; close it otherwise, which stops OpenAI."""
+        self._lifecycle.forget(self._abort)
         if self._ended_by_upstream:
             # The end of the body is a packet of its own now and then, and worth the wait: a new connection costs more.
             with suppress(TimeoutError, aiohttp.ClientError):
                 async with asyncio.timeout(END_OF_BODY_S):
                     await self._response.read()
         self._response.close()
+
+    def _abort(self) -> None:
+        self._aborted = True
+        # Whoever waits for more is woken by it.
+        self._response.close()
+
+    def _end_aborted(self) -> list[JSONObject]:
+        self._done = True
+        return self._translator.aborted_chunks()
 
     async def _read(self) -> bytes:
         content = self._response.content
@@ -63,9 +81,9 @@ class ChatStream:
             except aiohttp.ClientError:
                 # aiohttp raises before it hands out what arrived just before the break, and only this gives it.
                 data = content._read_nowait(-1)
-                if not data:
+                if not data and not self._aborted:
                     raise
-        if not data:
+        if not data and not self._aborted:
             raise connection_error(self._url, _CUT_SHORT)
         return data
 
@@ -86,7 +104,7 @@ class ChatStream:
         return batch
 
     def _end(self) -> None:
-        if self._translator.begun:
+        if self._translator.finished:
             self._done = self._ended_by_upstream = True
         else:
             self._failure = connection_error(self._url, _CUT_SHORT)
@@ -100,3 +118,19 @@ class ChatStream:
             # Not JSON, or not the shape of a chunk.
             raise not_understood(self._url, payload) from exc
         raise event_error(self._url, from_json(payload.replace(self._secret, REDACTED)))
+
+
+class AbortedStream(ChatStream):
+    """The stream of a call that was given up before OpenAI accepted it."""
+
+    def __init__(self, translator: ChunkTranslator) -> None:
+        self._translator = translator
+        self._done = False
+
+    async def __anext__(self) -> list[JSONObject]:
+        if self._done:
+            raise StopAsyncIteration
+        return self._end_aborted()
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""

@@ -10,10 +10,11 @@ import aiohttp
 import openai
 from pydantic import BaseModel, ValidationError
 
+from app.core.lifecycle import Aborted, Lifecycle
 from app.core.record import current_record
-from app.features.llm.answers import ChunkTranslator, chat_answer
+from app.features.llm.answers import ChunkTranslator, aborted_answer, chat_answer
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.chat_stream import REDACTED, ChatStream
+from app.features.llm.chat_stream import REDACTED, AbortedStream, ChatStream
 from app.features.llm.draft import UnsupportedParams
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
 from app.features.llm.sdk_errors import not_understood, sdk_errors, status_error
@@ -92,6 +93,7 @@ class OpenAIClient:
         catalogue: Catalogue | None = None,
         unsupported_params: UnsupportedParams = "drop",
         usage_details: bool = False,
+        lifecycle: Lifecycle | None = None,
     ) -> None:
         # It supplies address and headers; it sends nothing, which is several times slower (docs/decisions).
         self._client = openai.AsyncOpenAI(
@@ -107,6 +109,7 @@ class OpenAIClient:
         self._catalogue = catalogue or Catalogue()
         self._unsupported_params = unsupported_params
         self._usage_details = usage_details
+        self._lifecycle = lifecycle or Lifecycle()
         self._session = session
 
     def attach(self, session: aiohttp.ClientSession) -> None:
@@ -114,18 +117,21 @@ class OpenAIClient:
         self._session = session
 
     async def create_chat_completion(self, request: ChatCompletionRequest) -> ChatCompletionResponse:
-        """The whole answer to a request that does not ask for a stream.
+        """The whole answer to a request that does not ask for a stream; an aborted one if the server ends first.
 
         Raises:
             Refusal: OpenAI cannot do what the request asks.
             openai.APIError: the call failed.
         """
         call = self._translated(request)
-        answer = await self._call("POST", self._chat_url, call.body)
         try:
+            async with self._lifecycle.abortable():
+                answer = await self._call("POST", self._chat_url, call.body)
             return chat_answer(request, call.reading, answer)
         except ValidationError as exc:
             raise not_understood(self._chat_url, answer) from exc
+        except Aborted:
+            return aborted_answer(request, call.reading)
 
     async def stream_chat_completion(self, request: ChatCompletionRequest) -> ChatStream:
         """The answer as a stream, once OpenAI has accepted the request. The caller owns it and must `aclose()` it.
@@ -135,11 +141,16 @@ class OpenAIClient:
             openai.APIError: the call failed.
         """
         call = self._translated(request)
-        response = await self._open("POST", self._chat_url, call.body)
+        translator = ChunkTranslator(request, call.reading)
+        try:
+            async with self._lifecycle.abortable():
+                response = await self._open("POST", self._chat_url, call.body)
+        except Aborted:
+            return AbortedStream(translator)
         if response.content_type != "text/event-stream":
             response.close()
             raise not_understood(self._chat_url, response.content_type.encode())
-        return ChatStream(response, ChunkTranslator(request, call.reading), secret=self._api_key)
+        return ChatStream(response, translator, secret=self._api_key, lifecycle=self._lifecycle)
 
     async def list_models(self) -> list[str]:
         """The ids of every model that the key can use.
