@@ -97,6 +97,9 @@ class Settings(BaseSettings):
         5.0, gt=0, le=DAY_S, description="Longest wait for a connection to OpenAI."
     )
     upstream_read_timeout_s: float = Field(600.0, gt=0, le=DAY_S, description="Longest silence of OpenAI in an answer.")
+    sse_keep_alive_interval: float = Field(
+        0.0, ge=0, le=DAY_S, description="Seconds of silence after which a stream gets a comment; 0: none."
+    )
     shutdown_timeout_s: int = Field(
         30, ge=0, description="How long requests in flight may go on after SIGTERM (`python -m app`)."
     )

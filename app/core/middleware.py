@@ -1,5 +1,7 @@
 """Pure ASGI middleware: it sees every message and buffers none."""
 
+import asyncio
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +20,10 @@ def asks_for_an_answer(scope: Scope) -> bool:
     """Whether a request is work, not a question about the server."""
     path: str = scope.get("path", "")
     return scope["type"] == "http" and scope["method"] == "POST" and path.startswith("/v1/")
+
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment: clients skip it, and whatever is between sees that the stream lives."""
 
 
 class RequestRecordMiddleware:
@@ -63,6 +69,62 @@ class DrainMiddleware:
             pass
         refusal = JSONResponse(SHUTTING_DOWN.body(), SHUTTING_DOWN.status, headers=dict(SHUTTING_DOWN.headers))
         await refusal(scope, receive, send)
+
+
+class KeepAliveMiddleware:
+    """Sends a comment into a stream of events whenever it was silent for `interval_s`, as vLLM does."""
+
+    def __init__(self, app: ASGIApp, interval_s: float) -> None:
+        self.app = app
+        self.interval_s = interval_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        stream = _KeptAlive(send, self.interval_s)
+        try:
+            await self.app(scope, receive, stream.send)
+        finally:
+            stream.end()
+
+
+class _KeptAlive:
+    """The sending side of one answer; a task beside it watches for silence if it is a stream of events."""
+
+    def __init__(self, send: Send, interval_s: float) -> None:
+        self._send = send
+        self._interval_s = interval_s
+        self._sent_at = 0.0
+        self._watching: asyncio.Task[None] | None = None
+
+    async def send(self, message: Message) -> None:
+        if self._watching:
+            self._sent_at = self._watching.get_loop().time()
+            if not message.get("more_body"):
+                self.end()
+        await self._send(message)
+        if message["type"] == "http.response.start" and _is_event_stream(message):
+            self._watching = asyncio.create_task(self._watch())
+
+    def end(self) -> None:
+        if self._watching:
+            self._watching.cancel()
+
+    async def _watch(self) -> None:
+        now = asyncio.get_running_loop().time
+        self._sent_at = now()
+        while True:
+            silent_s = now() - self._sent_at
+            if silent_s < self._interval_s:
+                await asyncio.sleep(self._interval_s - silent_s)
+            else:
+                self._sent_at = now()
+                await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
+
+
+def _is_event_stream(message: Message) -> bool:
+    return Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
 
 
 class StartupFailureMiddleware:

@@ -120,8 +120,9 @@ async def test_an_idle_connection_is_closed_at_the_end(simulator: Simulator) -> 
         assert await unused.rest() == ""
 
 
-async def test_a_request_on_its_way_at_the_end_is_refused_and_not_cut_off(simulator: Simulator) -> None:
-    sent = request_bytes(chat("hi"))
+@pytest.mark.parametrize("size", [2, 4_000_000], ids=["small", "large"])
+async def test_a_request_on_its_way_at_the_end_is_refused_and_not_cut_off(simulator: Simulator, size: int) -> None:
+    sent = request_bytes(chat("x" * size))
     async with server_over(simulator, shutdown_timeout_s=5) as server, calling(server, sent[:30]) as caller:
         async with calling(server, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n") as probe:
             # The answer tells that the server has read what was sent before.
