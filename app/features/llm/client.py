@@ -1,8 +1,6 @@
 """The only module that talks to OpenAI: vLLM's request in, vLLM's answer out, the openai SDK's exceptions up."""
 
-import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -11,23 +9,19 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import openai
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 
 from app.core.record import current_record
 from app.features.llm.answers import ChunkTranslator, chat_answer
 from app.features.llm.catalogue import Catalogue
+from app.features.llm.chat_stream import REDACTED, ChatStream
 from app.features.llm.draft import UnsupportedParams
-from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, JSONObject
-from app.features.llm.sdk_errors import connection_error, event_error, not_understood, sdk_errors, status_error
-from app.features.llm.sse import EventDecoder
+from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
+from app.features.llm.sdk_errors import not_understood, sdk_errors, status_error
 from app.features.llm.translation import UpstreamCall, encode_request
 
 MAX_CONNECTIONS = 4096
 """aiohttp's own default is 100, which stalls the hundred-and-first stream."""
 KEEPALIVE_S = 60
-END_OF_BODY_S = 0.1
-REDACTED = b"[redacted]"
-_CUT_SHORT = "The upstream service ended the stream before the answer was complete."
 
 # Told to the client under these names. All else stays here: cookies, account ids, what OpenAI's proxies add.
 _PASSED_HEADERS = {
@@ -133,7 +127,7 @@ class OpenAIClient:
         except ValidationError as exc:
             raise not_understood(self._chat_url, answer) from exc
 
-    async def stream_chat_completion(self, request: ChatCompletionRequest) -> "ChatStream":
+    async def stream_chat_completion(self, request: ChatCompletionRequest) -> ChatStream:
         """The answer as a stream, once OpenAI has accepted the request. The caller owns it and must `aclose()` it.
 
         Raises:
@@ -207,91 +201,6 @@ class OpenAIClient:
             allow_redirects=False,
             trace_request_ctx=connection,
         )
-
-
-class ChatStream:
-    """vLLM's chunks of one answer, in batches: as many as a read of the network brought.
-
-    The end is OpenAI's `[DONE]`; anything else raises the openai SDK's exception for it, after the chunks that
-    came before.
-    """
-
-    def __init__(self, response: aiohttp.ClientResponse, translator: ChunkTranslator, *, secret: bytes) -> None:
-        self._response = response
-        self._secret = secret
-        self._url = str(response.url)
-        self._translator = translator
-        self._decoder = EventDecoder()
-        self._ended_by_upstream = False
-        self._done = False
-        self._failure: openai.APIError | None = None
-
-    def __aiter__(self) -> "ChatStream":
-        return self
-
-    async def __anext__(self) -> list[JSONObject]:
-        while not self._done:
-            if self._failure:
-                raise self._failure
-            batch = self._translated(await self._read())
-            if batch:
-                return batch
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        """Give the connection back if the answer has been read to its end; close it otherwise, which stops OpenAI."""
-        if self._ended_by_upstream:
-            # The end of the body is a packet of its own now and then, and worth the wait: a new connection costs more.
-            with suppress(TimeoutError, aiohttp.ClientError):
-                async with asyncio.timeout(END_OF_BODY_S):
-                    await self._response.read()
-        self._response.close()
-
-    async def _read(self) -> bytes:
-        content = self._response.content
-        with sdk_errors(self._url):
-            try:
-                data = await content.readany()
-            except aiohttp.ClientError:
-                # aiohttp raises before it hands out what arrived just before the break, and only this gives it.
-                data = content._read_nowait(-1)
-                if not data:
-                    raise
-        if not data:
-            raise connection_error(self._url, _CUT_SHORT)
-        return data
-
-    def _translated(self, data: bytes) -> list[JSONObject]:
-        batch: list[JSONObject] = []
-        for payload in self._decoder.feed(data):
-            if payload == b"[DONE]":
-                self._end()
-                break
-            try:
-                batch += self._chunks(payload)
-            except openai.APIError as exc:
-                self._failure = exc
-                break
-            if self._translator.complete:
-                self._done = True
-                break
-        return batch
-
-    def _end(self) -> None:
-        if self._translator.begun:
-            self._done = self._ended_by_upstream = True
-        else:
-            self._failure = connection_error(self._url, _CUT_SHORT)
-
-    def _chunks(self, payload: bytes) -> list[JSONObject]:
-        try:
-            event = from_json(payload, allow_inf_nan=False)
-            if isinstance(event, dict) and event.get("error") is None:
-                return self._translator.chunks(event)
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            # Not JSON, or not the shape of a chunk.
-            raise not_understood(self._url, payload) from exc
-        raise event_error(self._url, from_json(payload.replace(self._secret, REDACTED)))
 
 
 def _passed_headers(headers: Mapping[str, str]) -> dict[str, str]:

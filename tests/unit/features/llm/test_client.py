@@ -12,7 +12,8 @@ import pytest
 
 from app.core.errors import Refusal
 from app.core.record import RequestRecord, begin_record
-from app.features.llm.client import ChatStream, OpenAIClient, new_session
+from app.features.llm.chat_stream import ChatStream
+from app.features.llm.client import OpenAIClient, new_session
 from app.features.llm.schema import ChatCompletionRequest
 from app.simulator.server import Simulator
 
