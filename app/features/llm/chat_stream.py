@@ -1,19 +1,19 @@
 """One streamed answer of OpenAI's, read as vLLM's chunks."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
-import aiohttp
 import openai
 from pydantic_core import from_json
 
 from app.features.llm.answers import ChunkTranslator
 from app.features.llm.schema import JSONObject
-from app.features.llm.sdk_errors import connection_error, event_error, not_understood, sdk_errors
+from app.features.llm.sdk_errors import connection_error, event_error, not_understood
 from app.features.llm.sse import EventDecoder
+from app.features.llm.upstream_answer import Answer
 
 END_OF_BODY_S = 0.1
-REDACTED = b"[redacted]"
 _CUT_SHORT = "The upstream service ended the stream before the answer was complete."
 
 
@@ -24,10 +24,10 @@ class ChatStream:
     came before.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, translator: ChunkTranslator, *, secret: bytes) -> None:
-        self._response = response
-        self._secret = secret
-        self._url = str(response.url)
+    def __init__(self, answer: Answer, translator: ChunkTranslator, *, redacted: Callable[[bytes], bytes]) -> None:
+        self._answer = answer
+        self._redacted = redacted
+        self._url = answer.url
         self._translator = translator
         self._decoder = EventDecoder()
         self._ended_by_upstream = False
@@ -48,23 +48,20 @@ class ChatStream:
 
     async def aclose(self) -> None:
         """Give the connection back if the answer has been read to its end; close it otherwise, which stops OpenAI."""
-        if self._ended_by_upstream:
-            # The end of the body is a packet of its own now and then, and worth the wait: a new connection costs more.
-            with suppress(TimeoutError, aiohttp.ClientError):
-                async with asyncio.timeout(END_OF_BODY_S):
-                    await self._response.read()
-        self._response.close()
+        try:
+            if self._ended_by_upstream:
+                await self._end_of_body()
+        finally:
+            self._answer.close()
+
+    async def _end_of_body(self) -> None:
+        # It is a packet of its own now and then, and worth the wait: a new connection costs more.
+        with suppress(TimeoutError, openai.APIError):
+            async with asyncio.timeout(END_OF_BODY_S):
+                await self._answer.read_all()
 
     async def _read(self) -> bytes:
-        content = self._response.content
-        with sdk_errors(self._url):
-            try:
-                data = await content.readany()
-            except aiohttp.ClientError:
-                # aiohttp raises before it hands out what arrived just before the break, and only this gives it.
-                data = content._read_nowait(-1)
-                if not data:
-                    raise
+        data = await self._answer.read()
         if not data:
             raise connection_error(self._url, _CUT_SHORT)
         return data
@@ -99,4 +96,4 @@ class ChatStream:
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             # Not JSON, or not the shape of a chunk.
             raise not_understood(self._url, payload) from exc
-        raise event_error(self._url, from_json(payload.replace(self._secret, REDACTED)))
+        raise event_error(self._url, from_json(self._redacted(payload)))
