@@ -30,6 +30,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
     parser.add_argument("--port", help="port to listen on (PORT)")
     parser.add_argument("--shutdown-timeout", dest="shutdown_timeout_s", metavar="SECONDS", help="(SHUTDOWN_TIMEOUT_S)")
     parser.add_argument("--sse-keep-alive-interval", metavar="SECONDS", help="(SSE_KEEP_ALIVE_INTERVAL)")
+    parser.add_argument(
+        "--enable-tokenizer-info-endpoint",
+        action=argparse.BooleanOptionalAction,
+        help="answer GET /tokenizer_info (ENABLE_TOKENIZER_INFO_ENDPOINT)",
+    )
     return vars(parser.parse_args(arguments))
 
 

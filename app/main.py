@@ -13,6 +13,8 @@ from app.core.error_handlers import register_error_handlers
 from app.core.middleware import DrainMiddleware, KeepAliveMiddleware, RequestRecordMiddleware, StartupFailureMiddleware
 from app.features.llm.router import router as llm_router
 from app.features.ops.router import router as ops_router
+from app.features.tokenizer.router import info_router as tokenizer_info_router
+from app.features.tokenizer.router import router as tokenizer_router
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -29,6 +31,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestRecordMiddleware, load=components.server_load)
     app.include_router(ops_router)
     app.include_router(llm_router)
+    app.include_router(tokenizer_router)
+    if settings.enable_tokenizer_info_endpoint:
+        app.include_router(tokenizer_info_router)
     return app
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from typing import Literal, TypeVar
@@ -24,6 +25,21 @@ _SPECIAL: dict[EncodingName, dict[int, bytes]] = {
         100276: b"<|endofprompt|>",
     },
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMarks:
+    """The ids around a message. OpenAI does not publish them; these are the ones commonly quoted for ChatML."""
+
+    start: int
+    end: int
+    separator: int
+
+
+_CHAT_MARKS: dict[EncodingName, ChatMarks] = {
+    "o200k_base": ChatMarks(200264, 200265, 200266),
+    "cl100k_base": ChatMarks(100264, 100265, 100266),
+}
 # The ordinary ids are 0 to N-1 (OpenAI's rank files, as tiktoken names them).
 _ORDINARY: dict[EncodingName, int] = {"o200k_base": 199_998, "cl100k_base": 100_256}
 
@@ -41,15 +57,27 @@ class Encoding:
     """
 
     def __init__(self, name: EncodingName) -> None:
+        self.name = name
+        self.chat_marks = marks = _CHAT_MARKS[name]
         self._tokenizer = splintr.Tokenizer.from_pretrained(name)
-        self._special = _SPECIAL[name]
+        self._named = {
+            **_SPECIAL[name],
+            marks.start: b"<|im_start|>",
+            marks.end: b"<|im_end|>",
+            marks.separator: b"<|im_sep|>",
+        }
         self._ordinary = _ORDINARY[name]
         self._ids: dict[bytes, int] = {}
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """The ids that stand for no text, such as the end of an answer."""
-        return frozenset(self._special)
+        """The published ids that stand for no text, such as the end of an answer."""
+        return frozenset(_SPECIAL[self.name])
+
+    @property
+    def named_ids(self) -> tuple[int, ...]:
+        """The ids that stand for their names: the special ones, and the marks of the chat format."""
+        return tuple(sorted(self._named))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Other threads run meanwhile."""
@@ -60,13 +88,16 @@ class Encoding:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, an unknown id nothing."""
+        if ids and min(ids) >= 0 and max(ids) < self._ordinary:
+            # Ten times as fast, for lists that are long.
+            return self._tokenizer.decode_bytes(list(ids)).decode(errors="replace")
         return b"".join(self.token_bytes(token) or b"" for token in ids).decode(errors="replace")
 
     def token_bytes(self, token: int) -> bytes | None:
         """The bytes an id stands for, its name for a special one; None: there is no such id."""
         if 0 <= token < self._ordinary:
             return self._tokenizer.decode_token_bytes(token)
-        return self._special.get(token)
+        return self._named.get(token)
 
     def id_of(self, token: bytes) -> int | None:
         """The ordinary id whose bytes these are."""
@@ -77,7 +108,7 @@ class Encoding:
 
 
 def vocabulary_size(name: EncodingName) -> int:
-    """One more than an encoding's highest id; between ordinary and special ids a few are unused."""
+    """One more than an encoding's highest published id; between ordinary and special ids a few are unused."""
     return max(_SPECIAL[name]) + 1
 
 

@@ -85,6 +85,11 @@ def scrubbed(text: str) -> str:
     return _SECRETS.sub("[redacted]", text)
 
 
+def is_out_of_money(exc: openai.APIError) -> bool:
+    """Whether an account is empty, rather than its rate limit reached: no retry helps until somebody pays."""
+    return exc.type in _OUT_OF_MONEY or exc.code in _OUT_OF_MONEY
+
+
 def upstream_answer(exc: BaseException) -> ErrorAnswer:
     """The answer to a failure of the upstream, by the row of its class or of its nearest ancestor."""
     return next(_UPSTREAM[cls] for cls in type(exc).__mro__ if cls in _UPSTREAM)(exc)
@@ -142,8 +147,7 @@ def _not_found(exc: openai.NotFoundError) -> ErrorAnswer:
 
 
 def _rate_limited(exc: openai.RateLimitError) -> ErrorAnswer:
-    out_of_money = exc.type in _OUT_OF_MONEY or exc.code in _OUT_OF_MONEY
-    headers = _code_header(exc) | (_DO_NOT_RETRY if out_of_money else {})
+    headers = _code_header(exc) | (_DO_NOT_RETRY if is_out_of_money(exc) else {})
     return ErrorAnswer(429, _text(exc, "The upstream's rate limit is reached."), _param(exc), headers=headers)
 
 
@@ -165,6 +169,10 @@ def _not_reached(exc: openai.APIConnectionError) -> ErrorAnswer:
     return ErrorAnswer(502, scrubbed(exc.message))
 
 
+def _too_late(exc: openai.APITimeoutError) -> ErrorAnswer:
+    return ErrorAnswer(504, scrubbed(exc.message))
+
+
 _CREDENTIALS_ANSWER = ErrorAnswer(
     502, "The upstream service rejected this server's credentials.", headers=_DO_NOT_RETRY
 )
@@ -182,7 +190,7 @@ _UPSTREAM: dict[type[BaseException], Callable[[Any], ErrorAnswer]] = {
     openai.RateLimitError: _rate_limited,
     openai.InternalServerError: _upstream_failed,
     openai.APIStatusError: _other_status,
-    openai.APITimeoutError: _failed(504, "The upstream service did not answer in time."),
+    openai.APITimeoutError: _too_late,
     openai.APIConnectionError: _not_reached,
     openai.APIResponseValidationError: _failed(502, "The upstream service's answer could not be understood."),
     openai.APIError: _error_event,

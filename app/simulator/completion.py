@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.simulator import directives, json_text, prose, tokens, tool_calls
+from app.simulator.bias import biased
 from app.simulator.dice import Dice
 from app.simulator.instances import instance_text
 from app.simulator.request import ChatRequest
@@ -111,13 +112,17 @@ def _talking(request: ChatRequest, index: int, dice: Dice, left: int) -> Choice:
     return Choice(index, pieces, [], finish_reason, spent, request.reasoning_tokens)
 
 
-def _pieces(request: ChatRequest, dice: Dice) -> list[Piece]:
+def _pieces(request: ChatRequest, dice: Dice) -> Sequence[Piece]:
     response_format = request.body.get("response_format") or {"type": "text"}
     if response_format["type"] == "json_schema":
         return tokens.split(instance_text(response_format["json_schema"].get("schema", {}), dice))
     if response_format["type"] == "json_object":
         answer = {"answer": prose.sentence(request.question, dice), "number": dice.below(100)}
         return tokens.split(json_text.compact(answer).decode())
+    return biased(_prose(request, dice), request.bias, dice)
+
+
+def _prose(request: ChatRequest, dice: Dice) -> Sequence[Piece]:
     if request.directive.tokens is not None:
         # One more than the limit is enough to end at it.
         return prose.exactly(min(request.directive.tokens, request.limit + 1), request.question, dice)

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from app.simulator.dice import Dice
 from app.simulator.json_text import JSONObject
-from app.simulator.prose import WORDS
-from app.simulator.tokens import Piece
+from app.simulator.tokens import VOCABULARY, Piece, token
 
 
 def logprobs_of(pieces: Sequence[Piece], alternatives: int, *, first_position: int = 0) -> JSONObject:
@@ -14,37 +13,37 @@ def logprobs_of(pieces: Sequence[Piece], alternatives: int, *, first_position: i
     ``first_position`` is the number of pieces before these, so that a stream tells the same as a whole answer.
     """
     entries = [
-        _entry(token, alternatives, Dice(token, first_position + place, part))
+        _entry(written, alternatives, Dice(written, first_position + place, part))
         for place, piece in enumerate(pieces)
-        for part, token in enumerate(piece.tokens)
+        for part, written in enumerate(piece.tokens)
     ]
     return {"content": entries, "refusal": None}
 
 
-def _entry(token: bytes, alternatives: int, dice: Dice) -> JSONObject:
+def _entry(written: bytes, alternatives: int, dice: Dice) -> JSONObject:
     logprob = -0.001 - dice.fraction()
-    chosen = _candidate(token, logprob)
-    others = _others(token, logprob, dice)
+    chosen = _candidate(written, logprob)
+    others = _others(written, logprob, dice)
     return {**chosen, "top_logprobs": [chosen, *(next(others) for _ in range(alternatives - 1))][:alternatives]}
 
 
-def _others(token: bytes, logprob: float, dice: Dice) -> Iterator[JSONObject]:
-    seen = {token}
+def _others(written: bytes, logprob: float, dice: Dice) -> Iterator[JSONObject]:
+    seen = {written}
     while True:
-        other = b" " + dice.choose(WORDS).encode()
+        other = token(dice.below(VOCABULARY))
         if other not in seen:
             seen.add(other)
             logprob -= 0.5 + dice.fraction()
             yield _candidate(other, logprob)
 
 
-def _candidate(token: bytes, logprob: float) -> JSONObject:
-    return {"token": _spelled(token), "logprob": round(logprob, 6), "bytes": list(token)}
+def _candidate(written: bytes, logprob: float) -> JSONObject:
+    return {"token": _spelled(written), "logprob": round(logprob, 6), "bytes": list(written)}
 
 
-def _spelled(token: bytes) -> str:
+def _spelled(written: bytes) -> str:
     try:
-        return token.decode()
+        return written.decode()
     except UnicodeDecodeError:
         # OpenAI's own spelling of a token that is not whole characters.
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token)
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in written)

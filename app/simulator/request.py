@@ -1,6 +1,6 @@
 """A chat request that has passed every check, in the terms an answer needs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -45,8 +45,8 @@ class ChatRequest:
 
     @cached_property
     def prompt_tokens(self) -> int:
-        """The tokens of the conversation by the simulator's own splitter."""
-        return tokens.count_prompt(self.messages)
+        """The tokens of the conversation and of the tools."""
+        return tokens.count_prompt(self.messages, self.body.get("tools", ()))
 
     @property
     def choices(self) -> int:
@@ -78,6 +78,11 @@ class ChatRequest:
         """The texts that end an answer."""
         stop = self.body.get("stop")
         return [stop] if isinstance(stop, str) else stop or []
+
+    @property
+    def bias(self) -> Mapping[str, int]:
+        """The bias of tokens, by their ids in decimal digits."""
+        return self.body.get("logit_bias") or {}
 
     @property
     def top_logprobs(self) -> int | None:

@@ -31,11 +31,12 @@ class Exchange:
 class Traffic:
     """Counters of one simulator.
 
-    ``live`` requests have no complete answer yet, ``answered`` ones do (also when the simulator itself cut the answer
-    short), and of ``abandoned`` ones the client left first.
+    ``live`` requests have no complete answer yet (``most_live`` at the same time so far), ``answered`` ones do (also
+    when the simulator itself cut the answer short), and of ``abandoned`` ones the client left first.
     """
 
     live: int = 0
+    most_live: int = 0
     answered: int = 0
     abandoned: int = 0
     exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=REMEMBERED_EXCHANGES))
@@ -56,10 +57,15 @@ class Traffic:
         self.exchanges.append(exchange)
         self._notify()
 
+    def seen(self, exchange: Exchange) -> int:
+        """Return how many of the remembered requests before ``exchange`` had the same body."""
+        return sum(1 for other in self.exchanges if other is not exchange and other.raw == exchange.raw)
+
     @contextmanager
     def answering(self) -> Iterator[None]:
         """Count one request as live while the block runs, and afterwards by the way the block ended."""
         self.live += 1
+        self.most_live = max(self.most_live, self.live)
         self._notify()
         try:
             yield

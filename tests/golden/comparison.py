@@ -16,14 +16,17 @@ EVENTS = "text/event-stream; charset=utf-8"
 
 # --- where this server need not do what vLLM did ----------------------------------------------------------------------
 
+UNKNOWN_MODEL = Answer(
+    400,
+    JSON,
+    '{"error":{"message":"The model `no-such-model` does not exist. Valid aliases: gpt-4o-mini.",'
+    '"type":"BadRequestError","param":"model","code":400}}',
+)
 SPECIFIED = {
     # Where this server's own specification departs from vLLM, it wins.
-    "chat/err-model": Answer(
-        400,
-        JSON,
-        '{"error":{"message":"The model `no-such-model` does not exist. Valid aliases: gpt-4o-mini.",'
-        '"type":"BadRequestError","param":"model","code":400}}',
-    ),
+    "chat/err-model": UNKNOWN_MODEL,
+    "tokenize/err-model": UNKNOWN_MODEL,
+    "completion/err-model": UNKNOWN_MODEL,
     "route/health": Answer(200, JSON, '{"status":"healthy","service":"llm-server"}'),
 }
 
@@ -149,8 +152,8 @@ def _note(value: object, path: str, seen: defaultdict[str, set[str]]) -> None:
         for key, member in value.items():
             if key not in ENGINE_ONLY:
                 _note(member, f"{path}.{key}", seen)
-    # Prompt log probabilities are keyed by token: data, not shape.
-    elif isinstance(value, list) and not path.endswith(".prompt_logprobs"):
+    # Where log probabilities are keyed by token, the keys are data, not shape.
+    elif isinstance(value, list) and not path.endswith((".prompt_logprobs", ".logprobs.top_logprobs")):
         for member in value:
             _note(member, f"{path}[]", seen)
 
@@ -209,7 +212,7 @@ def _kind(event: Event) -> str:
 def _choice_kind(choice: JSONObject) -> str:
     if choice.get("finish_reason"):
         return "finish"
-    return "role" if choice["delta"].get("role") else "delta"
+    return "role" if choice.get("delta", {}).get("role") else "delta"
 
 
 def _stream_differences(theirs: list[Event], ours: list[Event]) -> Iterator[str]:

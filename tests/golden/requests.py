@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -195,6 +196,24 @@ FIELDS: dict[str, Strategy] = {
     "stream_interval": or_null(integers(1, 100)),
 }
 
+prompts = st.one_of(
+    texts.filter(bool),
+    st.lists(texts.filter(bool), min_size=1, max_size=3),
+    st.lists(token_ids, min_size=1, max_size=5),
+    st.lists(st.lists(token_ids, min_size=1, max_size=5), min_size=1, max_size=3),
+)
+
+# Those of a text completion that a chat does not have, or has in another form.
+COMPLETION_FIELDS: dict[str, Strategy] = {
+    "prompt": prompts,
+    "logprobs": or_null(st.integers(0, 20)),
+    "max_tokens": or_null(integers(20, 128_000)),
+    "n": integers(1, 3),
+    "suffix": or_null(texts),
+    "prompt_embeds": or_null(st.just("AA==")),
+    "echo": or_null(booleans),
+}
+
 # What vLLM wants beside a field, and what it does not take together: the first gives way.
 COMPANIONS: dict[str, JSONObject] = {
     "stream_options": {"stream": True},
@@ -244,8 +263,25 @@ OFTEN_REFUSED = {
 def subsets(optional: dict[str, Strategy]) -> st.SearchStrategy[JSONObject]:
     chosen = st.lists(st.sampled_from(sorted(optional)), unique=True, max_size=12)
     always = {"messages": conversations, "stream": st.booleans()}
+    return _with_unknown_keys(chosen, always, optional)
+
+
+def _with_unknown_keys(
+    chosen: st.SearchStrategy[list[str]], always: dict[str, Strategy], optional: dict[str, Strategy]
+) -> st.SearchStrategy[JSONObject]:
     drawn = chosen.flatmap(lambda keys: st.fixed_dictionaries(always | {key: optional[key] for key in keys}))
     return st.builds(lambda fields, more: accepted(more | fields), drawn, unknown_keys)
 
 
 bodies = subsets({name: values for name, values in FIELDS.items() if name not in OFTEN_REFUSED}) | subsets(FIELDS)
+
+
+def completion_bodies(names: Iterable[str]) -> st.SearchStrategy[JSONObject]:
+    """Bodies of text completions, which have these fields."""
+    optional = {name: (FIELDS | COMPLETION_FIELDS)[name] for name in names}
+    often = st.lists(
+        st.sampled_from(sorted(optional.keys() - OFTEN_REFUSED - {"suffix", "prompt_embeds"})), unique=True, max_size=8
+    )
+    always = {"prompt": prompts, "stream": st.booleans()}
+    any_ = st.lists(st.sampled_from(sorted(optional)), unique=True, max_size=8)
+    return _with_unknown_keys(often | any_, always, optional)

@@ -12,15 +12,16 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
-from app.features.llm.schema import ChatCompletionRequest
+from app.features.llm.schema import ChatCompletionRequest, CompletionRequest
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.golden.exchanges import JSONObject
-from tests.golden.requests import FIELDS, MODELS, accepted, bodies, json_values, unknown_keys
+from tests.golden.requests import FIELDS, MODELS, accepted, bodies, completion_bodies, json_values, unknown_keys
 from tests.serving import served_over
 
 of_module = pytest.mark.asyncio(loop_scope="module")
 
+COMPLETIONS = "/v1/completions"
 OPENAI_KEYS = CompletionCreateParamsStreaming.__required_keys__ | CompletionCreateParamsStreaming.__optional_keys__
 UPSTREAMS_WORDS = ("Unrecognized request argument", "Unknown parameter", "Invalid type")
 
@@ -54,8 +55,8 @@ async def server(openai: Simulator) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def answer_to(body: object, server: httpx.AsyncClient) -> httpx.Response:
-    return await server.post(CHAT, content=json.dumps(body), headers={"content-type": "application/json"})
+async def answer_to(body: object, server: httpx.AsyncClient, path: str = CHAT) -> httpx.Response:
+    return await server.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
 
 
 def events_of(response: httpx.Response) -> list[Any]:
@@ -69,9 +70,11 @@ def events_of(response: httpx.Response) -> list[Any]:
 # --- what vLLM accepts ------------------------------------------------------------------------------------------------
 
 
-async def check_is_served_or_refused_by_us(body: JSONObject, server: httpx.AsyncClient, openai: Simulator) -> None:
+async def check_is_served_or_refused_by_us(
+    body: JSONObject, server: httpx.AsyncClient, openai: Simulator, path: str = CHAT
+) -> None:
     openai.traffic.exchanges.clear()
-    response = await answer_to(body, server)
+    response = await answer_to(body, server, path)
 
     assert response.status_code in (200, 400), response.text
     sent = [exchange.body.keys() for exchange in openai.traffic.exchanges]
@@ -122,6 +125,16 @@ async def test_what_vllm_accepts_is_served_or_refused_by_its_name(
     await check_is_served_or_refused_by_us(body | {"model": model}, server, openai)
 
 
+@pytest.mark.parametrize("model", MODELS)
+@examples(150)
+@given(body=completion_bodies(CompletionRequest.model_fields))
+@of_module
+async def test_a_text_completion_is_served_or_refused_by_its_name(
+    model: str, server: httpx.AsyncClient, openai: Simulator, body: JSONObject
+) -> None:
+    await check_is_served_or_refused_by_us(body | {"model": model}, server, openai, COMPLETIONS)
+
+
 # --- what nobody accepts ----------------------------------------------------------------------------------------------
 
 
@@ -151,10 +164,28 @@ def spoiled_bodies(draw: st.DrawFn) -> JSONObject:
 
 
 @examples(150)
-@given(body=json_values)
+@given(body=json_values, path=st.sampled_from([CHAT, COMPLETIONS, "/invocations"]))
 @of_module
-async def test_any_json_is_answered(server: httpx.AsyncClient, body: object) -> None:
-    check_is_answered(await answer_to(body, server))
+async def test_any_json_is_answered(server: httpx.AsyncClient, body: object, path: str) -> None:
+    check_is_answered(await answer_to(body, server, path))
+
+
+@st.composite
+def spoiled_completions(draw: st.DrawFn) -> JSONObject:
+    """The same of a text completion."""
+    body = deepcopy(draw(completion_bodies(CompletionRequest.model_fields)))
+    container, key = draw(st.sampled_from(list(places(body))))
+    container[key] = draw(json_values)
+    return body
+
+
+@examples(300)
+@given(body=spoiled_completions())
+@of_module
+async def test_a_text_completion_that_is_wrong_in_one_place_is_answered(
+    server: httpx.AsyncClient, body: JSONObject
+) -> None:
+    check_is_answered(await answer_to(body, server, COMPLETIONS))
 
 
 @examples(600)

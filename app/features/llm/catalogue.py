@@ -10,10 +10,14 @@ from typing import Annotated, Literal, get_args
 from pydantic import ConfigDict, Field, with_config
 
 from app.core.encoding import EncodingName
+from app.core.errors import Refusal
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 """Levels of reasoning effort, ascending."""
+
+SHOWN_CHARACTERS = 200
+"""How much of a model's name a refusal repeats."""
 
 NOTICE = timedelta(days=90)
 """How long before its end a model is warned of."""
@@ -153,9 +157,15 @@ class Catalogue:
         """The served names, the first for clients that name none; None: all that upstream has."""
         return None if self._served is None else tuple(self._served)
 
-    def serves(self, name: str) -> bool:
-        """Whether a client may ask for `name`, as far as that is known without asking upstream."""
-        return self._served is None or name in self._served
+    def require_served(self, name: str) -> None:
+        """Return if clients may ask for `name`, as far as that is known without asking upstream.
+
+        Raises:
+            Refusal: they may not.
+        """
+        if self._served is not None and name not in self._served:
+            shown, aliases = name[:SHOWN_CHARACTERS], ", ".join(self._served)
+            raise Refusal(f"The model `{shown}` does not exist. Valid aliases: {aliases}.", param="model")
 
     def upstream_model(self, name: str) -> str:
         """The OpenAI model that `name` stands for."""
@@ -165,6 +175,21 @@ class Catalogue:
         """The family of the model that `name` stands for."""
         model = self.upstream_model(name)
         return self._described.get(model) or self._described.get(_base_model(model)) or family_of(model)
+
+    def encoding(self, name: str) -> EncodingName:
+        """How text becomes token ids for the model that `name` stands for.
+
+        Raises:
+            Refusal: that is not known.
+        """
+        known = self.family(name).encoding
+        if known is None:
+            raise Refusal(
+                f"The tokenizer of the model `{name[:SHOWN_CHARACTERS]}` is not known to this server: "
+                "its operator can name it in MODEL_FAMILIES.",
+                param="model",
+            )
+        return known
 
     def ending(self, today: date) -> dict[str, date]:
         """The served names whose model OpenAI shuts down within 90 days of `today`, or has shut down, with the day."""

@@ -1,20 +1,20 @@
 """One streamed answer of OpenAI's, read as vLLM's chunks."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
-import aiohttp
 import openai
 from pydantic_core import from_json
 
 from app.core.lifecycle import Lifecycle
 from app.features.llm.answers import ChunkTranslator
 from app.features.llm.schema import JSONObject
-from app.features.llm.sdk_errors import connection_error, event_error, not_understood, sdk_errors
+from app.features.llm.sdk_errors import connection_error, event_error, not_understood
 from app.features.llm.sse import EventDecoder
+from app.features.llm.upstream_answer import Answer
 
 END_OF_BODY_S = 0.1
-REDACTED = b"[redacted]"
 _CUT_SHORT = "The upstream service ended the stream before the answer was complete."
 
 
@@ -26,11 +26,16 @@ class ChatStream:
     """
 
     def __init__(
-        self, response: aiohttp.ClientResponse, translator: ChunkTranslator, *, secret: bytes, lifecycle: Lifecycle
+        self,
+        answer: Answer,
+        translator: ChunkTranslator,
+        *,
+        redacted: Callable[[bytes], bytes],
+        lifecycle: Lifecycle,
     ) -> None:
-        self._response = response
-        self._secret = secret
-        self._url = str(response.url)
+        self._answer = answer
+        self._redacted = redacted
+        self._url = answer.url
         self._translator = translator
         self._decoder = EventDecoder()
         self._ended_by_upstream = False
@@ -57,32 +62,34 @@ class ChatStream:
     async def aclose(self) -> None:
         """Give the connection back if the answer has been read to its end; close it otherwise, which stops OpenAI."""
         self._lifecycle.forget(self._abort)
-        if self._ended_by_upstream:
-            # The end of the body is a packet of its own now and then, and worth the wait: a new connection costs more.
-            with suppress(TimeoutError, aiohttp.ClientError):
-                async with asyncio.timeout(END_OF_BODY_S):
-                    await self._response.read()
-        self._response.close()
+        try:
+            if self._ended_by_upstream:
+                await self._end_of_body()
+        finally:
+            self._answer.close()
+
+    async def _end_of_body(self) -> None:
+        # It is a packet of its own now and then, and worth the wait: a new connection costs more.
+        with suppress(TimeoutError, openai.APIError):
+            async with asyncio.timeout(END_OF_BODY_S):
+                await self._answer.read_all()
 
     def _abort(self) -> None:
         self._aborted = True
         # Whoever waits for more is woken by it.
-        self._response.close()
+        self._answer.close()
 
     def _end_aborted(self) -> list[JSONObject]:
         self._done = True
         return self._translator.aborted_chunks()
 
     async def _read(self) -> bytes:
-        content = self._response.content
-        with sdk_errors(self._url):
-            try:
-                data = await content.readany()
-            except aiohttp.ClientError:
-                # aiohttp raises before it hands out what arrived just before the break, and only this gives it.
-                data = content._read_nowait(-1)
-                if not data and not self._aborted:
-                    raise
+        try:
+            data = await self._answer.read()
+        except openai.APIError:
+            if not self._aborted:
+                raise
+            return b""
         if not data and not self._aborted:
             raise connection_error(self._url, _CUT_SHORT)
         return data
@@ -117,7 +124,7 @@ class ChatStream:
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             # Not JSON, or not the shape of a chunk.
             raise not_understood(self._url, payload) from exc
-        raise event_error(self._url, from_json(payload.replace(self._secret, REDACTED)))
+        raise event_error(self._url, from_json(self._redacted(payload)))
 
 
 class AbortedStream(ChatStream):

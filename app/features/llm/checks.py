@@ -1,11 +1,11 @@
-"""vLLM's own checks of a chat request, in its order and its words (vLLM 0.32.0).
+"""vLLM's own checks of a request, in its order and its words (vLLM 0.32.0).
 
 Each raises a `PydanticCustomError` of type `vllm` whose context names the parameter.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from pydantic_core import PydanticCustomError
@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from app.core.errors import VLLM_ERROR
 
 MAX_CHOICES = 16384
+MAX_PROMPTS = 1024
 MAX_LOGPROBS = 20
 SHOWN_CHARACTERS = 200
 _TOKEN_ID = re.compile(r"-?[0-9]{1,18}", re.ASCII)
@@ -37,9 +38,48 @@ def _fail_with_value(message: str, param: str, value: object = None) -> NoReturn
 
 
 def check_form(body: Mapping[str, Any]) -> None:
-    """The checks that vLLM makes on the parsed JSON, before it looks at any type."""
+    """The checks that vLLM makes on the parsed JSON of a chat request, before it looks at any type."""
     for check in _FORM_CHECKS:
         check(body)
+
+
+def check_completion_form(body: Mapping[str, Any]) -> None:
+    """The same for a text completion."""
+    for check in _COMPLETION_FORM_CHECKS:
+        check(body)
+
+
+def _prompt_is_given(body: Mapping[str, Any]) -> None:
+    prompt = body.get("prompt")
+    if prompt in (None, "") and not body.get("prompt_embeds"):
+        _fail_with_value("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
+    if isinstance(prompt, list) and len(prompt) > MAX_PROMPTS and not isinstance(prompt[0], int):
+        _fail_with_value(
+            f"prompt list length {len(prompt)} exceeds the maximum allowed count of {MAX_PROMPTS}. "
+            "To increase this limit, set the VLLM_MAX_COMPLETION_PROMPTS environment variable.",
+            "prompt",
+        )
+
+
+def _prompt_is_text(body: Mapping[str, Any]) -> None:
+    if body.get("prompt_embeds") is not None:
+        _fail_with_value("You must set `--enable-prompt-embeds` to input `prompt_embeds`.", "prompt_embeds")
+
+
+def _nothing_follows(body: Mapping[str, Any]) -> None:
+    if body.get("suffix") is not None:
+        fail("suffix is only supported for models with FIM completion rendering", "suffix")
+
+
+def _logprobs_are_a_number(body: Mapping[str, Any]) -> None:
+    asked = body.get("logprobs")
+    if isinstance(asked, int) and asked < -1:
+        _fail_with_value("`logprobs` must be a positive value or -1.", "logprobs", asked)
+
+
+def _beams_are_no_stream(body: Mapping[str, Any]) -> None:
+    if body.get("stream") and body.get("use_beam_search"):
+        fail("Streaming is not currently supported with beam search", "use_beam_search")
 
 
 def _messages_are_given(body: Mapping[str, Any]) -> None:
@@ -136,7 +176,8 @@ def _is_function(tool: object, name: str) -> bool:
     return isinstance(function, dict) and function.get("name") == name
 
 
-def _one_way_to_end_the_prompt(body: Mapping[str, Any]) -> None:
+def one_way_to_end_the_prompt(body: Mapping[str, Any]) -> None:
+    """A message is either ended for an answer or left open to be continued."""
     if body.get("continue_final_message") and body.get("add_generation_prompt"):
         fail("Cannot set both `continue_final_message` and `add_generation_prompt` to True.", "continue_final_message")
 
@@ -163,7 +204,20 @@ _FORM_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     _one_constraint,
     _tools_are_given,
     _tool_choice_fits,
-    _one_way_to_end_the_prompt,
+    one_way_to_end_the_prompt,
+    _cache_salt_is_plain,
+)
+
+_COMPLETION_FORM_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
+    _prompt_is_given,
+    _prompt_is_text,
+    _nothing_follows,
+    _stream_options_need_a_stream,
+    _schema_is_given,
+    _prompt_logprobs_fit,
+    _logprobs_are_a_number,
+    _one_constraint,
+    _beams_are_no_stream,
     _cache_salt_is_plain,
 )
 
@@ -171,13 +225,36 @@ _FORM_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
 
 
 def check_values(request: Mapping[str, Any]) -> None:
-    """The checks of values whose types are right, by field name."""
-    if not request["messages"]:
-        fail("Cannot apply chat template to an empty conversation. Provide at least one message.", "messages")
-    for name, check in _VALUE_CHECKS.items():
+    """The checks of a chat request's values, whose types are right, by field name."""
+    conversation_is_not_empty(request["messages"])
+    _check_each(_CHAT_VALUE_CHECKS, request)
+    limit = request["max_completion_tokens"]
+    _output_length_fits(request["max_tokens"] if limit is None else limit, request["min_tokens"])
+
+
+def check_completion_values(request: Mapping[str, Any]) -> None:
+    """The same for a text completion."""
+    if request["prompt"] == []:
+        fail("You must pass at least one prompt", "prompt")
+    if isinstance(request["prompt"], list) and any(prompt in ("", []) for prompt in request["prompt"]):
+        fail("The decoder prompt cannot be empty", "prompt")
+    _check_each(_COMPLETION_VALUE_CHECKS, request)
+    if request["max_tokens"] != 0 or not request["echo"]:
+        _output_length_fits(request["max_tokens"], request["min_tokens"])
+    if request["echo"] and request["logprobs"] is not None:
+        fail("`echo` with `logprobs` is not available: the upstream does not rate a prompt.", "echo")
+
+
+def _check_each(checks: Mapping[str, Callable[[str, Any], None]], request: Mapping[str, Any]) -> None:
+    for name, check in checks.items():
         if (value := request[name]) is not None:
             check(name, value)
-    _output_length_fits(request)
+
+
+def conversation_is_not_empty(messages: Sequence[object]) -> None:
+    """A prompt can only be made of something."""
+    if not messages:
+        fail("Cannot apply chat template to an empty conversation. Provide at least one message.", "messages")
 
 
 def _choices(_name: str, value: int) -> None:
@@ -293,19 +370,17 @@ _VALUE_CHECKS: dict[str, Callable[[str, Any], None]] = {
     "stop": _stop,
     "bad_words": _bad_words,
     "logit_bias": _logit_bias,
-    "top_logprobs": _sample_logprobs,
     "structured_outputs": _structured_outputs,
 }
+_CHAT_VALUE_CHECKS = _VALUE_CHECKS | {"top_logprobs": _sample_logprobs}
+_COMPLETION_VALUE_CHECKS = _VALUE_CHECKS | {"logprobs": _sample_logprobs}
 
 
-def _output_length_fits(request: Mapping[str, Any]) -> None:
-    limit = request["max_completion_tokens"]
-    if limit is None:
-        limit = request["max_tokens"]
+def _output_length_fits(limit: int | None, least: int) -> None:
     if limit is None:
         return
     if limit < 1:
         # vLLM says max_tokens whichever of the two fields it was.
         _fail_with_value(f"max_tokens must be at least 1, got {limit}.", "max_tokens", limit)
-    if request["min_tokens"] > limit:
-        fail(f"min_tokens must be less than or equal to max_tokens={limit}, got {request['min_tokens']}.", "min_tokens")
+    if least > limit:
+        fail(f"min_tokens must be less than or equal to max_tokens={limit}, got {least}.", "min_tokens")

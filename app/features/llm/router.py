@@ -1,45 +1,31 @@
 """vLLM's OpenAI-style routes."""
 
-import re
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from pydantic import Discriminator, Tag
 
 from app.core.dependencies import LLMServiceDependency
-from app.core.errors import Refusal
 from app.core.record import current_record
+from app.core.request_body import json_body
 from app.core.streaming import EventStreamResponse, run_until_disconnect
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
     ChatCompletionRequest,
     ChatCompletionResponse,
+    CompletionRequest,
+    CompletionResponse,
     ModelsResponse,
 )
-from app.features.llm.wire import refuse_lone_surrogates
 
+SAGEMAKER_ADAPTER = "x-amzn-sagemaker-adapter-identifier"
+"""The header by which SageMaker names a model; it wins over the body's."""
 
-async def json_body(request: Request) -> None:
-    """Takes a body only where it is declared as JSON, exactly as vLLM does.
-
-    Raises:
-        Refusal: the content type is another, or there is none; the text in it is not valid Unicode.
-    """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        # vLLM answers 400 here, not 415.
-        message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
-        raise Refusal(message, type="Bad Request")
-    # A lone surrogate is valid in JSON's escapes and nowhere else: no answer, log or call could carry it.
-    if _SURROGATE_ESCAPE.search(await request.body()):
-        refuse_lone_surrogates(await request.json())
-
-
-_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
-
-router = APIRouter(prefix="/v1", tags=["llm"])
+router = APIRouter(tags=["llm"])
 
 
 @router.post(
-    "/chat/completions",
+    "/v1/chat/completions",
     dependencies=[Depends(json_body)],
     response_model=ChatCompletionResponse,
     responses={200: {"content": {"text/event-stream": {}}}},
@@ -55,7 +41,7 @@ async def create_chat_completion(
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-@router.post("/chat/completions/batch", dependencies=[Depends(json_body)], response_model=ChatCompletionResponse)
+@router.post("/v1/chat/completions/batch", dependencies=[Depends(json_body)], response_model=ChatCompletionResponse)
 async def create_batch(request: Request, body: BatchChatCompletionRequest, service: LLMServiceDependency) -> Response:
     """Answers several conversations at once, each in a choice of its own."""
     body.request_id = current_record().client_request_id or body.request_id
@@ -63,7 +49,38 @@ async def create_batch(request: Request, body: BatchChatCompletionRequest, servi
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-@router.get("/models")
+@router.post(
+    "/v1/completions",
+    dependencies=[Depends(json_body)],
+    response_model=CompletionResponse,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
+async def create_completion(request: Request, body: CompletionRequest, service: LLMServiceDependency) -> Response:
+    """Continues one text or several, whole or, with `stream`, as server-sent events."""
+    body.request_id = current_record().client_request_id or body.request_id
+    if body.stream:
+        return EventStreamResponse(await run_until_disconnect(request.receive, service.stream_completion(body)))
+    answer = await run_until_disconnect(request.receive, service.create_completion(body))
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+# The tags are no identifiers, so that they are no part of the place that an error names.
+Invocation = Annotated[
+    Annotated[ChatCompletionRequest, Tag("chat completion")] | Annotated[CompletionRequest, Tag("text completion")],
+    Discriminator(lambda body: f"{'chat' if isinstance(body, dict) and 'messages' in body else 'text'} completion"),
+]
+
+
+@router.post("/invocations", dependencies=[Depends(json_body)], response_model=None)
+async def invoke(request: Request, body: Invocation, service: LLMServiceDependency) -> Response:
+    """Answers a chat, if the body has messages, or continues a text: Amazon SageMaker knows one route only."""
+    body.model = request.headers.get(SAGEMAKER_ADAPTER) or body.model
+    if isinstance(body, ChatCompletionRequest):
+        return await create_chat_completion(request, body, service)
+    return await create_completion(request, body, service)
+
+
+@router.get("/v1/models")
 async def list_models(request: Request, service: LLMServiceDependency) -> ModelsResponse:
     """Lists the names that clients may use."""
     return await run_until_disconnect(request.receive, service.get_models())

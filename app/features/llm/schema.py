@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator, with_config
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, model_validator, with_config
 from typing_extensions import TypedDict
 
 from app.features.llm import checks
@@ -240,6 +240,87 @@ class BatchChatCompletionRequest(
         ]
 
 
+Prompt = list[NonNegativeInt] | list[list[NonNegativeInt]] | str | list[str]
+
+
+class CompletionRequest(BaseModel):
+    """The body of `POST /v1/completions`. Unknown keys are taken, as vLLM takes them.
+
+    Raises:
+        ValidationError: a type is wrong, or one of vLLM's own checks failed (error type `vllm`).
+    """
+
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    model: str | None = None
+    prompt: Prompt | None = None
+    echo: bool | None = False
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: int | None = None
+    max_tokens: int | None = 16
+    n: int = 1
+    presence_penalty: float | None = None
+    seed: Annotated[int, Field(**INT64)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = []
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    suffix: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    user: str | None = None
+    use_beam_search: bool = False
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    watermarking: bool | None = None
+    length_penalty: float = 1.0
+    stop_token_ids: list[int] | None = []
+    include_stop_str_in_output: bool = False
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
+    truncation_side: Literal["left", "right"] | None = None
+    allowed_token_ids: list[int] | None = None
+    prompt_logprobs: int | None = None
+    logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
+    bad_words: list[str] = []
+    prompt_embeds: str | list[str] | None = None
+    add_special_tokens: bool = True
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    priority: Annotated[int, Field(**INT64)] = 0
+    request_id: str | None = None
+    session_id: str | None = None
+    return_tokens_as_token_ids: bool | None = None
+    return_token_ids: bool | None = None
+    routed_experts_prompt_start: int = Field(0, ge=0)
+    return_token_offsets: bool | None = False
+    mm_payload: Literal["tensors", "none"] = "tensors"
+    return_mm_kwargs: bool | None = None
+    cache_salt: str | None = None
+    kv_transfer_params: JSONObject | None = None
+    ec_transfer_params: JSONObject | None = None
+    vllm_xargs: dict[str, str | int | float | list[str | int | float]] | None = None
+    repetition_detection: RepetitionDetection | None = None
+    thinking_token_budget: Annotated[int, Field(strict=True, ge=-1)] | None = None
+    stream_interval: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_form(cls, body: object) -> object:
+        if isinstance(body, dict):
+            checks.check_completion_form(body)
+        return body
+
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
+        checks.check_completion_values(vars(self))
+        return self
+
+
 class Usage(BaseModel):
     """Tokens of a whole answer; the prompt counts once, whatever `n` is. Details are null, as vLLM's are by default."""
 
@@ -296,6 +377,48 @@ class ChatCompletionResponse(BaseModel):
     prompt_logprobs: list[JSONObject | None] | None = None
     prompt_token_ids: list[int] | None = None
     prompt_text: str | None = None
+    kv_transfer_params: JSONObject | None = None
+    ec_transfer_params: JSONObject | None = None
+    metrics: JSONObject | None = None
+
+
+class CompletionLogprobs(BaseModel):
+    """The log probabilities of a text's tokens, in OpenAI's former form: lists of the same length.
+
+    `text_offset` counts characters from the beginning of the choice's text.
+    """
+
+    text_offset: list[int] = []
+    token_logprobs: list[float | None] = []
+    tokens: list[str] = []
+    top_logprobs: list[dict[str, float] | None] = []
+
+
+class CompletionChoice(BaseModel):
+    """One text. The `n` texts of the first prompt come first, then those of the second."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    token_ids: list[int] | None = None
+    prompt_logprobs: list[JSONObject | None] | None = None
+    prompt_token_ids: list[int] | None = None
+    routed_experts: JSONObject | None = None
+
+
+class CompletionResponse(BaseModel):
+    """The answer of `POST /v1/completions`; every key is present, null or not."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    usage: Usage = Field(default_factory=Usage)
     kv_transfer_params: JSONObject | None = None
     ec_transfer_params: JSONObject | None = None
     metrics: JSONObject | None = None

@@ -4,32 +4,39 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from app.core.encoding import vocabulary_size
+from app.core.encoding import beside_the_loop, encoding, vocabulary_size
 from app.core.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.chat_stream import ChatStream
 from app.features.llm.client import OpenAIClient
 from app.features.llm.effort import effort_for
+from app.features.llm.merging import ConcludedStream, MergedStream, Source, all_or_first_failure
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
     ChatCompletionRequest,
     ChatCompletionResponse,
+    CompletionRequest,
+    CompletionResponse,
     ModelInfo,
     ModelPermission,
     ModelsResponse,
-    Usage,
+)
+from app.features.llm.text_completions import (
+    CompletionTranslator,
+    characters_to_encode,
+    chat_request,
+    only_echoes,
+    prompts_of,
+    summed,
 )
 
 UPSTREAM_MODELS_KEPT_S = 300.0
 UPSTREAM_MODELS_FAILURE_KEPT_S = 5.0
-SHOWN_CHARACTERS = 200
-BATCH_CALLS_AT_ONCE = 16
-"""Calls to OpenAI that one batch makes at the same time."""
-
-T = TypeVar("T")
+CALLS_AT_ONCE = 16
+"""Calls to OpenAI that one request makes at the same time, for its conversations or prompts."""
 
 
 class LLMService:
@@ -42,11 +49,13 @@ class LLMService:
         default_model: str = "gpt-4o-mini",
         default_temperature: float | None = 0.7,
         catalogue: Catalogue | None = None,
+        completions_system_prompt: str = "",
     ) -> None:
         self._client = openai_client
         self._default_model = default_model
         self._default_temperature = default_temperature
         self._catalogue = catalogue or Catalogue({default_model: default_model})
+        self._completions_system_prompt = completions_system_prompt
         self._upstream_models = UpstreamModels(openai_client)
 
     async def create_chat_completion(self, request: ChatCompletionRequest) -> ChatCompletionResponse:
@@ -74,19 +83,39 @@ class LLMService:
             Refusal: the model is not served, or the request is beyond its limits.
             UpstreamError: OpenAI failed or refused one of them; the others are cancelled.
         """
-        at_once = asyncio.Semaphore(BATCH_CALLS_AT_ONCE)
-
-        async def answer(request: ChatCompletionRequest) -> ChatCompletionResponse:
-            async with at_once:
-                return await self.create_chat_completion(request)
-
-        answers = await all_or_first_failure([answer(request) for request in batch.conversations()])
+        answers = await self._answers([self._completed(request) for request in batch.conversations()])
         choices = [
             choice.model_copy(update={"index": index})
             for index, answer in enumerate(answers)
             for choice in answer.choices[:1]
         ]
-        return answers[0].model_copy(update={"choices": choices, "usage": _summed([a.usage for a in answers])})
+        return answers[0].model_copy(update={"choices": choices, "usage": summed([a.usage for a in answers])})
+
+    async def create_completion(self, request: CompletionRequest) -> CompletionResponse:
+        """The whole answer to a text completion: a chat for each prompt, so many at the same time.
+
+        Raises:
+            Refusal: the model is not served, or the request is beyond its limits.
+            UpstreamError: OpenAI failed or refused one of them; the others are cancelled.
+        """
+        translator, chats = await self._text_completion(request)
+        return translator.answer(await self._answers(chats)) if chats else translator.echoes()
+
+    async def stream_completion(self, request: CompletionRequest) -> ConcludedStream:
+        """The same as a stream whose first calls OpenAI has accepted. The caller owns it and must `aclose()` it.
+
+        Raises:
+            Refusal: the model is not served, or the request is beyond its limits.
+            UpstreamError: OpenAI failed or refused; none of the calls goes on.
+        """
+        translator, chats = await self._text_completion(request)
+        sources = [
+            Source(partial(self._client.stream_chat_completion, chat), partial(translator.chunks, number))
+            for number, chat in enumerate(chats)
+        ]
+        stream = sources[0] if len(sources) == 1 else MergedStream(sources, at_once=CALLS_AT_ONCE)
+        await stream.open()
+        return ConcludedStream(stream, translator.conclusion)
 
     async def get_models(self) -> ModelsResponse:
         """A card for each name that clients may use.
@@ -99,22 +128,53 @@ class LLMService:
             names = await self._upstream_models.names()
         return ModelsResponse(data=[self._card(name) for name in names])
 
+    async def _answers(self, requests: Sequence[ChatCompletionRequest]) -> list[ChatCompletionResponse]:
+        at_once = asyncio.Semaphore(CALLS_AT_ONCE)
+
+        async def answer(request: ChatCompletionRequest) -> ChatCompletionResponse:
+            async with at_once:
+                return await self._client.create_chat_completion(request)
+
+        return await all_or_first_failure([answer(request) for request in requests])
+
+    async def _text_completion(
+        self, request: CompletionRequest
+    ) -> tuple[CompletionTranslator, list[ChatCompletionRequest]]:
+        """The chats that answer a text completion, and what makes their answers into its own."""
+        model = self._served_model(request)
+        make = partial(
+            prompts_of,
+            request,
+            context=self._catalogue.family(model).context,
+            load=lambda: encoding(self._catalogue.encoding(model)),
+        )
+        prompts = await beside_the_loop(characters_to_encode(request), make)
+        continued = [] if only_echoes(request) else prompts
+        chats = [chat_request(request, prompt, self._completions_system_prompt) for prompt in continued]
+        return CompletionTranslator(request, model, prompts), [self._checked(chat, model) for chat in chats]
+
     def _completed(self, request: ChatCompletionRequest) -> ChatCompletionRequest:
         """The request with this server's defaults where the client left a field out."""
         given = request.model_fields_set
-        model = (request.model if "model" in given else None) or self._default_model
-        if not self._catalogue.serves(model):
-            aliases = ", ".join(self._catalogue.names or ())
-            raise Refusal(
-                f"The model `{model[:SHOWN_CHARACTERS]}` does not exist. Valid aliases: {aliases}.", param="model"
-            )
-        self._check_output_length(request, model)
-        self._check_token_ids(request, model)
+        model = self._served_model(request)
+        request = self._checked(request, model)
         temperature = request.temperature if "temperature" in given else None
         family = self._catalogue.family(model)
         if temperature is None and family.samples(effort_for(request, family)):
             temperature = self._default_temperature
-        return request.model_copy(update={"model": model, "temperature": temperature})
+        request.temperature = temperature
+        return request
+
+    def _served_model(self, request: ChatCompletionRequest | CompletionRequest) -> str:
+        model = (request.model if "model" in request.model_fields_set else None) or self._default_model
+        self._catalogue.require_served(model)
+        return model
+
+    def _checked(self, request: ChatCompletionRequest, model: str) -> ChatCompletionRequest:
+        """The request under the name of its model, within that model's limits."""
+        self._check_output_length(request, model)
+        self._check_token_ids(request, model)
+        return request.model_copy(update={"model": model})
 
     def _check_output_length(self, request: ChatCompletionRequest, model: str) -> None:
         limit = self._catalogue.family(model).context
@@ -151,26 +211,6 @@ class LLMService:
             max_model_len=self._catalogue.family(name).context,
             permission=[ModelPermission(id=f"modelperm-{uuid.uuid4().hex[:16]}", created=now)],
         )
-
-
-async def all_or_first_failure(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results in order; the first exception cancels what still runs and is raised as it is."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _summed(usages: Iterable[Usage]) -> Usage:
-    total = Usage()
-    for usage in usages:
-        total.prompt_tokens += usage.prompt_tokens
-        total.completion_tokens += usage.completion_tokens
-        total.total_tokens += usage.total_tokens
-    return total
 
 
 class UpstreamModels:

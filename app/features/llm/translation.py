@@ -83,7 +83,7 @@ _CLASSIC_ONLY = "dropped and told for models that reason"
 _NOT_WHILE_REASONING = "dropped and told while the model reasons"
 _NOT_AVAILABLE = "`{name}` is not available: the upstream has no equivalent, and an answer without it would mislead."
 _NOT_YET = "`{name}` is not available: it needs the model's tokenizer."
-_DISABLED_KWARGS = (
+DISABLED_KWARGS = (
     "Per-request {name} are disabled by default because they can change multimodal preprocessing resource usage. "
     "Start the server with --trust-request-mm-kwargs only when clients are trusted. (parameter={name})"
 )
@@ -155,8 +155,8 @@ ROWS: dict[str, Row] = {
     "chat_template_kwargs": _translated(
         fields.chat_template_kwargs, "`enable_thinking`, `reasoning_effort`; else dropped and told", neutral=({},)
     ),
-    "media_io_kwargs": _refused(_DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
-    "mm_processor_kwargs": _refused(_DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
+    "media_io_kwargs": _refused(DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
+    "mm_processor_kwargs": _refused(DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
     "structured_outputs": _translated(
         fields.seen_elsewhere, "`json`, `regex`, `choice`, `json_object`; `grammar`, `structural_tag` are refused"
     ),

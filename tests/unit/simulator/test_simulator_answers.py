@@ -42,9 +42,9 @@ async def test_an_answer_has_exactly_the_members_openai_sends(client: httpx.Asyn
             }
         ],
         "usage": {
-            "prompt_tokens": 12,
+            "prompt_tokens": 13,
             "completion_tokens": body["usage"]["completion_tokens"],
-            "total_tokens": 12 + body["usage"]["completion_tokens"],
+            "total_tokens": 13 + body["usage"]["completion_tokens"],
             "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
             "completion_tokens_details": {
                 "reasoning_tokens": 0,
@@ -110,7 +110,7 @@ async def test_a_limit_cuts_the_answer(client: httpx.AsyncClient, name: str) -> 
     body = await answer(client, chat() | {name: 3})
     assert body["usage"]["completion_tokens"] == 3
     assert body["choices"][0]["finish_reason"] == "length"
-    assert body["choices"][0]["message"]["content"] == '"What grows'
+    assert body["choices"][0]["message"]["content"] == '"What grows in'
 
 
 async def test_a_limit_that_is_just_enough_cuts_nothing(client: httpx.AsyncClient) -> None:
@@ -124,8 +124,8 @@ async def test_a_limit_inside_an_emoji_counts_the_half_and_shows_nothing_of_it(c
     choice = body["choices"][0]
     assert choice["message"]["content"] == '"'
     assert body["usage"]["completion_tokens"] == 2
-    assert choice["logprobs"]["content"][1]["bytes"] == [0xF0, 0x9F]
-    assert choice["logprobs"]["content"][1]["token"] == "bytes:\\xf0\\x9f"
+    assert choice["logprobs"]["content"][1]["bytes"] == [0xF0, 0x9F, 0x9A]
+    assert choice["logprobs"]["content"][1]["token"] == "bytes:\\xf0\\x9f\\x9a"
     assert choice["finish_reason"] == "length"
 
 
@@ -224,7 +224,7 @@ async def test_a_limit_spent_on_thinking_leaves_no_text(client: httpx.AsyncClien
 
 async def test_a_limit_counts_thinking_and_text_together(client: httpx.AsyncClient) -> None:
     body = await answer(client, chat(max_completion_tokens=67) | {"model": "gpt-5"})
-    assert body["choices"][0]["message"]["content"] == '"What grows'
+    assert body["choices"][0]["message"]["content"] == '"What grows in'
     assert body["usage"]["completion_tokens"] == 67
 
 
@@ -248,4 +248,64 @@ async def test_prompt_tokens_count_text_parts_only(client: httpx.AsyncClient) ->
         {"type": "text", "text": "three"},
     ]
     body = await answer(client, {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": parts}]})
-    assert body["usage"]["prompt_tokens"] == len(["one", " two", "\n", "three"]) + 3 + 3
+    assert body["usage"]["prompt_tokens"] == len(["user", "one", " two", "three"]) + 3 + 3
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "grow",
+        "description": "Grows a plant.",
+        "parameters": {
+            "type": "object",
+            "properties": {"kind": {"type": "string", "description": "Which one.", "enum": ["tree", "rose"]}},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("member", "more"),
+    [
+        pytest.param({"messages": [{"role": "user", "content": "Hi", "name": "ann"}]}, 1 + 1, id="name"),
+        # "grow:Grows a plant"; "kind:string:Which one"; "tree" and "rose".
+        pytest.param({"tools": [TOOL]}, 7 + 5 + 3 + 3 + 5 + (-3 + 3 + 1 + 3 + 1) + 12, id="tools"),
+        pytest.param({"tools": [{"type": "function", "function": {"name": "grow"}}]}, 7 + 2 + 12, id="name alone"),
+        pytest.param({"tools": [{"type": "custom", "custom": {"name": "grow"}}]}, 7 + 2 + 12, id="custom tool"),
+    ],
+)
+async def test_prompt_tokens_count_names_and_tools(
+    client: httpx.AsyncClient, member: dict[str, Any], more: int
+) -> None:
+    plain, extended = [(await answer(client, body))["usage"] for body in (chat("Hi"), chat("Hi") | member)]
+    assert extended["prompt_tokens"] - plain["prompt_tokens"] == more
+
+
+# Of o200k_base.
+GARDEN, WINTER = 13727, 13655
+
+
+async def test_a_banned_token_is_never_written(client: httpx.AsyncClient) -> None:
+    plain = await first(client, chat("[sim tokens=200] Hi", logprobs=True))
+    written = {entry["token"] for entry in plain["logprobs"]["content"]}
+    assert {" garden", " winter"} & written
+    bias = {str(number): -100 for number in (GARDEN, WINTER)}
+
+    biased = await first(client, chat("[sim tokens=200] Hi", logprobs=True, logit_bias=bias))
+
+    assert not {" garden", " winter"} & {entry["token"] for entry in biased["logprobs"]["content"]}
+    assert len(biased["logprobs"]["content"]) == 200
+
+
+async def test_of_a_few_favoured_tokens_nothing_else_is_written(client: httpx.AsyncClient) -> None:
+    bias = {str(GARDEN): 100, str(WINTER): 100, "0": 5}
+
+    choice = await first(client, chat("Hi", logit_bias=bias, max_tokens=12))
+
+    assert set(choice["message"]["content"].split()) == {"garden", "winter"}
+
+
+async def test_a_slight_bias_changes_nothing(client: httpx.AsyncClient) -> None:
+    bodies = chat(), chat(logit_bias={str(GARDEN): -99})
+    texts = [(await first(client, body))["message"]["content"] for body in bodies]
+    assert texts[0] == texts[1]

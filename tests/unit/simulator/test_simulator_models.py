@@ -113,7 +113,7 @@ REFUSED = [
         id="max_completion_tokens too large",
     ),
     pytest.param(
-        chat("gpt-4o-mini", " word" * 129_994),
+        chat("gpt-4o-mini", " word" * 129_993),
         (
             "This model's maximum context length is 128000 tokens. However, your messages resulted in 130000 tokens. "
             "Please reduce the length of the messages.",
@@ -153,7 +153,7 @@ async def test_a_model_refuses_what_it_does_not_take(
         pytest.param(chat("gpt-6.1-sol", reasoning_effort="xhigh"), id="gpt-6.1-sol"),
         pytest.param(chat("o3", tools=[FUNCTION]), id="o3 functions"),
         pytest.param(chat("gpt-4.1-mini", max_tokens=32_768, verbosity="medium"), id="gpt-4.1-mini"),
-        pytest.param(chat("gpt-4.1", " word" * 129_994), id="long context"),
+        pytest.param(chat("gpt-4.1", " word" * 129_993), id="long context"),
     ],
 )
 async def test_a_model_takes_what_its_family_takes(client: httpx.AsyncClient, body: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""The splitter everything is counted with."""
+"""OpenAI's tokens, as the simulator writes and counts them."""
+
+import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -6,6 +9,7 @@ from hypothesis import strategies as st
 
 from app.simulator import tokens
 
+TEXTS = Path(__file__).parents[1] / "core" / "tokens.jsonl"
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
 
@@ -29,20 +33,34 @@ def test_the_first_tokens_are_never_more_than_asked_for(text: str, limit: int) -
     assert tokens.total(tokens.first(tokens.split(text), limit)) == min(limit, tokens.count(text))
 
 
+def test_texts_in_every_script_have_openais_tokens() -> None:
+    for line in TEXTS.read_text().splitlines():
+        known = json.loads(line)
+        written = tokens.tokens_of(tokens.split(known["text"]))
+        assert written == [tokens.token(number) for number in known["o200k_base"]]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("Hello there, you!", ["Hello", " there", ",", " you", "!"]),
-        ("extraordinary", ["extraor", "dinary"]),
-        ("東京🚀", ["東", "京", "🚀"]),
-        ("a\n\n b", ["a", "\n\n ", "b"]),
+        ("extraordinary", ["extra", "ordinary"]),
+        ("東京🚀", ["東京", "🚀"]),
+        ("a\n\n b", ["a", "\n\n", " b"]),
         ("\x00", ["\x00"]),
+        ("<|endoftext|>", ["<", "|", "end", "of", "text", "|", ">"]),
     ],
-    ids=["words", "long word", "one character each", "white space", "control"],
+    ids=["words", "long word", "characters", "white space", "control", "a special token's name"],
 )
-def test_text_is_split_as_documented(text: str, expected: list[str]) -> None:
+def test_text_is_split_as_openai_splits_it(text: str, expected: list[str]) -> None:
     assert [piece.text for piece in tokens.split(text)] == expected
 
 
-def test_an_emoji_is_two_tokens() -> None:
-    assert tokens.split("🚀")[0].tokens == (b"\xf0\x9f", b"\x9a\x80")
+def test_an_emoji_may_be_two_tokens() -> None:
+    assert tokens.split("🚀")[0].tokens == (b"\xf0\x9f\x9a", b"\x80")
+
+
+def test_tokens_that_are_no_text_together_become_replacement_characters() -> None:
+    pieces = tokens.grouped([b"a\xf0", b"b", b"\xf0\x9f"])
+    assert [piece.text for piece in pieces] == ["a\ufffdb", ""]
+    assert tokens.total(pieces) == 3

@@ -4,6 +4,7 @@ from datetime import date
 
 import pytest
 
+from app.core.errors import Refusal
 from app.features.llm.catalogue import EFFORTS, UNKNOWN_FAMILY, Catalogue, Effort, ModelFamily, family_of
 
 NAMES = ["gpt-4o-mini", "gpt-4o", "o3", "gpt-5", "gpt-5.1", "gpt-5.5", "gpt-6-astra"]
@@ -18,15 +19,16 @@ def test_a_name_stands_for_a_model() -> None:
 
     assert catalogue.upstream_model("llama") == "gpt-4o-mini"
     assert catalogue.family("llama").context == 128_000
-    assert catalogue.serves("llama")
-    assert not catalogue.serves("gpt-4o-mini")
+    catalogue.require_served("llama")
+    with pytest.raises(Refusal, match="`gpt-4o-mini` does not exist"):
+        catalogue.require_served("gpt-4o-mini")
 
 
 def test_every_model_goes_by_its_own_name() -> None:
     catalogue = Catalogue(None)
 
     assert catalogue.names is None
-    assert catalogue.serves("anything")
+    catalogue.require_served("anything")
     assert catalogue.upstream_model("anything") == "anything"
 
 

@@ -1,0 +1,82 @@
+"""vLLM's tokenizer routes. They have no /v1 before them, as with vLLM."""
+
+from dataclasses import fields
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from app.core.dependencies import TokenizerServiceDependency
+from app.core.encoding import beside_the_loop
+from app.core.request_body import read_model
+from app.core.streaming import run_until_disconnect
+from app.features.tokenizer.schema import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    TokenizeChatRequest,
+    TokenizePromptRequest,
+    TokenizeResponse,
+    tokenize_model,
+)
+
+SLICE_ITEMS = 10_000
+
+router = APIRouter(tags=["tokenizer"])
+info_router = APIRouter(tags=["tokenizer"])
+"""vLLM has this route only with `--enable-tokenizer-info-endpoint`."""
+
+
+def _described(*models: type[BaseModel]) -> dict[str, Any]:
+    """The body, for the interface's description: these routes read it themselves."""
+    schemas = [model.model_json_schema(ref_template="#/components/schemas/{model}") for model in models]
+    for schema in schemas:
+        # What these refer to is described with the chat routes.
+        schema.pop("$defs", None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"anyOf": schemas}}}}}
+
+
+@router.post(
+    "/tokenize", response_model=TokenizeResponse, openapi_extra=_described(TokenizePromptRequest, TokenizeChatRequest)
+)
+async def tokenize(request: Request, service: TokenizerServiceDependency) -> Response:
+    """Makes a text or a conversation into the model's tokens."""
+    asked = await read_model(request, tokenize_model)
+    size_bytes = len(await request.body())
+    answer = await run_until_disconnect(request.receive, service.tokenize(asked, size_bytes))
+    return await _json(answer, size_bytes)
+
+
+@router.post("/detokenize", response_model=DetokenizeResponse, openapi_extra=_described(DetokenizeRequest))
+async def detokenize(request: Request, service: TokenizerServiceDependency) -> Response:
+    """Makes the model's tokens into a text."""
+    asked = await read_model(request, lambda _body: DetokenizeRequest)
+    size_bytes = len(await request.body())
+    answer = await run_until_disconnect(request.receive, service.detokenize(asked, size_bytes))
+    return await _json(answer, size_bytes)
+
+
+@info_router.get("/tokenizer_info")
+async def tokenizer_info(service: TokenizerServiceDependency) -> dict[str, Any]:
+    """Describes the default model's tokenizer."""
+    return dict(service.info())
+
+
+async def _json(answer: TokenizeResponse | DetokenizeResponse, size_bytes: int) -> Response:
+    body = await beside_the_loop(size_bytes, lambda: _encoded(answer))
+    return Response(body, media_type="application/json")
+
+
+def _encoded(answer: TokenizeResponse | DetokenizeResponse) -> bytes:
+    members = [
+        b'"%b":%b' % (field.name.encode(), _encoded_value(getattr(answer, field.name))) for field in fields(answer)
+    ]
+    return b"{%b}" % b",".join(members)
+
+
+def _encoded_value(value: object) -> bytes:
+    # One call for a long list would keep the interpreter's lock, and with it the event loop, until its end.
+    if not isinstance(value, list):
+        return to_json(value)
+    slices = [to_json(value[start : start + SLICE_ITEMS])[1:-1] for start in range(0, len(value), SLICE_ITEMS)]
+    return b"[%b]" % b",".join(slices)
