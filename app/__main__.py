@@ -3,25 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 import uvicorn
 
 from app.core.config import Settings, SettingsError, load_settings
+from app.core.server import Connection, Server
 from app.main import create_app
 
 WRONG_SETTINGS = 2
-
-
-class Server(uvicorn.Server):
-    """Ends cleanly on a signal: the first lets requests in flight finish, the second ends at once.
-
-    uvicorn's own would raise the signal again after that, so that the process never ends with status 0.
-    """
-
-    def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
@@ -40,6 +29,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
     parser.add_argument("--host", help="address to listen on (HOST)")
     parser.add_argument("--port", help="port to listen on (PORT)")
     parser.add_argument("--shutdown-timeout", dest="shutdown_timeout_s", metavar="SECONDS", help="(SHUTDOWN_TIMEOUT_S)")
+    parser.add_argument("--sse-keep-alive-interval", metavar="SECONDS", help="(SSE_KEEP_ALIVE_INTERVAL)")
     parser.add_argument(
         "--enable-tokenizer-info-endpoint",
         action=argparse.BooleanOptionalAction,
@@ -67,9 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=Connection,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
-    server = Server(config)
+    server = Server(config, app.state.components.lifecycle)
     server.run()
     return 0 if server.started else 1
 

@@ -7,18 +7,29 @@ from contextlib import asynccontextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from app.__main__ import Server
 from app.core.config import Settings
+from app.core.lifecycle import Lifecycle
+from app.core.server import Connection, Server
 from app.main import create_app
 
 
 class ReadyServer(Server):
     """A server that says when it listens, ends when it is told, and leaves the test runner's signals alone."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
+        super().__init__(config, lifecycle)
         self.ready = asyncio.Event()
         self.ending = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        port: int = self.servers[0].sockets[0].getsockname()[1]
+        return port
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup()
@@ -33,21 +44,37 @@ class ReadyServer(Server):
             await self._serve()
         finally:
             self.ready.set()
+            self.ended.set()
 
 
 @asynccontextmanager
 async def served(app: ASGIApp) -> AsyncIterator[str]:
     """The base URL of `app`, listening on a free port until the block ends."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", timeout_graceful_shutdown=1)
-    server = ReadyServer(config)
+    async with serving(app) as server:
+        yield server.url
+
+
+@asynccontextmanager
+async def serving(
+    app: ASGIApp, lifecycle: Lifecycle | None = None, *, shutdown_timeout_s: int = 1
+) -> AsyncIterator[ReadyServer]:
+    """A server of `app` on a free port. It ends with the block, or once `ending` is set."""
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        http=Connection,
+        log_level="warning",
+        timeout_graceful_shutdown=shutdown_timeout_s,
+    )
+    server = ReadyServer(config, lifecycle or Lifecycle())
     running = asyncio.create_task(server.serve_here())
     await server.ready.wait()
     if not server.started:
         await running
         raise RuntimeError("the application did not start")
     try:
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        yield server
     finally:
         server.ending.set()
         await running
@@ -62,5 +89,6 @@ def settings_for(upstream: str, **settings: object) -> Settings:
 @asynccontextmanager
 async def served_over(upstream: str, **settings: object) -> AsyncIterator[str]:
     """The base URL of our server over the API at `upstream`."""
-    async with served(create_app(settings_for(upstream, **settings))) as url:
-        yield url
+    app = create_app(settings_for(upstream, **settings))
+    async with serving(app, app.state.components.lifecycle) as server:
+        yield server.url

@@ -32,6 +32,10 @@ def _parse_json(value: object) -> object:
         raise ValueError(f"must be JSON: {exc}") from None
 
 
+def _parse_list(value: object) -> object:
+    return [item for part in value.split(",") if (item := part.strip())] if isinstance(value, str) else value
+
+
 def _fitting_a_header(value: str) -> str:
     if not all("!" <= character <= "~" for character in value):
         raise ValueError("must be printable ASCII without spaces")
@@ -64,7 +68,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="forbid", frozen=True)
 
-    openai_api_key: SecretStr | None = Field(None, description="The key that pays for the answers. Required to serve.")
+    openai_api_key: SecretStr | None = Field(
+        None, description="The key that pays for the answers. This or OPENAI_API_KEYS is required."
+    )
+    openai_api_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_parse_list)] = Field(
+        (), description="Further keys, separated by commas; each call uses the one with the fewest calls in flight."
+    )
     openai_base_url: str = Field(
         "https://api.openai.com/v1", description="Where OpenAI's API is, with or without a slash at the end."
     )
@@ -102,7 +111,22 @@ class Settings(BaseSettings):
     upstream_connect_timeout_s: float = Field(
         5.0, gt=0, le=DAY_S, description="Longest wait for a connection to OpenAI."
     )
-    upstream_read_timeout_s: float = Field(600.0, gt=0, le=DAY_S, description="Longest silence of OpenAI in an answer.")
+    upstream_first_byte_timeout_s: float = Field(
+        600.0,
+        gt=0,
+        le=DAY_S,
+        description="Longest wait for OpenAI to begin its answer, from the beginning of the call.",
+    )
+    upstream_idle_timeout_s: float = Field(120.0, gt=0, le=DAY_S, description="Longest silence of OpenAI in an answer.")
+    upstream_total_timeout_s: float = Field(
+        600.0, gt=0, le=DAY_S, description="Longest time for a whole answer; a stream may last longer."
+    )
+    upstream_max_attempts: int = Field(
+        3, ge=1, le=10, description="How often a call that failed for a while is made at most; 1: never again."
+    )
+    sse_keep_alive_interval: float = Field(
+        0.0, ge=0, le=DAY_S, description="Seconds of silence after which a stream gets a comment; 0: none."
+    )
     shutdown_timeout_s: int = Field(
         30, ge=0, description="How long requests in flight may go on after SIGTERM (`python -m app`)."
     )
@@ -131,6 +155,13 @@ class Settings(BaseSettings):
             _fitting_a_header(key.get_secret_value())
         return key
 
+    @field_validator("openai_api_keys")
+    @classmethod
+    def _keys_fit_a_header(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            _fitting_a_header(key.get_secret_value())
+        return keys
+
     @field_validator("openai_base_url")
     @classmethod
     def _base_url_is_http(cls, url: str) -> str:
@@ -151,15 +182,21 @@ class Settings(BaseSettings):
             raise ValueError(f"DEFAULT_MODEL {self.default_model!r} is not one of SERVED_MODELS")
         return self
 
+    @property
+    def api_keys(self) -> tuple[str, ...]:
+        """Every key there is to call OpenAI with: OPENAI_API_KEY, then OPENAI_API_KEYS."""
+        first = () if self.openai_api_key is None else (self.openai_api_key,)
+        return tuple(key.get_secret_value() for key in (*first, *self.openai_api_keys))
+
     def require_api_key(self) -> str:
-        """The key to call OpenAI with.
+        """The first key to call OpenAI with.
 
         Raises:
             SettingsError: there is none.
         """
-        if self.openai_api_key is None:
+        if not self.api_keys:
             raise SettingsError("OPENAI_API_KEY is not set: set it in the environment or in .env")
-        return self.openai_api_key.get_secret_value()
+        return self.api_keys[0]
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -11,10 +11,14 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import TypeAdapter, ValidationError
 
 from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
+from app.core.lifecycle import Lifecycle
 from app.core.load import ServerLoad
+from app.core.metrics import Metrics
 from app.features.llm.catalogue import Catalogue, ModelFamily
-from app.features.llm.client import OpenAIClient, new_session
+from app.features.llm.client import OpenAIClient
 from app.features.llm.service import LLMService
+from app.features.llm.session import new_session
+from app.features.llm.timeouts import Timeouts
 from app.features.tokenizer.service import TokenizerService
 
 logger = logging.getLogger(__name__)
@@ -31,6 +35,8 @@ class Components:
     llm_service: LLMService
     tokenizer_service: TokenizerService
     catalogue: Catalogue
+    lifecycle: Lifecycle
+    metrics: Metrics
     server_load: ServerLoad = field(default_factory=ServerLoad)
 
 
@@ -40,18 +46,25 @@ def build_components(settings: Settings) -> Components:
     Raises:
         SettingsError: MODEL_FAMILIES describes a model in a way that cannot be understood.
     """
-    key = settings.openai_api_key
     served = None if settings.served_models == EVERY_MODEL else _served_models(settings)
     catalogue = Catalogue(served, _described_models(settings))
+    lifecycle = Lifecycle()
+    metrics = Metrics()
+    # Without a key the lifespan refuses to start; /health and /v1/models answer without either.
+    first_key, *further_keys = settings.api_keys or ("missing",)
     client = OpenAIClient(
-        # Without a key the lifespan refuses to start; /health and /v1/models answer without either.
-        key.get_secret_value() if key else "missing",
+        first_key,
         settings.openai_base_url,
         organization=settings.openai_org_id,
         project=settings.openai_project_id,
         catalogue=catalogue,
         unsupported_params=settings.unsupported_params,
         usage_details=settings.enable_prompt_tokens_details,
+        lifecycle=lifecycle,
+        further_keys=further_keys,
+        timeouts=_timeouts(settings),
+        max_attempts=settings.upstream_max_attempts,
+        metrics=metrics.upstream,
     )
     default_model = _default_model(settings, catalogue)
     service = LLMService(
@@ -61,7 +74,17 @@ def build_components(settings: Settings) -> Components:
         catalogue=catalogue,
         completions_system_prompt=settings.completions_system_prompt,
     )
-    return Components(settings, client, service, TokenizerService(catalogue, default_model=default_model), catalogue)
+    tokenizer = TokenizerService(catalogue, default_model=default_model)
+    return Components(settings, client, service, tokenizer, catalogue, lifecycle, metrics)
+
+
+def _timeouts(settings: Settings) -> Timeouts:
+    return Timeouts(
+        connect_s=settings.upstream_connect_timeout_s,
+        first_byte_s=settings.upstream_first_byte_timeout_s,
+        idle_s=settings.upstream_idle_timeout_s,
+        total_s=settings.upstream_total_timeout_s,
+    )
 
 
 def _served_models(settings: Settings) -> dict[str, str]:
@@ -96,14 +119,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         SettingsError: there is no key.
     """
     components = _components(app)
-    settings = components.settings
-    settings.require_api_key()
+    components.settings.require_api_key()
     for name, day in components.catalogue.ending(date.today()).items():
         logger.warning("OpenAI shuts down the model served as %r on %s: choose another in time", name, day)
-    session = new_session(
-        connect_timeout_s=settings.upstream_connect_timeout_s, read_timeout_s=settings.upstream_read_timeout_s
-    )
-    async with session:
+    async with new_session() as session:
         components.openai_client.attach(session)
         yield
 
@@ -128,6 +147,12 @@ async def get_server_load(request: Request) -> ServerLoad:
     return _components(request.app).server_load
 
 
+async def get_metrics(request: Request) -> Metrics:
+    """The metrics of the application that handles `request`."""
+    return _components(request.app).metrics
+
+
 LLMServiceDependency = Annotated[LLMService, Depends(get_llm_service)]
 TokenizerServiceDependency = Annotated[TokenizerService, Depends(get_tokenizer_service)]
 ServerLoadDependency = Annotated[ServerLoad, Depends(get_server_load)]
+MetricsDependency = Annotated[Metrics, Depends(get_metrics)]

@@ -62,6 +62,7 @@ class ClientDisconnected(Exception):
 
 
 INTERNAL_ERROR = ErrorAnswer(500, "The server failed while it handled this request.")
+SHUTTING_DOWN = ErrorAnswer(503, "The server is shutting down.", headers={"connection": "close", "retry-after": "1"})
 
 # --- upstream ---------------------------------------------------------------------------------------------------------
 
@@ -82,6 +83,11 @@ _OUT_OF_MONEY = frozenset(
 def scrubbed(text: str) -> str:
     """Text of the upstream without keys, organization and project ids."""
     return _SECRETS.sub("[redacted]", text)
+
+
+def is_out_of_money(exc: openai.APIError) -> bool:
+    """Whether an account is empty, rather than its rate limit reached: no retry helps until somebody pays."""
+    return exc.type in _OUT_OF_MONEY or exc.code in _OUT_OF_MONEY
 
 
 def upstream_answer(exc: BaseException) -> ErrorAnswer:
@@ -141,8 +147,7 @@ def _not_found(exc: openai.NotFoundError) -> ErrorAnswer:
 
 
 def _rate_limited(exc: openai.RateLimitError) -> ErrorAnswer:
-    out_of_money = exc.type in _OUT_OF_MONEY or exc.code in _OUT_OF_MONEY
-    headers = _code_header(exc) | (_DO_NOT_RETRY if out_of_money else {})
+    headers = _code_header(exc) | (_DO_NOT_RETRY if is_out_of_money(exc) else {})
     return ErrorAnswer(429, _text(exc, "The upstream's rate limit is reached."), _param(exc), headers=headers)
 
 
@@ -164,6 +169,10 @@ def _not_reached(exc: openai.APIConnectionError) -> ErrorAnswer:
     return ErrorAnswer(502, scrubbed(exc.message))
 
 
+def _too_late(exc: openai.APITimeoutError) -> ErrorAnswer:
+    return ErrorAnswer(504, scrubbed(exc.message))
+
+
 _CREDENTIALS_ANSWER = ErrorAnswer(
     502, "The upstream service rejected this server's credentials.", headers=_DO_NOT_RETRY
 )
@@ -181,7 +190,7 @@ _UPSTREAM: dict[type[BaseException], Callable[[Any], ErrorAnswer]] = {
     openai.RateLimitError: _rate_limited,
     openai.InternalServerError: _upstream_failed,
     openai.APIStatusError: _other_status,
-    openai.APITimeoutError: _failed(504, "The upstream service did not answer in time."),
+    openai.APITimeoutError: _too_late,
     openai.APIConnectionError: _not_reached,
     openai.APIResponseValidationError: _failed(502, "The upstream service's answer could not be understood."),
     openai.APIError: _error_event,

@@ -22,6 +22,8 @@ class RequestRecord:
     """Fields that were clamped or mapped, with the value that was used."""
     upstream_headers: dict[str, str] = field(default_factory=dict)
     """Headers of the upstream's answer that the client is to see."""
+    upstream_attempts: int = 0
+    """Calls that were made to the upstream, those that failed and were made once more included."""
 
     @property
     def answered_id(self) -> str:
@@ -35,6 +37,8 @@ class RequestRecord:
             yield "x-ignored-params", _joined(self.ignored_params)
         if self.adjusted_params:
             yield "x-adjusted-params", _joined([f"{name}={value}" for name, value in self.adjusted_params.items()])
+        if self.upstream_attempts:
+            yield "x-upstream-attempts", str(self.upstream_attempts)
         yield from self.upstream_headers.items()
 
 

@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic_core import to_json
 from starlette.responses import Response
@@ -27,9 +27,17 @@ T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
 
 
+@runtime_checkable
+class Closable(Protocol):
+    """Whoever holds it must `aclose()` it."""
+
+    async def aclose(self) -> None: ...
+
+
 async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled as soon as the client leaves.
 
+    Whoever is handed the result owns it; one that nobody can be handed is closed.
     The request's body must have been read: what `receive` brings next can only be the end of the connection.
 
     Raises:
@@ -39,13 +47,24 @@ async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -
     leaving = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnected
-    finally:
-        working.cancel()
+    except asyncio.CancelledError:
+        await _abandon(working, leaving)
+        raise
+    if working.done():
+        # Not waited for: a cancellation now would lose the result.
         leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        return working.result()
+    await _abandon(working, leaving)
+    raise ClientDisconnected
+
+
+async def _abandon(working: asyncio.Future[Any], leaving: asyncio.Future[None]) -> None:
+    """Cancel both, and close the result if it came nevertheless."""
+    working.cancel()
+    leaving.cancel()
+    outcome = (await asyncio.gather(working, leaving, return_exceptions=True))[0]
+    if isinstance(outcome, Closable):
+        await outcome.aclose()
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -53,12 +72,10 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-class EventStream(Protocol):
-    """Events in batches, as they arrive. Whoever holds it must `aclose()` it."""
+class EventStream(Closable, Protocol):
+    """Events in batches, as they arrive."""
 
     def __aiter__(self) -> AsyncIterator[Sequence[Mapping[str, Any]]]: ...
-
-    async def aclose(self) -> None: ...
 
 
 class EventStreamResponse(Response):

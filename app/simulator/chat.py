@@ -1,6 +1,7 @@
 """``POST /v1/chat/completions``: from the bytes that arrived to the answer on the socket."""
 
 import asyncio
+from dataclasses import replace
 from typing import NoReturn
 
 from aiohttp import web
@@ -12,18 +13,21 @@ from app.simulator.faults import HangUp
 from app.simulator.json_text import indented
 from app.simulator.pacing import Pacing
 from app.simulator.request import ChatRequest
-from app.simulator.traffic import Exchange
+from app.simulator.traffic import Exchange, Traffic
 
 
-async def answer(request: web.Request, exchange: Exchange, pacing: Pacing) -> web.StreamResponse:
-    """Answer one chat request, at ``pacing`` unless the request asks for another.
+async def answer(request: web.Request, exchange: Exchange, pacing: Pacing, traffic: Traffic) -> web.StreamResponse:
+    """Answer one chat request of ``traffic``, at ``pacing`` unless the request asks for another.
 
     Raises:
         OpenAIError: the request is refused, or asked for an error.
         HangUpError: the answer ended with the connection, as the request asked.
     """
     chat = accept(exchange)
-    directive = chat.directive
+    directive = faults.in_effect(
+        chat.directive, authorization=exchange.headers["Authorization"], seen=traffic.seen(exchange)
+    )
+    chat = replace(chat, directive=directive)
     faults.raise_error(directive, model=chat.model.name)
     if faults.resets_at_once(directive, stream=chat.streams):
         hang_up(request, HangUp.RESET)

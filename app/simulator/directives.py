@@ -21,7 +21,9 @@ class Directive:
     """How this one request is to be answered; None leaves it to the simulator's own settings.
 
     ``tokens`` is the answer's length; ``after`` counts the events of a stream before a fault shows, where None means
-    the fault's own default; ``seconds`` is how long a fault lasts; ``retry_after`` is in seconds.
+    the fault's own default; ``seconds`` is how long a fault lasts; ``retry_after`` is in seconds; ``should_retry`` is
+    what an error's header of that name says. The fault is for the first ``times`` of equal requests, and for the key
+    that ends in ``key``.
     """
 
     fault: str | None = None
@@ -30,8 +32,11 @@ class Directive:
     itl: float | None = None
     after: int | None = None
     seconds: float = 30.0
-    retry_after: float = 7.0
+    retry_after: float | None = None
+    should_retry: str | None = None
     status: int = 500
+    times: int | None = None
+    key: str = ""
 
 
 def _fault(word: str) -> str:
@@ -61,6 +66,12 @@ def _status(word: str) -> int:
     return status
 
 
+def _flag(word: str) -> str:
+    if word not in {"true", "false"}:
+        raise ValueError(word)
+    return word
+
+
 READERS: Mapping[str, Callable[[str], Any]] = {
     "fault": _fault,
     "tokens": _count,
@@ -69,7 +80,10 @@ READERS: Mapping[str, Callable[[str], Any]] = {
     "after": _count,
     "seconds": _duration,
     "retry_after": _duration,
+    "should_retry": _flag,
     "status": _status,
+    "times": _count,
+    "key": str,
 }
 
 

@@ -13,6 +13,7 @@ from app.simulator.directives import Directive
 from app.simulator.errors import ErrorBody, OpenAIError
 
 DEFAULT_AFTER = 2
+DEFAULT_RETRY_AFTER_S = 7.0
 SERVER_ERROR = "The server had an error while processing your request. Sorry about that!"
 OVERLOADED = "The engine is currently overloaded, please try again later"
 QUOTA = (
@@ -143,7 +144,21 @@ def raise_error(directive: Directive, *, model: str) -> None:
     """Raise the error that ``directive`` asks for instead of an answer, if it asks for one."""
     error = ERRORS.get(directive.fault or "")
     if error is not None:
-        raise error(directive, model)
+        raised = error(directive, model)
+        raised.headers = {**_advice(directive), **raised.headers}
+        raise raised
+
+
+def in_effect(directive: Directive, *, authorization: str, seen: int) -> Directive:
+    """Return ``directive``, without its fault if that is for another key or came ``seen`` times, which is enough."""
+    shown = authorization.endswith(directive.key) and (directive.times is None or seen < directive.times)
+    return directive if shown else replace(directive, fault=None)
+
+
+def _advice(directive: Directive) -> dict[str, str]:
+    wait = None if directive.retry_after is None else f"{directive.retry_after:g}"
+    advice = {"retry-after": wait, "x-should-retry": directive.should_retry}
+    return {name: value for name, value in advice.items() if value is not None}
 
 
 def _after(events: Events, directive: Directive) -> int:
@@ -152,12 +167,13 @@ def _after(events: Events, directive: Directive) -> int:
 
 
 def _rate_limit(directive: Directive, model: str) -> OpenAIError:
-    wait = f"{directive.retry_after:g}"
+    wait_s = DEFAULT_RETRY_AFTER_S if directive.retry_after is None else directive.retry_after
+    wait = f"{wait_s:g}"
     message = (
         f"Rate limit reached for {model} in organization org-simulator on requests per min (RPM): "
         f"Limit 3, Used 3, Requested 1. Please try again in {wait}s."
     )
-    headers = {"retry-after": wait, "retry-after-ms": f"{directive.retry_after * 1000:.0f}"}
+    headers = {"retry-after": wait, "retry-after-ms": f"{wait_s * 1000:.0f}"}
     return OpenAIError(429, ErrorBody(message, type="requests", code="rate_limit_exceeded"), headers)
 
 

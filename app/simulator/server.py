@@ -120,7 +120,7 @@ class Simulator:
             return _refusal(_invalid_url("Invalid method for URL", request, status=405))
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await chat.answer(request, request[EXCHANGE], self._pacing)
+        return await chat.answer(request, request[EXCHANGE], self._pacing, self.traffic)
 
     async def _show_traffic(self, _: web.Request) -> web.StreamResponse:
         return _json(self.traffic.to_json())

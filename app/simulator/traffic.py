@@ -57,6 +57,10 @@ class Traffic:
         self.exchanges.append(exchange)
         self._notify()
 
+    def seen(self, exchange: Exchange) -> int:
+        """Return how many of the remembered requests before ``exchange`` had the same body."""
+        return sum(1 for other in self.exchanges if other is not exchange and other.raw == exchange.raw)
+
     @contextmanager
     def answering(self) -> Iterator[None]:
         """Count one request as live while the block runs, and afterwards by the way the block ended."""

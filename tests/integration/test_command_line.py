@@ -78,6 +78,25 @@ async def test_a_stream_in_flight_is_finished_before_it_ends(
         assert await server.ended() == 0
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_request_that_takes_too_long_at_the_end_is_aborted_as_vllm_does(
+    stream: bool, simulator: Simulator, tmp_path: Path
+) -> None:
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
+    command = (*SERVER, "--shutdown-timeout", "0")
+    async with started(*command, cwd=tmp_path, **variables) as server, httpx.AsyncClient() as client:
+        url = await server.url()
+        answering = asyncio.create_task(client.post(url + CHAT, json=hello("[sim fault=slow]", stream=stream)))
+        await simulator.traffic.wait_for(lambda traffic: traffic.live == 1)
+        server.process.terminate()
+        response = await answering
+
+        assert (response.status_code, response.text.count('"finish_reason":"abort"')) == (200, 1)
+        assert await server.ended(timeout_s=5) == 0
+    assert "Traceback" not in server.said
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
+
+
 async def test_a_second_signal_ends_it_at_once(simulator: Simulator, tmp_path: Path) -> None:
     variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
     body = hello("[sim fault=stall after=1]", stream=True)
@@ -93,6 +112,7 @@ async def test_a_second_signal_ends_it_at_once(simulator: Simulator, tmp_path: P
                 [line async for line in lines]
 
         assert await server.ended(timeout_s=5) == 0
+    assert "Traceback" not in server.said
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
 
 

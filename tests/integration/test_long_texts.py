@@ -22,7 +22,7 @@ GROWS = "@"
 """Stands for a few letters, other ones with each request: the tokenizer remembers the pieces it has seen."""
 
 # Words that it has not seen.
-WORDS = "".join(f" {number * 2654435761 % 2**32:x}{GROWS}" for number in range(100_000))
+WORDS = "".join(f" {number * 2654435761 % 2**32:x}{GROWS}" for number in range(75_000))
 
 BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "words": ("/tokenize", {"prompt": WORDS}),

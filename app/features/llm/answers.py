@@ -1,8 +1,19 @@
 """OpenAI's answers made into vLLM's: whole ones and streams."""
 
+import time
+import uuid
+from typing import Any
+
 from app.features.llm.answer_tokens import StreamTokens, show_tokens
 from app.features.llm.reading import Reading, TextReader
-from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, Choice, ChoiceLogprobs, JSONObject
+from app.features.llm.schema import (
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    Choice,
+    ChoiceLogprobs,
+    JSONObject,
+    Usage,
+)
 
 
 def answer_id(request: ChatCompletionRequest, upstream_id: str) -> str:
@@ -26,6 +37,18 @@ def chat_answer(request: ChatCompletionRequest, reading: Reading, answer: bytes)
     for choice in translated.choices:
         _read_choice(choice, reading)
     return translated
+
+
+def aborted_answer(request: ChatCompletionRequest, reading: Reading) -> ChatCompletionResponse:
+    """What vLLM answers where the server ends first: `n` choices that say so, with the text that is known: none."""
+    message = {"role": reading.role, "content": reading.echo}
+    choices = [{"index": index, "message": message, "finish_reason": "abort"} for index in range(request.n or 1)]
+    return ChatCompletionResponse.model_validate({**_own_head(request), "choices": choices})
+
+
+def _own_head(request: ChatCompletionRequest) -> dict[str, Any]:
+    fallback = f"chatcmpl-{uuid.uuid4().hex[:16]}"
+    return {"id": answer_id(request, fallback), "created": int(time.time()), "model": request.model or ""}
 
 
 def _read_choice(choice: Choice, reading: Reading) -> None:
@@ -78,17 +101,26 @@ class ChunkTranslator:
         self._tokens = StreamTokens(reading.tokens, reading.prompt_ids) if reading.tokens else None
         # Details of the usage only OpenAI has.
         self._counts_at_stop = bool(reading.tokens and reading.tokens.counts_at_stop and not reading.usage_details)
-
-    @property
-    def begun(self) -> bool:
-        """Whether any choice has begun."""
-        return bool(self._begun)
+        self._finished: set[int] = set()
+        self._usage_shown = False
 
     @property
     def complete(self) -> bool:
         """Whether nothing that is still to come would be shown: every choice has met a stop string."""
         needs_the_end = self._shows_usage and not self._counts_at_stop
         return not needs_the_end and len(self._stopped) == (self._request.n or 1)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice that has begun has ended, and there is one."""
+        return bool(self._begun) and self._begun == self._finished
+
+    def aborted_chunks(self) -> list[JSONObject]:
+        """The end of the stream where the server ends first: of each choice that has none, and the usage asked for."""
+        unfinished = [index for index in range(self._request.n or 1) if index not in self._finished]
+        choices = [{"index": index, "finish_reason": "abort"} for index in unfinished]
+        event = {**_own_head(self._request), "choices": choices}
+        return self.chunks(event if self._usage_shown else {**event, "usage": Usage().model_dump()})
 
     def chunks(self, event: JSONObject) -> list[JSONObject]:
         """The chunks that stand for one event; often one, sometimes none."""
@@ -183,6 +215,7 @@ class ChunkTranslator:
         ids, running = choice.get("token_ids"), self._running(index)
         if finish is None:
             return {**self._head, "choices": [{**translated, "token_ids": ids}], **running}
+        self._finished.add(index)
         ended = {**translated, "stop_reason": choice.get("stop_reason"), "token_ids": ids}
         chunk = {**self._head, "choices": [ended], **running}
         if not self._shows_usage:
@@ -190,6 +223,7 @@ class ChunkTranslator:
         return chunk
 
     def _usage(self, event: JSONObject, told: JSONObject) -> JSONObject:
+        self._usage_shown = True
         usage = {name: told[name] for name in ("prompt_tokens", "total_tokens", "completion_tokens")}
         if self._reading.usage_details:
             usage |= {name: value for name, value in told.items() if name not in usage and value is not None}

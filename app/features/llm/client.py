@@ -1,49 +1,24 @@
-"""The only module that talks to OpenAI: vLLM's request in, vLLM's answer out, the openai SDK's exceptions up."""
+"""OpenAI behind vLLM's interface: vLLM's request in, vLLM's answer out, the openai SDK's exceptions up."""
 
-import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from types import SimpleNamespace
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from collections.abc import Sequence
 
 import aiohttp
 import openai
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 
-from app.core.record import current_record
-from app.features.llm.answers import ChunkTranslator, chat_answer
+from app.core.lifecycle import Aborted, Lifecycle
+from app.core.metrics import Metrics, UpstreamMetrics
+from app.features.llm.answers import ChunkTranslator, aborted_answer, chat_answer
 from app.features.llm.catalogue import Catalogue
+from app.features.llm.chat_stream import AbortedStream, ChatStream
 from app.features.llm.draft import UnsupportedParams
+from app.features.llm.keys import KeyRing
 from app.features.llm.limits import read_prompt
-from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, JSONObject
-from app.features.llm.sdk_errors import connection_error, event_error, not_understood, sdk_errors, status_error
-from app.features.llm.sse import EventDecoder
+from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
+from app.features.llm.sdk_errors import not_understood
+from app.features.llm.timeouts import Timeouts
 from app.features.llm.translation import UpstreamCall, encode_request
-
-MAX_CONNECTIONS = 4096
-"""aiohttp's own default is 100, which stalls the hundred-and-first stream."""
-KEEPALIVE_S = 60
-END_OF_BODY_S = 0.1
-REDACTED = b"[redacted]"
-_CUT_SHORT = "The upstream service ended the stream before the answer was complete."
-
-# Told to the client under these names. All else stays here: cookies, account ids, what OpenAI's proxies add.
-_PASSED_HEADERS = {
-    "x-request-id": "x-openai-request-id",
-    "retry-after": "retry-after",
-    "retry-after-ms": "retry-after-ms",
-    "openai-processing-ms": "openai-processing-ms",
-    **{
-        name: name
-        for what in ("requests", "tokens")
-        for name in (f"x-ratelimit-limit-{what}", f"x-ratelimit-remaining-{what}", f"x-ratelimit-reset-{what}")
-    },
-}
-
-_PASSED_HEADER_LIMIT_CHARACTERS = 256
+from app.features.llm.upstream import Call, Upstream
 
 
 class _UpstreamModel(BaseModel):
@@ -54,38 +29,11 @@ class _UpstreamModels(BaseModel):
     data: list[_UpstreamModel]
 
 
-@dataclass(slots=True)
-class _Connection:
-    """What the session's trace tells about the connection of one call."""
-
-    reused: bool = False
-
-
-async def _mark_reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.reused = True
-
-
-def new_session(*, connect_timeout_s: float, read_timeout_s: float) -> aiohttp.ClientSession:
-    """The session that carries all calls of a process. The caller closes it.
-
-    It keeps no cookies: they would be one client's on another's calls. Both limits are in seconds; a stream may last
-    as long as it is not silent.
-    """
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_mark_reused)
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_S),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s),
-        trace_configs=[trace],
-    )
-
-
 class OpenAIClient:
     """OpenAI behind vLLM's requests and answers.
 
     Every failure of a call is raised as the openai SDK's exception class for it; `app.core.errors` says what
-    becomes of each. The environment's proxies are followed (`HTTPS_PROXY`, `NO_PROXY`).
+    becomes of each. Calls are paid for with `api_key` or one of `further_keys`.
     """
 
     def __init__(
@@ -99,42 +47,60 @@ class OpenAIClient:
         catalogue: Catalogue | None = None,
         unsupported_params: UnsupportedParams = "drop",
         usage_details: bool = False,
+        further_keys: Sequence[str] = (),
+        timeouts: Timeouts | None = None,
+        max_attempts: int = 3,
+        metrics: UpstreamMetrics | None = None,
+        lifecycle: Lifecycle | None = None,
     ) -> None:
         # It supplies address and headers; it sends nothing, which is several times slower (docs/decisions).
         self._client = openai.AsyncOpenAI(
             api_key=api_key, base_url=base_url, organization=organization, project=project, max_retries=0
         )
-        headers = {**self._client.default_headers, **self._client.auth_headers, "Accept-Encoding": "identity"}
-        # The SDK marks what is not to be sent, and takes an empty OPENAI_ORG_ID for an organization.
-        self._headers = {name: value for name, value in headers.items() if isinstance(value, str) and value}
+        self._keys = KeyRing([api_key, *further_keys])
+        self._upstream = Upstream(
+            str(self._client.base_url),
+            self._headers(),
+            self._keys,
+            timeouts=timeouts or Timeouts(),
+            max_attempts=max_attempts,
+            metrics=metrics or Metrics().upstream,
+        )
+        self._upstream.session = session
         self._chat_url = f"{self._client.base_url}chat/completions"
         self._models_url = f"{self._client.base_url}models"
-        self._proxy = _environment_proxy(self._chat_url)
-        self._api_key = api_key.encode()
         self._catalogue = catalogue or Catalogue()
         self._unsupported_params = unsupported_params
         self._usage_details = usage_details
-        self._session = session
+        self._lifecycle = lifecycle or Lifecycle()
+
+    def _headers(self) -> dict[str, str]:
+        headers = {**self._client.default_headers, "Accept-Encoding": "identity"}
+        # The SDK marks what is not to be sent, and takes an empty OPENAI_ORG_ID for an organization.
+        return {name: value for name, value in headers.items() if isinstance(value, str) and value}
 
     def attach(self, session: aiohttp.ClientSession) -> None:
         """Use `session` for all calls from now on; whoever opened it closes it."""
-        self._session = session
+        self._upstream.session = session
 
     async def create_chat_completion(self, request: ChatCompletionRequest) -> ChatCompletionResponse:
-        """The whole answer to a request that does not ask for a stream.
+        """The whole answer to a request that does not ask for a stream; an aborted one if the server ends first.
 
         Raises:
             Refusal: OpenAI cannot do what the request asks.
             openai.APIError: the call failed.
         """
         call = await self._translated(request)
-        answer = await self._call("POST", self._chat_url, call.body)
         try:
+            async with self._lifecycle.abortable():
+                answer = await self._upstream.read(Call("POST", self._chat_url, call.body))
             return chat_answer(request, call.reading, answer)
         except ValueError as exc:
             raise not_understood(self._chat_url, answer) from exc
+        except Aborted:
+            return aborted_answer(request, call.reading)
 
-    async def stream_chat_completion(self, request: ChatCompletionRequest) -> "ChatStream":
+    async def stream_chat_completion(self, request: ChatCompletionRequest) -> ChatStream:
         """The answer as a stream, once OpenAI has accepted the request. The caller owns it and must `aclose()` it.
 
         Raises:
@@ -142,11 +108,16 @@ class OpenAIClient:
             openai.APIError: the call failed.
         """
         call = await self._translated(request)
-        response = await self._open("POST", self._chat_url, call.body)
-        if response.content_type != "text/event-stream":
-            response.close()
-            raise not_understood(self._chat_url, response.content_type.encode())
-        return ChatStream(response, ChunkTranslator(request, call.reading), secret=self._api_key)
+        translator = ChunkTranslator(request, call.reading)
+        try:
+            async with self._lifecycle.abortable():
+                answer = await self._upstream.open(Call("POST", self._chat_url, call.body, is_stream=True))
+        except Aborted:
+            return AbortedStream(translator)
+        if answer.content_type != "text/event-stream":
+            answer.close()
+            raise not_understood(self._chat_url, answer.content_type.encode())
+        return ChatStream(answer, translator, redacted=self._keys.redacted, lifecycle=self._lifecycle)
 
     async def list_models(self) -> list[str]:
         """The ids of every model that the key can use.
@@ -154,7 +125,7 @@ class OpenAIClient:
         Raises:
             openai.APIError: the call failed.
         """
-        answer = await self._call("GET", self._models_url)
+        answer = await self._upstream.read(Call("GET", self._models_url))
         try:
             return [model.id for model in _UpstreamModels.model_validate_json(answer).data]
         except ValidationError as exc:
@@ -165,151 +136,3 @@ class OpenAIClient:
         call.reading.usage_details = self._usage_details
         await read_prompt(request, call)
         return call
-
-    async def _call(self, method: str, url: str, body: bytes | None = None) -> bytes:
-        response = await self._open(method, url, body)
-        with sdk_errors(url):
-            async with response:
-                return await response.read()
-
-    async def _open(self, method: str, url: str, body: bytes | None = None) -> aiohttp.ClientResponse:
-        """An accepted answer whose body is unread; the caller closes it."""
-        with sdk_errors(url):
-            response = await self._send(method, url, body)
-            current_record().upstream_headers = _passed_headers(response.headers)
-            if response.status == 200:
-                return response
-            async with response:
-                content = (await response.read()).replace(self._api_key, REDACTED)
-                raise status_error(url, response.status, response.headers, content)
-
-    async def _send(self, method: str, url: str, body: bytes | None) -> aiohttp.ClientResponse:
-        while True:
-            connection = _Connection()
-            try:
-                return await self._request(method, url, body, connection)
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                # The other side may close an idle connection just as it is used again. The call is made once more,
-                # on the next idle one or on a new one, whose failure is a failure.
-                if not connection.reused:
-                    raise
-
-    async def _request(
-        self, method: str, url: str, body: bytes | None, connection: _Connection
-    ) -> aiohttp.ClientResponse:
-        if self._session is None:
-            raise RuntimeError("OpenAIClient has no session yet: the application's lifespan attaches it")
-        return await self._session.request(
-            method,
-            url,
-            data=body,
-            headers=self._headers,
-            proxy=self._proxy,
-            # A redirect would post the prompt to another host.
-            allow_redirects=False,
-            trace_request_ctx=connection,
-        )
-
-
-class ChatStream:
-    """vLLM's chunks of one answer, in batches: as many as a read of the network brought.
-
-    The end is OpenAI's `[DONE]`; anything else raises the openai SDK's exception for it, after the chunks that
-    came before.
-    """
-
-    def __init__(self, response: aiohttp.ClientResponse, translator: ChunkTranslator, *, secret: bytes) -> None:
-        self._response = response
-        self._secret = secret
-        self._url = str(response.url)
-        self._translator = translator
-        self._decoder = EventDecoder()
-        self._ended_by_upstream = False
-        self._done = False
-        self._failure: openai.APIError | None = None
-
-    def __aiter__(self) -> "ChatStream":
-        return self
-
-    async def __anext__(self) -> list[JSONObject]:
-        while not self._done:
-            if self._failure:
-                raise self._failure
-            batch = self._translated(await self._read())
-            if batch:
-                return batch
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        """Give the connection back if the answer has been read to its end; close it otherwise, which stops OpenAI."""
-        if self._ended_by_upstream:
-            # The end of the body is a packet of its own now and then, and worth the wait: a new connection costs more.
-            with suppress(TimeoutError, aiohttp.ClientError):
-                async with asyncio.timeout(END_OF_BODY_S):
-                    await self._response.read()
-        self._response.close()
-
-    async def _read(self) -> bytes:
-        content = self._response.content
-        with sdk_errors(self._url):
-            try:
-                data = await content.readany()
-            except aiohttp.ClientError:
-                # aiohttp raises before it hands out what arrived just before the break, and only this gives it.
-                data = content._read_nowait(-1)
-                if not data:
-                    raise
-        if not data:
-            raise connection_error(self._url, _CUT_SHORT)
-        return data
-
-    def _translated(self, data: bytes) -> list[JSONObject]:
-        batch: list[JSONObject] = []
-        for payload in self._decoder.feed(data):
-            if payload == b"[DONE]":
-                self._end()
-                break
-            try:
-                batch += self._chunks(payload)
-            except openai.APIError as exc:
-                self._failure = exc
-                break
-            if self._translator.complete:
-                self._done = True
-                break
-        return batch
-
-    def _end(self) -> None:
-        if self._translator.begun:
-            self._done = self._ended_by_upstream = True
-        else:
-            self._failure = connection_error(self._url, _CUT_SHORT)
-
-    def _chunks(self, payload: bytes) -> list[JSONObject]:
-        try:
-            event = from_json(payload, allow_inf_nan=False)
-            if isinstance(event, dict) and event.get("error") is None:
-                return self._translator.chunks(event)
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            # Not JSON, or not the shape of a chunk.
-            raise not_understood(self._url, payload) from exc
-        raise event_error(self._url, from_json(payload.replace(self._secret, REDACTED)))
-
-
-def _passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """What the client is to see of OpenAI's headers, as far as it can be sent on in a header."""
-    given = {passed: headers[name] for name, passed in _PASSED_HEADERS.items() if name in headers}
-    return {name: value for name, value in given.items() if _is_plain(value)}
-
-
-def _is_plain(value: str) -> bool:
-    return value.isascii() and value.isprintable() and len(value) <= _PASSED_HEADER_LIMIT_CHARACTERS
-
-
-def _environment_proxy(url: str) -> str | None:
-    """The proxy that the environment names for `url`.
-
-    aiohttp would look it up too, but only together with ~/.netrc, whose entries collide with the API key.
-    """
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)

@@ -28,17 +28,21 @@ def sdk_errors(url: str) -> Iterator[None]:
     """Raises what the SDK raises for the failures of the transport inside.
 
     Raises:
-        openai.APITimeoutError: a limit was reached.
         openai.APIConnectionError: there was no connection, or it broke.
     """
     try:
         yield
-    except TimeoutError as exc:
-        raise openai.APITimeoutError(_request(url)) from exc
     except aiohttp.ClientConnectorError as exc:
         raise connection_error(url, "The upstream service could not be reached.") from exc
     except (aiohttp.ClientError, OSError) as exc:
         raise connection_error(url, "The connection to the upstream service broke.") from exc
+
+
+def timeout_error(url: str, message: str) -> openai.APITimeoutError:
+    """What the SDK raises when a limit is reached, but with a text that says which one."""
+    error = openai.APITimeoutError(_request(url))
+    error.message, error.args = message, (message,)
+    return error
 
 
 def connection_error(url: str, message: str) -> openai.APIConnectionError:

@@ -10,7 +10,8 @@ from functools import partial
 from app.core.encoding import beside_the_loop, encoding
 from app.core.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.client import ChatStream, OpenAIClient
+from app.features.llm.chat_stream import ChatStream
+from app.features.llm.client import OpenAIClient
 from app.features.llm.effort import effort_for
 from app.features.llm.limits import check_token_ids
 from app.features.llm.merging import ConcludedStream, MergedStream, Source, all_or_first_failure

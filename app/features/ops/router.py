@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Response
 
-from app.core.dependencies import ServerLoadDependency
+from app.core.dependencies import MetricsDependency, ServerLoadDependency
+from app.core.metrics import METRICS_CONTENT_TYPE
 
 VLLM_VERSION = "0.32.0"
 """The version of vLLM whose interface this is."""
@@ -33,3 +34,9 @@ async def version() -> dict[str, str]:
 async def load(server_load: ServerLoadDependency) -> dict[str, int]:
     """Says how many requests are being answered."""
     return {"server_load": server_load.requests}
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(metrics: MetricsDependency) -> Response:
+    """Tells Prometheus what was counted."""
+    return Response(metrics.exposition(), media_type=METRICS_CONTENT_TYPE)

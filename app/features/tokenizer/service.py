@@ -1,6 +1,6 @@
 """Texts and conversations to token ids and back, as vLLM's tokenizer routes answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.core.encoding import Encoding, beside_the_loop, encoding
@@ -49,7 +49,7 @@ class TokenizerService:
         def work() -> TokenizeResponse:
             coder = encoding(self._catalogue.encoding(name))
             ids = _ids(coder, request)
-            shown = [_shown(coder, token) for token in ids] if request.return_token_strs else None
+            shown = _shown(coder, ids) if request.return_token_strs else None
             return TokenizeResponse(len(ids), family.context, ids, shown)
 
         return await beside_the_loop(size_bytes, work)
@@ -129,5 +129,8 @@ def _byte_alphabet() -> dict[int, str]:
 _BYTE_ALPHABET = _byte_alphabet()
 
 
-def _shown(coder: Encoding, token: int) -> str:
-    return (coder.token_bytes(token) or b"").decode("latin-1").translate(_BYTE_ALPHABET)
+def _shown(coder: Encoding, ids: Sequence[int]) -> list[str]:
+    # Few of a long text's tokens are distinct.
+    bytes_of = {token: coder.token_bytes(token) or b"" for token in set(ids)}
+    spelled = {token: written.decode("latin-1").translate(_BYTE_ALPHABET) for token, written in bytes_of.items()}
+    return [spelled[token] for token in ids]

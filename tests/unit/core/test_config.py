@@ -80,6 +80,22 @@ def test_a_key_is_stripped_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> N
     assert "secret" not in repr(settings)
 
 
+def test_several_keys_are_separated_by_commas_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-first")
+    monkeypatch.setenv("OPENAI_API_KEYS", " sk-second, sk-third ,")
+
+    settings = load_settings()
+
+    assert settings.api_keys == ("sk-first", "sk-second", "sk-third")
+    assert "sk-" not in repr(settings)
+
+
+def test_one_of_several_keys_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEYS", "sk-second,sk-third")
+
+    assert load_settings().require_api_key() == "sk-second"
+
+
 def test_a_base_url_is_taken_with_or_without_a_slash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1/")
 
@@ -101,6 +117,10 @@ def test_served_models_are_a_json_object_or_a_star(value: str, served: object, m
     [
         ("OPENAI_API_KEY", "sk-se cret", "OPENAI_API_KEY: must be printable ASCII"),
         ("OPENAI_API_KEY", "sk-secr\u00e9t", "OPENAI_API_KEY: must be printable ASCII"),
+        ("OPENAI_API_KEYS", "sk-1,sk-se cret", "OPENAI_API_KEYS: must be printable ASCII"),
+        ("UPSTREAM_FIRST_BYTE_TIMEOUT_S", "0", "UPSTREAM_FIRST_BYTE_TIMEOUT_S: Input should be greater than 0"),
+        ("UPSTREAM_TOTAL_TIMEOUT_S", "0", "UPSTREAM_TOTAL_TIMEOUT_S: Input should be greater than 0"),
+        ("UPSTREAM_MAX_ATTEMPTS", "0", "UPSTREAM_MAX_ATTEMPTS: Input should be greater than or equal to 1"),
         ("OPENAI_BASE_URL", "api.openai.com", "OPENAI_BASE_URL: must be an http:// or https:// address"),
         ("OPENAI_BASE_URL", "http://", "OPENAI_BASE_URL: must be an http:// or https:// address"),
         ("OPENAI_BASE_URL", "http://me@localhost/v1", "OPENAI_BASE_URL: must have no user, query or fragment"),
@@ -116,9 +136,9 @@ def test_served_models_are_a_json_object_or_a_star(value: str, served: object, m
         ("SERVED_MODELS", '{"": "gpt-4o"}', "SERVED_MODELS must name at least one model, and none may be empty"),
         ("SERVED_MODELS", '{"llama": ""}', "SERVED_MODELS must name at least one model, and none may be empty"),
         ("PORT", "70000", "PORT: Input should be less than or equal to 65535"),
-        ("UPSTREAM_READ_TIMEOUT_S", "0", "UPSTREAM_READ_TIMEOUT_S: Input should be greater than 0"),
-        ("UPSTREAM_READ_TIMEOUT_S", "inf", "UPSTREAM_READ_TIMEOUT_S: Input should be less than"),
-        ("UPSTREAM_READ_TIMEOUT_S", "nan", "UPSTREAM_READ_TIMEOUT_S: Input should be"),
+        ("UPSTREAM_IDLE_TIMEOUT_S", "0", "UPSTREAM_IDLE_TIMEOUT_S: Input should be greater than 0"),
+        ("UPSTREAM_IDLE_TIMEOUT_S", "inf", "UPSTREAM_IDLE_TIMEOUT_S: Input should be less than"),
+        ("UPSTREAM_IDLE_TIMEOUT_S", "nan", "UPSTREAM_IDLE_TIMEOUT_S: Input should be"),
         ("UPSTREAM_CONNECT_TIMEOUT_S", "0", "UPSTREAM_CONNECT_TIMEOUT_S: Input should be greater than 0"),
         ("UPSTREAM_CONNECT_TIMEOUT_S", "inf", "UPSTREAM_CONNECT_TIMEOUT_S: Input should be less than"),
         ("UPSTREAM_CONNECT_TIMEOUT_S", "nan", "UPSTREAM_CONNECT_TIMEOUT_S: Input should be"),

@@ -259,3 +259,26 @@ async def test_the_last_directive_of_all_messages_wins(client: httpx.AsyncClient
 async def test_a_fault_does_not_hide_a_bad_request(client: httpx.AsyncClient) -> None:
     response = await client.post(URL, json=chat("fault=server_error", temperature=5))
     assert response.status_code == 400
+
+
+async def test_a_fault_can_be_for_the_first_equal_requests_only(client: httpx.AsyncClient) -> None:
+    statuses = [(await client.post(URL, json=chat("fault=server_error times=2"))).status_code for _ in range(3)]
+    other = await client.post(URL, json=chat("fault=server_error times=2", seed=1))
+
+    assert (statuses, other.status_code) == ([500, 500, 200], 500)
+
+
+async def test_a_fault_can_be_for_one_key_only(client: httpx.AsyncClient) -> None:
+    body = chat("fault=quota key=poor")
+    rich = await client.post(URL, json=body, headers={"Authorization": "Bearer sk-rich"})
+    poor = await client.post(URL, json=body, headers={"Authorization": "Bearer sk-poor"})
+
+    assert (rich.status_code, poor.status_code) == (200, 429)
+
+
+async def test_an_error_advises_as_it_is_asked_to(client: httpx.AsyncClient) -> None:
+    advised = await client.post(URL, json=chat("fault=overloaded retry_after=3 should_retry=false"))
+    plain = await client.post(URL, json=chat("fault=overloaded"))
+
+    assert (advised.headers["retry-after"], advised.headers["x-should-retry"]) == ("3", "false")
+    assert not {"retry-after", "x-should-retry"} & set(plain.headers)

@@ -30,6 +30,7 @@ GOOD: dict[str, Any] = {
     "model": "m",
     "choices": [{"index": 0, "delta": {"role": "assistant", "content": "hi"}, "finish_reason": None}],
 }
+FINISH: dict[str, Any] = {**GOOD, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 
 
 def event(body: object) -> bytes:
@@ -86,17 +87,18 @@ async def test_what_came_before_a_break_of_the_connection_is_kept() -> None:
         stream = await client.stream_chat_completion(request(stream=True))
         async with asyncio.timeout(5):
             # Both have arrived before anybody reads: that is when aiohttp hands out the break only.
-            while stream._response.content.exception() is None:  # noqa: ASYNC110 - aiohttp has no event for it
+            while stream._answer._response.content.exception() is None:  # noqa: ASYNC110 - aiohttp has no event for it
                 await asyncio.sleep(0)
         chunks = await read_until_it_breaks(stream)
 
     assert [chunk["choices"][0]["delta"]["content"] for chunk in chunks] == ["", "hi"]
 
 
-async def test_a_stream_of_nothing_but_its_end_is_no_success() -> None:
-    body = http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+@pytest.mark.parametrize(("begun", "chunks"), [(b"", 0), (event(GOOD), 2)], ids=["nothing", "no finish"])
+async def test_an_end_before_the_choices_have_ended_is_no_success(begun: bytes, chunks: int) -> None:
+    body = http_chunk(begun + b"data: [DONE]\n\n") + b"0\r\n\r\n"
     async with answering(SSE_HEAD + body) as url, client_of(url) as client:
-        assert await read_until_it_breaks(await client.stream_chat_completion(request(stream=True))) == []
+        assert len(await read_until_it_breaks(await client.stream_chat_completion(request(stream=True)))) == chunks
 
 
 async def test_events_without_choices_and_null_fields_are_no_trouble() -> None:
@@ -113,13 +115,13 @@ async def test_events_without_choices_and_null_fields_are_no_trouble() -> None:
 
 
 async def test_nothing_after_the_end_is_passed_on() -> None:
-    body = http_chunk(event(GOOD) + b"data: [DONE]\n\n" + event(GOOD)) + b"0\r\n\r\n"
+    body = http_chunk(event(GOOD) + event(FINISH) + b"data: [DONE]\n\n" + event(GOOD)) + b"0\r\n\r\n"
     async with answering(SSE_HEAD + body) as url, client_of(url) as client:
         stream = await client.stream_chat_completion(request(stream=True))
         chunks = [chunk async for batch in stream for chunk in batch]
         await stream.aclose()
 
-    assert len(chunks) == 2
+    assert len(chunks) == 3
 
 
 async def test_a_streams_connection_is_used_again_though_its_last_bytes_come_late() -> None:
@@ -129,7 +131,7 @@ async def test_a_streams_connection_is_used_again_though_its_last_bytes_come_lat
         connections.add(writer)
         while True:
             await read_request(reader)
-            writer.write(SSE_HEAD + http_chunk(event(GOOD) + b"data: [DONE]\n\n"))
+            writer.write(SSE_HEAD + http_chunk(event(GOOD) + event(FINISH) + b"data: [DONE]\n\n"))
             await writer.drain()
             # The client has read the end of the stream when it says so; only then the end of the body comes.
             await told.wait()

@@ -8,15 +8,16 @@ import pytest
 
 from app.core.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.client import OpenAIClient, new_session
+from app.features.llm.client import OpenAIClient
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.service import LLMService, UpstreamModels
+from app.features.llm.session import new_session
 from app.simulator.server import Simulator
 
 
 @pytest.fixture
 async def openai_client(simulator: Simulator) -> AsyncIterator[OpenAIClient]:
-    async with new_session(connect_timeout_s=2, read_timeout_s=5) as session:
+    async with new_session() as session:
         yield OpenAIClient("sk-test", simulator.base_url, session=session, catalogue=Catalogue(None))
 
 
@@ -137,7 +138,7 @@ async def test_openais_list_is_asked_for_once_in_five_minutes(
 
 async def test_the_list_of_before_is_kept_when_openai_fails() -> None:
     clock = Clock()
-    async with new_session(connect_timeout_s=2, read_timeout_s=5) as session:
+    async with new_session() as session:
         async with Simulator() as simulator:
             models = UpstreamModels(OpenAIClient("sk-test", simulator.base_url, session=session), clock=clock)
             before = await models.names()
@@ -151,7 +152,7 @@ async def test_without_any_list_openai_is_asked_again_after_five_seconds() -> No
     asked = []
     async with (
         Simulator(api_key="sk-other") as simulator,
-        new_session(connect_timeout_s=2, read_timeout_s=5) as session,
+        new_session() as session,
     ):
         models = UpstreamModels(OpenAIClient("sk-test", simulator.base_url, session=session), clock=clock)
         for clock.now in (0, 4.9, 5):
@@ -163,7 +164,7 @@ async def test_without_any_list_openai_is_asked_again_after_five_seconds() -> No
 
 
 async def test_without_any_list_the_failure_is_told() -> None:
-    async with new_session(connect_timeout_s=2, read_timeout_s=5) as session:
+    async with new_session() as session:
         client = OpenAIClient("sk-test", "http://127.0.0.1:1/v1", session=session)
         with pytest.raises(UpstreamError):
             await LLMService(client, catalogue=Catalogue(None)).get_models()

@@ -90,6 +90,14 @@ async def test_any_text_comes_back(client: httpx.AsyncClient, text: str) -> None
     assert await answer(client, "/detokenize", {"tokens": made["tokens"]}) == {"prompt": text}
 
 
+@pytest.mark.parametrize("words", [9_999, 10_000, 10_001, 25_000])
+@of_module
+async def test_a_long_answer_is_whole(client: httpx.AsyncClient, words: int) -> None:
+    made = await answer(client, "/tokenize", {"prompt": " word" * words, "return_token_strs": True})
+
+    assert (made["tokens"], made["token_strs"]) == ([2195] * words, ["Ġword"] * words)
+
+
 @of_module
 async def test_tokens_are_shown_in_the_vocabularys_own_spelling(client: httpx.AsyncClient) -> None:
     asked = {"prompt": "Hello world\n é 🦩", "return_token_strs": True}

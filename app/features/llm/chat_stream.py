@@ -1,0 +1,143 @@
+"""One streamed answer of OpenAI's, read as vLLM's chunks."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+import openai
+from pydantic_core import from_json
+
+from app.core.lifecycle import Lifecycle
+from app.features.llm.answers import ChunkTranslator
+from app.features.llm.schema import JSONObject
+from app.features.llm.sdk_errors import connection_error, event_error, not_understood
+from app.features.llm.sse import EventDecoder
+from app.features.llm.upstream_answer import Answer
+
+END_OF_BODY_S = 0.1
+_CUT_SHORT = "The upstream service ended the stream before the answer was complete."
+
+
+class ChatStream:
+    """vLLM's chunks of one answer, in batches: as many as a read of the network brought.
+
+    The end is OpenAI's `[DONE]` after every choice has ended; anything else raises the openai SDK's exception for it,
+    after the chunks that came before. If the server ends first, the choices end as aborted.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        translator: ChunkTranslator,
+        *,
+        redacted: Callable[[bytes], bytes],
+        lifecycle: Lifecycle,
+    ) -> None:
+        self._answer = answer
+        self._redacted = redacted
+        self._url = answer.url
+        self._translator = translator
+        self._decoder = EventDecoder()
+        self._ended_by_upstream = False
+        self._done = False
+        self._aborted = False
+        self._failure: openai.APIError | None = None
+        self._lifecycle = lifecycle
+        lifecycle.on_abort(self._abort)
+
+    def __aiter__(self) -> "ChatStream":
+        return self
+
+    async def __anext__(self) -> list[JSONObject]:
+        while not self._done:
+            if self._failure:
+                raise self._failure
+            batch = self._translated(await self._read())
+            if self._aborted and not (self._done or self._failure):
+                batch += self._end_aborted()
+            if batch:
+                return batch
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Give the connection back if the answer has been read to its end; close it otherwise, which stops OpenAI."""
+        self._lifecycle.forget(self._abort)
+        try:
+            if self._ended_by_upstream:
+                await self._end_of_body()
+        finally:
+            self._answer.close()
+
+    async def _end_of_body(self) -> None:
+        # It is a packet of its own now and then, and worth the wait: a new connection costs more.
+        with suppress(TimeoutError, openai.APIError):
+            async with asyncio.timeout(END_OF_BODY_S):
+                await self._answer.read_all()
+
+    def _abort(self) -> None:
+        self._aborted = True
+        # Whoever waits for more is woken by it.
+        self._answer.close()
+
+    def _end_aborted(self) -> list[JSONObject]:
+        self._done = True
+        return self._translator.aborted_chunks()
+
+    async def _read(self) -> bytes:
+        try:
+            data = await self._answer.read()
+        except openai.APIError:
+            if not self._aborted:
+                raise
+            return b""
+        if not data and not self._aborted:
+            raise connection_error(self._url, _CUT_SHORT)
+        return data
+
+    def _translated(self, data: bytes) -> list[JSONObject]:
+        batch: list[JSONObject] = []
+        for payload in self._decoder.feed(data):
+            if payload == b"[DONE]":
+                self._end()
+                break
+            try:
+                batch += self._chunks(payload)
+            except openai.APIError as exc:
+                self._failure = exc
+                break
+            if self._translator.complete:
+                self._done = True
+                break
+        return batch
+
+    def _end(self) -> None:
+        if self._translator.finished:
+            self._done = self._ended_by_upstream = True
+        else:
+            self._failure = connection_error(self._url, _CUT_SHORT)
+
+    def _chunks(self, payload: bytes) -> list[JSONObject]:
+        try:
+            event = from_json(payload, allow_inf_nan=False)
+            if isinstance(event, dict) and event.get("error") is None:
+                return self._translator.chunks(event)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            # Not JSON, or not the shape of a chunk.
+            raise not_understood(self._url, payload) from exc
+        raise event_error(self._url, from_json(self._redacted(payload)))
+
+
+class AbortedStream(ChatStream):
+    """The stream of a call that was given up before OpenAI accepted it."""
+
+    def __init__(self, translator: ChunkTranslator) -> None:
+        self._translator = translator
+        self._done = False
+
+    async def __anext__(self) -> list[JSONObject]:
+        if self._done:
+            raise StopAsyncIteration
+        return self._end_aborted()
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""

@@ -1,0 +1,86 @@
+"""An answer of OpenAI's while it is read, and what it holds until it is closed."""
+
+import asyncio
+
+import aiohttp
+
+from app.core.metrics import UpstreamMetrics
+from app.features.llm.keys import Key
+from app.features.llm.sdk_errors import sdk_errors, timeout_error
+from app.features.llm.timeouts import Deadline, Limit
+
+
+class Lease:
+    """One attempt's hold on a key, counted until `end`."""
+
+    def __init__(self, key: Key, metrics: UpstreamMetrics) -> None:
+        self._key = key
+        self._metrics = metrics
+        self._over = False
+        key.calls += 1
+        metrics.in_flight.inc()
+
+    def end(self) -> None:
+        """Give the key back; a second time does nothing."""
+        if self._over:
+            return
+        self._over = True
+        self._key.calls -= 1
+        self._metrics.in_flight.dec()
+
+
+class Answer:
+    """An answer whose body is unread. Whoever has it must `close()` it.
+
+    Raises:
+        openai.APITimeoutError: a read waited too long, or the whole answer took too long.
+        openai.APIConnectionError: the connection broke; what came before the break has been read.
+    """
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, lease: Lease, idle: Limit, complete_by: Deadline | None
+    ) -> None:
+        self.url = str(response.url)
+        self.status = response.status
+        self.headers = response.headers
+        self.content_type = response.content_type
+        self._response = response
+        self._lease = lease
+        self._idle = idle
+        self._complete_by = complete_by
+
+    async def read(self) -> bytes:
+        """What has arrived, as soon as it is at least a byte; none at the end."""
+        content = self._response.content
+        if content.is_eof() and content.exception() is None:
+            return content.read_nowait()
+        deadline = Deadline.after(self._idle).or_earlier(self._complete_by)
+        try:
+            async with asyncio.timeout_at(deadline.at_s):
+                with sdk_errors(self.url):
+                    return await _arrived(content)
+        except TimeoutError as exc:
+            raise timeout_error(self.url, deadline.limit.complaint) from exc
+
+    async def read_all(self) -> bytes:
+        """What is left of the body."""
+        parts = []
+        while part := await self.read():
+            parts.append(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Give the connection back if the body has been read to its end; close it otherwise, which stops OpenAI."""
+        self._response.close()
+        self._lease.end()
+
+
+async def _arrived(content: aiohttp.StreamReader) -> bytes:
+    try:
+        return await content.readany()
+    except aiohttp.ClientError:
+        # aiohttp raises before it hands out what arrived just before the break, and only this gives it.
+        data = content._read_nowait(-1)
+        if not data:
+            raise
+        return data

@@ -1,0 +1,137 @@
+"""What Prometheus is told, read from `/metrics` as it would read it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.simulator.server import Simulator
+from tests.conftest import CHAT
+from tests.serving import served_over
+
+IN_FLIGHT = "llm_server_upstream_calls_in_flight"
+
+
+async def counted(client: httpx.AsyncClient) -> dict[str, float]:
+    """Every sample of `/metrics`, by its name and labels."""
+    text = (await client.get("/metrics")).text
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {name_of(sample.name, sample.labels): sample.value for sample in samples}
+
+
+def name_of(name: str, labels: dict[str, str]) -> str:
+    shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    return f"{name}{{{shown}}}" if shown else name
+
+
+async def wait_until(client: httpx.AsyncClient, condition: Callable[[dict[str, float]], bool]) -> dict[str, float]:
+    """The samples, once they are as wished."""
+    async with asyncio.timeout(5):
+        while not condition(samples := await counted(client)):
+            pass
+    return samples
+
+
+async def attempts(client: httpx.AsyncClient) -> dict[str, float]:
+    """How the calls to OpenAI ended, once none is in flight."""
+    samples = await wait_until(client, lambda samples: samples[IN_FLIGHT] == 0)
+    outcomes = ("answered", "refused", "failed", "cancelled")
+    ended = {name: samples[f'llm_server_upstream_attempts_total{{outcome="{name}"}}'] for name in outcomes}
+    return {name: number for name, number in ended.items() if number}
+
+
+@pytest.fixture
+async def impatient(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a server that waits for nothing for long, and asks once."""
+    settings = {"upstream_first_byte_timeout_s": 0.2, "upstream_idle_timeout_s": 0.2}
+    async with (
+        served_over(simulator.base_url, upstream_max_attempts=1, **settings) as url,
+        httpx.AsyncClient(base_url=url, timeout=10) as client,
+    ):
+        yield client
+
+
+def body(directive: str, **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": f"[sim {directive}] hi"}], **fields}
+
+
+async def test_the_form_is_vllms(client: httpx.AsyncClient) -> None:
+    response = await client.get("/metrics")
+
+    assert response.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
+    assert "x-request-id" not in response.headers
+
+
+async def test_every_series_is_there_from_the_start(client: httpx.AsyncClient) -> None:
+    samples = await counted(client)
+
+    assert samples[IN_FLIGHT] == 0
+    for outcome in ("answered", "refused", "failed", "cancelled"):
+        assert samples[f'llm_server_upstream_attempts_total{{outcome="{outcome}"}}'] == 0
+    for reason in ("connect", "closed", "status", "rate_limit", "key"):
+        assert samples[f'llm_server_upstream_retries_total{{reason="{reason}"}}'] == 0
+
+
+async def test_each_application_counts_its_own(simulator: Simulator, client: httpx.AsyncClient) -> None:
+    async with served_over(simulator.base_url) as url, httpx.AsyncClient(base_url=url) as other:
+        await other.post(CHAT, json=body("tokens=3"))
+
+        assert await attempts(other) == {"answered": 1}
+    assert await attempts(client) == {}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    ("directive", "outcomes"),
+    [
+        pytest.param("tokens=3", {"answered": 1}, id="answered"),
+        pytest.param("fault=cut", {"answered": 1}, id="cut short"),
+        pytest.param("fault=not_json", {"answered": 1}, id="nonsense"),
+        pytest.param("fault=error_event", {"answered": 1}, id="error event"),
+        pytest.param("fault=status status=400", {"refused": 1}, id="refused"),
+        pytest.param("fault=quota", {"refused": 1}, id="empty account"),
+        pytest.param("fault=reset", {"failed": 1}, id="reset"),
+        pytest.param("fault=slow", {"failed": 1}, id="too late"),
+        pytest.param("fault=stall", {"answered": 1}, id="silent"),
+    ],
+)
+async def test_no_call_is_in_flight_after_its_end(
+    impatient: httpx.AsyncClient, directive: str, outcomes: dict[str, float], stream: bool
+) -> None:
+    await impatient.post(CHAT, json=body(directive, stream=stream))
+
+    assert await attempts(impatient) == outcomes
+
+
+@pytest.mark.parametrize(
+    ("directive", "stream", "outcomes"),
+    [
+        pytest.param("fault=slow", False, {"cancelled": 1}, id="whole"),
+        pytest.param("fault=slow", True, {"cancelled": 1}, id="before the first byte"),
+        pytest.param("fault=stall after=1", True, {"answered": 1}, id="in the middle"),
+    ],
+)
+async def test_no_call_is_in_flight_when_the_client_has_left(
+    client: httpx.AsyncClient, simulator: Simulator, directive: str, stream: bool, outcomes: dict[str, float]
+) -> None:
+    asking = asyncio.create_task(client.post(CHAT, json=body(directive, stream=stream)))
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 1)
+    await wait_until(client, lambda samples: samples[IN_FLIGHT] == 1)
+    if outcomes == {"answered": 1}:
+        name = 'llm_server_upstream_attempts_total{outcome="answered"}'
+        await wait_until(client, lambda samples: samples[name] == 1)
+
+    asking.cancel()
+
+    assert await attempts(client) == outcomes
+
+
+async def test_a_stream_is_in_flight_until_it_is_closed(client: httpx.AsyncClient) -> None:
+    async with client.stream("POST", CHAT, json=body("fault=stall after=1", stream=True)) as response:
+        assert response.status_code == 200
+        assert (await counted(client))[IN_FLIGHT] == 1
+
+    assert await attempts(client) == {"answered": 1}
