@@ -1,7 +1,7 @@
 """The checks of a request that need its model's limits: the vocabulary's size and the context's length."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from app.core.encoding import Encoding, beside_the_loop, encoding, longest_token, vocabulary_size
 from app.core.errors import Refusal
@@ -46,7 +46,8 @@ async def read_prompt(request: ChatCompletionRequest, call: UpstreamCall) -> Non
         Refusal: the prompt is longer than the context, or than `truncate_prompt_tokens`.
     """
     reading, family = call.reading, call.family
-    _check_truncation(request, family)
+    output = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+    check_truncation(request.truncate_prompt_tokens, family, {output: getattr(request, output) or 0})
     if reading.tokens and reading.tokens.needs_index and not reading.tokens.encoding.indexed:
         await asyncio.to_thread(reading.tokens.encoding.id_of, b"")
     needed = reading.tokens is not None and reading.tokens.needs_prompt
@@ -77,15 +78,20 @@ def _cut(request: ChatCompletionRequest) -> int | None:
     return None if asked is None or asked < 0 else asked
 
 
-def _check_truncation(request: ChatCompletionRequest, family: ModelFamily) -> None:
-    asked, name = request.truncate_prompt_tokens, "truncate_prompt_tokens"
+def check_truncation(asked: int | None, family: ModelFamily, output: Mapping[str, int]) -> None:
+    """vLLM's check of `truncate_prompt_tokens`: beside the `output`, a field and its value, it is to fit the context.
+
+    Raises:
+        Refusal: it does not.
+    """
     if asked is None or family.context is None:
         return
-    output = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    most = family.context - (getattr(request, output) or 0)
+    ((field, length),) = output.items()
+    most = family.context - length
     if asked > most:
+        name = "truncate_prompt_tokens"
         raise _refusal(
-            f"{name}={asked} cannot be greater than max_model_len - {output} = {most}. "
+            f"{name}={asked} cannot be greater than max_model_len - {field} = {most}. "
             "Please request a smaller truncation size.",
             name,
             asked,

@@ -147,7 +147,7 @@ class LLMService:
         make = partial(
             prompts_of,
             request,
-            context=self._catalogue.family(model).context,
+            family=self._catalogue.family(model),
             load=lambda: encoding(self._catalogue.encoding(model)),
         )
         prompts = await beside_the_loop(characters_to_encode(request), make)

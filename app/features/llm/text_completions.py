@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from app.core.encoding import Encoding
 from app.core.errors import Refusal
+from app.features.llm.catalogue import ModelFamily
+from app.features.llm.limits import check_truncation
 from app.features.llm.schema import (
     ChatCompletionRequest,
     ChatCompletionResponse,
@@ -50,13 +52,15 @@ class Prompt:
     ids: Sequence[int] | None = None
 
 
-def prompts_of(request: CompletionRequest, *, context: int | None, load: Callable[[], Encoding]) -> list[Prompt]:
+def prompts_of(request: CompletionRequest, *, family: ModelFamily, load: Callable[[], Encoding]) -> list[Prompt]:
     """The prompts in order, cut as `truncate_prompt_tokens` says. The encoding is loaded where ids play a part.
 
     Raises:
         Refusal: an id is not in the vocabulary, nothing is left of a prompt, or more than the context is to be left.
     """
-    limit = _truncation(request.truncate_prompt_tokens, context)
+    limit = request.truncate_prompt_tokens
+    check_truncation(limit, family, {"max_tokens": _max_tokens(request)})
+    limit = family.context if limit == -1 else limit
     return [_prompt(given, request, limit, load) for given in _given(request)]
 
 
@@ -76,7 +80,7 @@ def chat_request(request: CompletionRequest, prompt: Prompt, system_prompt: str)
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     fields = {name: value for name in names if (value := getattr(request, name)) is not None} | {
         "messages": [*system, {"role": "user", "content": prompt.text}],
-        "max_tokens": DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens,
+        "max_tokens": _max_tokens(request),
         # A text is continued without thinking; the few tokens it is given would be spent on that.
         "reasoning_effort": "none",
     }
@@ -88,21 +92,15 @@ def chat_request(request: CompletionRequest, prompt: Prompt, system_prompt: str)
     return chat
 
 
+def _max_tokens(request: CompletionRequest) -> int:
+    return DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
+
+
 def _given(request: CompletionRequest) -> Sequence[str | list[int]]:
     prompt = request.prompt or []
     if isinstance(prompt, str) or isinstance(prompt[0], int):
         return [prompt]
     return prompt
-
-
-def _truncation(limit: int | None, context: int | None) -> int | None:
-    if limit is not None and context is not None and limit > context:
-        raise Refusal(
-            f"truncate_prompt_tokens value ({limit}) is greater than max_model_len ({context}). "
-            "Please request a smaller truncation size.",
-            param="truncate_prompt_tokens",
-        )
-    return context if limit == -1 else limit
 
 
 def _needs_ids(given: str | list[int], request: CompletionRequest) -> bool:

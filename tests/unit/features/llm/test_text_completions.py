@@ -254,7 +254,9 @@ async def test_a_prompt_that_fits_is_not_cut(client: httpx.AsyncClient, simulato
     assert {body["messages"][0]["content"] for body in sent_to(simulator)} == {"one two three four"}
 
 
-@pytest.mark.parametrize(("limit", "said"), [(0, "cannot be empty"), (128_001, "greater than max_model_len (128000)")])
+@pytest.mark.parametrize(
+    ("limit", "said"), [(0, "cannot be empty"), (127_985, "cannot be greater than max_model_len - max_tokens = 127984")]
+)
 async def test_a_cut_that_leaves_nothing_or_too_much_is_refused(
     client: httpx.AsyncClient, limit: int, said: str
 ) -> None:
