@@ -1,6 +1,7 @@
 """An answer of OpenAI's while it is read, and what it holds until it is closed."""
 
 import asyncio
+from collections.abc import Callable
 
 import aiohttp
 
@@ -46,21 +47,23 @@ class Answer:
         self.content_type = response.content_type
         self._response = response
         self._lease = lease
-        self._idle = idle
-        self._complete_by = complete_by
+        self._watch = _Watch(idle, complete_by, response.close)
 
     async def read(self) -> bytes:
         """What has arrived, as soon as it is at least a byte; none at the end."""
         content = self._response.content
         if content.is_eof() and content.exception() is None:
             return content.read_nowait()
-        deadline = Deadline.after(self._idle).or_earlier(self._complete_by)
+        self._watch.begin()
         try:
-            async with asyncio.timeout_at(deadline.at_s):
-                with sdk_errors(self.url):
-                    return await _arrived(content)
-        except TimeoutError as exc:
-            raise timeout_error(self.url, deadline.limit.complaint) from exc
+            return await _arrived(content)
+        except (aiohttp.ClientError, OSError) as exc:
+            if self._watch.expired:
+                raise timeout_error(self.url, self._watch.expired.complaint) from exc
+            with sdk_errors(self.url):
+                raise
+        finally:
+            self._watch.pause()
 
     async def read_all(self) -> bytes:
         """What is left of the body."""
@@ -71,8 +74,53 @@ class Answer:
 
     def close(self) -> None:
         """Give the connection back if the body has been read to its end; close it otherwise, which stops OpenAI."""
+        self._watch.end()
         self._response.close()
         self._lease.end()
+
+
+class _Watch:
+    """Ends a wait that is too long. One timer serves many waits, for a stream waits once for each of its events."""
+
+    def __init__(self, idle: Limit, complete_by: Deadline | None, expire: Callable[[], None]) -> None:
+        self.expired: Limit | None = None
+        """The limit that was reached."""
+        self._idle = idle
+        self._complete_by = complete_by
+        self._expire = expire
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting_since: float | None = None
+
+    def begin(self) -> None:
+        """A wait begins."""
+        self._waiting_since = self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._deadline(self._waiting_since).at_s, self._check)
+
+    def pause(self) -> None:
+        """The wait is over; the timer goes on for the next one."""
+        self._waiting_since = None
+
+    def end(self) -> None:
+        """There will be no further wait."""
+        if self._timer:
+            self._timer.cancel()
+
+    def _check(self) -> None:
+        self._timer = None
+        if self._waiting_since is None:
+            return
+        deadline = self._deadline(self._waiting_since)
+        if self._loop.time() < deadline.at_s:
+            self._timer = self._loop.call_at(deadline.at_s, self._check)
+            return
+        self.expired = deadline.limit
+        # Whoever waits is woken by it.
+        self._expire()
+
+    def _deadline(self, since_s: float) -> Deadline:
+        return Deadline(self._idle, since_s + self._idle.seconds).or_earlier(self._complete_by)
 
 
 async def _arrived(content: aiohttp.StreamReader) -> bytes:
