@@ -1,6 +1,7 @@
 """`python -m app`: the server from the command line, with flags named as `vllm serve` names them."""
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -43,6 +44,16 @@ def _settings_help() -> str:
     return "\n".join(["settings, from the environment or .env:", *lines])
 
 
+def spare_the_garbage_collector() -> None:
+    """Let it look less often, and never again at what stays: modules, models, routes.
+
+    With Python's own thresholds it takes a third of the time of a request (docs/benchmark.md).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; returns the process's exit status."""
     overrides = parse_arguments(arguments)
@@ -60,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         http=Connection,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
+    spare_the_garbage_collector()
     server = Server(config, app.state.components.lifecycle)
     server.run()
     return 0 if server.started else 1

@@ -29,8 +29,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(KeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)
     app.add_middleware(DrainMiddleware, lifecycle=components.lifecycle)
     app.add_middleware(RequestRecordMiddleware, load=components.server_load)
-    app.include_router(ops_router)
+    # Routes are tried in order: first those that have to be fast.
     app.include_router(llm_router)
+    app.include_router(ops_router)
     app.include_router(tokenizer_router)
     if settings.enable_tokenizer_info_endpoint:
         app.include_router(tokenizer_info_router)

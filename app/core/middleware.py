@@ -2,7 +2,7 @@
 
 import asyncio
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,7 +42,9 @@ class RequestRecordMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(dict(record.headers()))
+                told = [(name.encode(), value.encode("latin-1")) for name, value in record.headers()]
+                names = {name for name, _ in told}
+                message["headers"] = [header for header in message["headers"] if header[0] not in names] + told
             await send(message)
 
         works = asks_for_an_answer(scope)

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DONE = b"data: [DONE]\n\n"
+BATCHES_WITHOUT_A_BREAK = 16
+"""So many batches may be sent before other tasks have their turn, if neither side has to be waited for."""
 
 
 @runtime_checkable
@@ -102,12 +104,15 @@ class EventStreamResponse(Response):
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
+            sent = 0
             async for batch in self._stream:
                 body = b"".join([b"data: %b\n\n" % to_json(event) for event in batch])
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-                # After a disconnect uvicorn's send returns without waiting, and a loop that never waits
-                # cannot be cancelled.
-                await asyncio.sleep(0)
+                sent += 1
+                if not sent % BATCHES_WITHOUT_A_BREAK:
+                    # After a disconnect uvicorn's send returns without waiting, and a loop that never waits
+                    # cannot be cancelled.
+                    await asyncio.sleep(0)
         except UpstreamError as exc:
             answer = upstream_answer(exc)
             log_upstream_failure(exc, answer)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Literal, get_args
 
@@ -130,6 +131,7 @@ def family_of(upstream_model: str) -> ModelFamily:
     return _FAMILIES.get(_base_model(upstream_model), UNKNOWN_FAMILY)
 
 
+@lru_cache
 def _base_model(upstream_model: str) -> str:
     base = upstream_model.split(":")[1] if upstream_model.startswith("ft:") else upstream_model
     return _SNAPSHOT_DATE.sub("", base)

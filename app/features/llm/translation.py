@@ -190,6 +190,9 @@ ROWS: dict[str, Row] = {
 }
 
 
+_ALWAYS = {name for name, row in ROWS.items() if row.always}
+_ORDER = {name: place for place, name in enumerate(ROWS)}
+
 # OpenAI's own fields that vLLM does not know, sent where their value is one OpenAI takes.
 _OPENAI_FIELDS: dict[str, Callable[[Any], bool]] = {
     "store": lambda value: isinstance(value, bool),
@@ -219,12 +222,10 @@ def encode_request(
         Refusal: a field asks for what OpenAI cannot do, and an answer without it would mislead.
     """
     draft = _begin(request, catalogue, unsupported_params)
-    given = request.model_fields_set
-    for name, row in ROWS.items():
-        if name in given or row.always:
-            value = getattr(request, name)
-            if value is not None and value not in row.neutral:
-                row.apply(draft, name, value)
+    for name in sorted((request.model_fields_set | _ALWAYS) & ROWS.keys(), key=_ORDER.__getitem__):
+        row, value = ROWS[name], getattr(request, name)
+        if value is not None and value not in row.neutral:
+            row.apply(draft, name, value)
     token_fields.count_at_stop(draft)
     _add_extra_keys(draft, request.model_extra or {})
     record = current_record()
