@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
@@ -29,6 +30,32 @@ async def json_body(request: Request) -> None:
     # A lone surrogate is valid in JSON's escapes and nowhere else: no answer, log or call could carry it.
     if _SURROGATE_ESCAPE.search(await request.body()):
         refuse_lone_surrogates(await request.json())
+
+
+class JSONRoute(APIRoute):
+    """A route whose endpoint takes the request, a model as `body`, and what `Depends` gives it.
+
+    It reads the body itself: a long one beside the event loop, and every one in a fraction of the time that FastAPI's
+    way through an endpoint's parameters takes. Answers and errors are the same, and so is the interface's description.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler (FastAPI's hook for custom routes)."""
+        by_fastapi = super().get_route_handler()
+        model = self.endpoint.__annotations__.get("body")
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return by_fastapi
+        providers = {given.name: given.call for given in self.dependant.dependencies if given.name and given.call}
+
+        async def handle(request: Request) -> Response:
+            if request.app.dependency_overrides:
+                return await by_fastapi(request)
+            body = await read_model(request, lambda _value: model)
+            given = {name: await provider(request) for name, provider in providers.items()}
+            answer: Response = await self.endpoint(request, body, **given)
+            return answer
+
+        return handle
 
 
 async def read_model(request: Request, model_for: Callable[[object], type[Model]]) -> Model:

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Tag
 
 from app.core.dependencies import LLMServiceDependency
 from app.core.record import current_record
-from app.core.request_body import json_body
+from app.core.request_body import JSONRoute, json_body
 from app.core.streaming import EventStreamResponse, run_until_disconnect
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
@@ -21,7 +21,7 @@ from app.features.llm.schema import (
 SAGEMAKER_ADAPTER = "x-amzn-sagemaker-adapter-identifier"
 """The header by which SageMaker names a model; it wins over the body's."""
 
-router = APIRouter(tags=["llm"])
+router = APIRouter(tags=["llm"], route_class=JSONRoute)
 
 
 @router.post(
