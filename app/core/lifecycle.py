@@ -1,8 +1,8 @@
 """How the process ends: first nothing new is begun, and later what still goes on is given up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 
 class Aborted(Exception):
@@ -42,25 +42,34 @@ class Lifecycle:
         """Do not call it any more."""
         self._callbacks.discard(callback)
 
-    @asynccontextmanager
-    async def abortable(self) -> AsyncIterator[None]:
-        """Cancels what waits inside at `abort`.
+    def abortable(self) -> "Abortable":
+        """Cancels what waits inside the block at `abort`.
 
         Raises:
             Aborted: it was cancelled for that.
         """
-        limit = asyncio.timeout(None)
+        return Abortable(self)
 
-        def expire() -> None:
-            limit.reschedule(0)
 
+class Abortable:
+    """One block that can be aborted."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+        self._limit = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+        self._lifecycle.on_abort(self._expire)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lifecycle.forget(self._expire)
         try:
-            async with limit:
-                self.on_abort(expire)
-                yield
+            await self._limit.__aexit__(kind, error, traceback)
         except TimeoutError:
-            if limit.expired():
-                raise Aborted from None
-            raise
-        finally:
-            self.forget(expire)
+            raise Aborted from None
+
+    def _expire(self) -> None:
+        self._limit.reschedule(0)

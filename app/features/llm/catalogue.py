@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Literal, get_args
 
@@ -131,7 +130,6 @@ def family_of(upstream_model: str) -> ModelFamily:
     return _FAMILIES.get(_base_model(upstream_model), UNKNOWN_FAMILY)
 
 
-@lru_cache
 def _base_model(upstream_model: str) -> str:
     base = upstream_model.split(":")[1] if upstream_model.startswith("ft:") else upstream_model
     return _SNAPSHOT_DATE.sub("", base)
@@ -153,6 +151,8 @@ class Catalogue:
     ) -> None:
         self._served = served
         self._described = described
+        # What clients may ask for is asked for again and again; without a list it could be anything.
+        self._families = {name: self._family(name) for name in served or ()}
 
     @property
     def names(self) -> tuple[str, ...] | None:
@@ -175,6 +175,9 @@ class Catalogue:
 
     def family(self, name: str) -> ModelFamily:
         """The family of the model that `name` stands for."""
+        return self._families.get(name) or self._family(name)
+
+    def _family(self, name: str) -> ModelFamily:
         model = self.upstream_model(name)
         return self._described.get(model) or self._described.get(_base_model(model)) or family_of(model)
 

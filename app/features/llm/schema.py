@@ -141,7 +141,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     presence_penalty: float | None = None
     response_format: ResponseFormat | None = None
     seed: Annotated[int, Field(**INT64)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = []
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = Field(default_factory=list)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     temperature: float | None = 0.7
@@ -159,7 +159,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     repetition_penalty: float | None = None
     watermarking: bool | None = None
     length_penalty: float = 1.0
-    stop_token_ids: list[int] | None = []
+    stop_token_ids: list[int] | None = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
@@ -170,7 +170,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     prompt_logprobs: int | None = None
     logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
     allowed_token_ids: list[int] | None = None
-    bad_words: list[str] = []
+    bad_words: list[str] = Field(default_factory=list)
     echo: bool = False
     add_generation_prompt: bool = True
     continue_final_message: bool = False
@@ -262,7 +262,7 @@ class CompletionRequest(BaseModel):
     n: int = 1
     presence_penalty: float | None = None
     seed: Annotated[int, Field(**INT64)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = []
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = Field(default_factory=list)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     suffix: str | None = None
@@ -275,7 +275,7 @@ class CompletionRequest(BaseModel):
     repetition_penalty: float | None = None
     watermarking: bool | None = None
     length_penalty: float = 1.0
-    stop_token_ids: list[int] | None = []
+    stop_token_ids: list[int] | None = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
@@ -286,7 +286,7 @@ class CompletionRequest(BaseModel):
     allowed_token_ids: list[int] | None = None
     prompt_logprobs: int | None = None
     logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
-    bad_words: list[str] = []
+    bad_words: list[str] = Field(default_factory=list)
     prompt_embeds: str | list[str] | None = None
     add_special_tokens: bool = True
     response_format: ResponseFormat | None = None

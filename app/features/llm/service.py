@@ -173,7 +173,7 @@ class LLMService:
         return model
 
     def _checked(self, request: ChatCompletionRequest, model: str) -> ChatCompletionRequest:
-        """The request under the name of its model, within that model's limits."""
+        """A copy of the request under the name of its model, within that model's limits."""
         self._check_output_length(request, model)
         check_token_ids(request, self._catalogue.family(model))
         return request.model_copy(update={"model": model})
