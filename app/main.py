@@ -11,6 +11,7 @@ from app.core.config import Settings, SettingsError, load_settings
 from app.core.dependencies import build_components, lifespan
 from app.core.error_handlers import register_error_handlers
 from app.core.middleware import DrainMiddleware, KeepAliveMiddleware, RequestRecordMiddleware, StartupFailureMiddleware
+from app.core.request_limits import RequestLimitsMiddleware
 from app.features.llm.router import router as llm_router
 from app.features.ops.router import router as ops_router
 from app.features.tokenizer.router import info_router as tokenizer_info_router
@@ -27,6 +28,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(StartupFailureMiddleware)
     if settings.sse_keep_alive_interval:
         app.add_middleware(KeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)
+    app.add_middleware(RequestLimitsMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(DrainMiddleware, lifecycle=components.lifecycle)
     app.add_middleware(RequestRecordMiddleware, load=components.server_load)
     app.include_router(ops_router)
