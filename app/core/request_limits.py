@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors import ErrorAnswer
+from app.core.record import MAX_REQUEST_ID_CHARACTERS
 
 MAX_HEADERS = 256
 """Header fields of a request: as many as vLLM takes by default where it counts them."""
@@ -28,6 +29,7 @@ HEAD_TOO_LARGE = ErrorAnswer(
     431, f"The request has more than {MAX_HEADERS} header fields, or more than {MAX_HEAD_BYTES} bytes of them."
 )
 
+REQUEST_ID_TOO_LONG = ErrorAnswer(400, f"X-Request-Id is longer than {MAX_REQUEST_ID_CHARACTERS} characters.")
 NOT_AS_ENCODED = ErrorAnswer(400, "The request's body is not what its Content-Encoding says.")
 
 
@@ -40,7 +42,7 @@ class BodyRefused(HTTPException):
 
 
 class RequestLimitsMiddleware:
-    """Refuses heads and bodies that are too large, and unpacks compressed bodies; `max_body_bytes` counts both forms."""
+    """Refuses heads and bodies that are too large, and unpacks compressed bodies, which count in both forms."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self.app = app
@@ -79,6 +81,8 @@ class RequestLimitsMiddleware:
     def _refusal(self, scope: Scope, headers: Headers) -> ErrorAnswer | None:
         if len(scope["headers"]) > MAX_HEADERS or _head_bytes(scope) > MAX_HEAD_BYTES:
             return HEAD_TOO_LARGE
+        if len(headers.get("x-request-id", "")) > MAX_REQUEST_ID_CHARACTERS:
+            return REQUEST_ID_TOO_LONG
         if _encoding(headers) not in _ENCODINGS:
             message = "The request's Content-Encoding is none of gzip and deflate."
             return ErrorAnswer(415, message, headers={"accept-encoding": "gzip, deflate"})

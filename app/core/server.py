@@ -27,9 +27,9 @@ PIPELINED_REQUESTS = 16
 class Connection(HttpToolsProtocol):
     """uvicorn's connection, without three of its flaws.
 
-    It keeps no head of a request that is too large, while uvicorn would keep any. It tells the request being answered that the client left, also while others wait behind it. And at the end of the
-    process it cuts off no request that has arrived or is arriving: each is answered, the last with
-    `Connection: close`.
+    It keeps no head of a request that is too large, while uvicorn would keep any. It tells the request being answered
+    that the client left, also while others wait behind it. And at the end of the process it cuts off no request that
+    has arrived or is arriving: each is answered, the last with `Connection: close`.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

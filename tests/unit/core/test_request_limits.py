@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from app.core.record import MAX_REQUEST_ID_CHARACTERS
 from app.core.request_limits import MAX_HEAD_BYTES, MAX_HEADERS
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
@@ -161,3 +162,32 @@ async def test_a_path_of_megabytes_is_refused(limited_url: str) -> None:
     answer = await exchange(limited_url, b"GET /" + b"x" * 5_000_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 4")
+
+
+async def test_a_clients_id_has_a_length(client: httpx.AsyncClient) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    fitting, long = "i" * MAX_REQUEST_ID_CHARACTERS, "i" * (MAX_REQUEST_ID_CHARACTERS + 1)
+    taken = await client.post(CHAT, json=body, headers={"x-request-id": fitting})
+    by_header = await client.post(CHAT, json=body, headers={"x-request-id": long})
+    by_field = await client.post(CHAT, json={**body, "request_id": long})
+
+    assert (taken.status_code, taken.json()["id"]) == (200, f"chatcmpl-{fitting}")
+    assert (by_header.status_code, by_field.status_code) == (400, 400)
+    assert "X-Request-Id" in by_header.json()["error"]["message"]
+    assert by_field.json()["error"]["param"] == "body.request_id"
+
+
+LOUD: dict[str, object] = {
+    "model": "m" * 1_000_000,
+    "bad_words": ["w" * 1000] * 1000 + [""],
+    "vllm_xargs": {"k" * 1_000_000: {}},
+    "logit_bias": {"k" * 1_000_000: 1},
+}
+
+
+@pytest.mark.parametrize("name", LOUD)
+async def test_an_error_repeats_little_of_what_was_sent(client: httpx.AsyncClient, name: str) -> None:
+    response = await client.post(CHAT, json={"messages": [{"role": "user", "content": "hi"}], name: LOUD[name]})
+
+    assert response.status_code in (400, 404)
+    assert len(response.content) < 15_000
