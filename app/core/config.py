@@ -108,6 +108,12 @@ class Settings(BaseSettings):
     )
     host: str = Field("0.0.0.0", description="Address to listen on (`python -m app`).")
     port: int = Field(8002, ge=0, le=65535, description="Port to listen on (`python -m app`); 0: a free one.")
+    max_body_bytes: int = Field(
+        33_554_432,
+        ge=1024,
+        le=2**31,
+        description="Largest body of a request, also after it is unpacked; more is a 413.",
+    )
     upstream_connect_timeout_s: float = Field(
         5.0, gt=0, le=DAY_S, description="Longest wait for a connection to OpenAI."
     )
