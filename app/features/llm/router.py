@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from app.core.dependencies import LLMServiceDependency
+from app.core.plain_route import PlainRoute
 from app.core.record import current_record
 from app.core.request_body import described, read_model
 from app.core.streaming import EventStreamResponse, run_until_disconnect
@@ -22,7 +23,7 @@ SAGEMAKER_ADAPTER = "x-amzn-sagemaker-adapter-identifier"
 BODIES = (ChatCompletionRequest, BatchChatCompletionRequest, CompletionRequest)
 """What these routes read."""
 
-router = APIRouter(tags=["llm"])
+router = APIRouter(tags=["llm"], route_class=PlainRoute)
 
 
 @router.post(
@@ -90,7 +91,8 @@ async def invoke(request: Request, service: LLMServiceDependency) -> Response:
     return await _complete(request, body, service)
 
 
-@router.get("/v1/models")
-async def list_models(request: Request, service: LLMServiceDependency) -> ModelsResponse:
+@router.get("/v1/models", response_model=ModelsResponse)
+async def list_models(request: Request, service: LLMServiceDependency) -> Response:
     """Lists the names that clients may use."""
-    return await run_until_disconnect(request.receive, service.get_models())
+    models = await run_until_disconnect(request.receive, service.get_models())
+    return Response(models.model_dump_json(), media_type="application/json")
