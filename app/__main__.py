@@ -73,7 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     spare_the_garbage_collector()
     server = Server(config, app.state.components.lifecycle)
-    server.run()
+    try:
+        server.run()
+    except SystemExit:
+        if server.refused_to_start:
+            return WRONG_SETTINGS
+        raise
     return 0 if server.started else 1
 
 

@@ -130,6 +130,10 @@ class Settings(BaseSettings):
     upstream_max_attempts: int = Field(
         3, ge=1, le=10, description="How often a call that failed for a while is made at most; 1: never again."
     )
+    startup_check: Literal["warn", "require", "off"] = Field(
+        "warn",
+        description="Whether OpenAI is asked for its models at the start: what is wrong is warned of, or no start.",
+    )
     sse_keep_alive_interval: float = Field(
         0.0, ge=0, le=DAY_S, description="Seconds of silence after which a stream gets a comment; 0: none."
     )

@@ -122,6 +122,11 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._lifecycle = lifecycle
 
+    @property
+    def refused_to_start(self) -> bool:
+        """Whether the application said, before it listened, that it cannot; the log says why."""
+        return not self.started and self.lifespan.should_exit
+
     def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
         """Note a signal."""
         self.force_exit = self.should_exit
