@@ -1,7 +1,9 @@
 """Runs the comparison: boots and memory first, then the measures in rounds, each candidate in turn."""
 
+import asyncio
 import os
 import resource
+import signal
 import statistics
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -62,6 +64,9 @@ async def compare(names: Sequence[str], plan: Plan) -> Outcomes:
     """Measure these candidates, the upstream alone among them in any case."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     os.sched_setaffinity(0, OTHER_CORES)
+    if task := asyncio.current_task():
+        # What has been started is ended then too.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     names = [BASE, *[name for name in names if name != BASE and CANDIDATES[name].installed]]
     outcomes = {name: Outcome() for name in names}
     upstream, _ = await boot(CANDIDATES[BASE], 0, OTHER_CORES)

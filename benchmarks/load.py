@@ -56,9 +56,12 @@ class Tally:
     first_events_s: list[float] = field(default_factory=list)
     largest_gap_s: float = 0.0
     wrong: str | None = None
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set by the first answer, right or wrong."""
 
     def clear(self) -> None:
         """Begin again; what connections are in the middle of goes on."""
+        self.answered.clear()
         self.answers = self.events = 0
         self.latencies_s, self.first_events_s, self.largest_gap_s = [], [], 0.0
 
@@ -136,6 +139,7 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         self._tally.latencies_s.append(time.perf_counter() - self._sent_at)
         self._tally.answers += 1
+        self._tally.answered.set()
         try:
             self._check(content_of(b"".join(self._pieces)))
         except WrongAnswer as exc:
@@ -189,15 +193,18 @@ class Load:
         return connections
 
     async def run(self, seconds: float) -> None:
-        """Let it go on for so long.
+        """Let it go on for so long, or until the first answer where that takes longer.
 
         Raises:
             WrongAnswer: one answer was not what was asked for, or there was none.
         """
         await asyncio.sleep(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEGINNING_LIMIT_S):
+                await self.tally.answered.wait()
         if self.tally.wrong:
             raise WrongAnswer(self.tally.wrong)
-        if not (self.tally.answers or self.tally.events):
+        if not self.tally.answers:
             raise WrongAnswer("no answer")
 
 
