@@ -2,13 +2,15 @@
 # make test   every test; needs Python only
 # make test-container   builds the image and tests it; needs a Docker engine
 # make check  format, lint, types, imports
+# make bench  compares with a plain sketch and, once `make bench-peers` has installed them, with other gateways
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := $(VENV)/peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run announce test test-container image check format boot
+.PHONY: run announce test test-container image check format boot bench bench-peers
 
 run: $(VENV)/run announce
 	@if $(HAS_KEY); then exec $(BIN)/python -m app; \
@@ -51,6 +53,19 @@ format: $(VENV)/test
 boot: $(VENV)/run
 	$(BIN)/python -m benchmarks.boot
 
+bench: $(VENV)/bench
+	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-peers: $(VENV)/run
+	$(PYTHON) -m venv $(PEERS)/litellm
+	$(PEERS)/litellm/bin/python -m pip install --quiet -r benchmarks/peers/uv.txt
+	$(PEERS)/litellm/bin/uv pip install --quiet --python $(PEERS)/litellm/bin/python \
+	  --overrides benchmarks/peers/litellm-overrides.txt -r benchmarks/peers/litellm.txt
+	$(PYTHON) -m venv $(PEERS)/routers
+	$(PEERS)/routers/bin/python -m pip install --quiet -r benchmarks/peers/routers.txt
+	mkdir -p $(PEERS)/portkey && cp benchmarks/peers/package.json $(PEERS)/portkey
+	cd $(PEERS)/portkey && npm install --no-audit --no-fund --silent
+
 $(VENV)/run: requirements-run.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install -r requirements-run.txt
@@ -58,4 +73,8 @@ $(VENV)/run: requirements-run.txt
 
 $(VENV)/test: requirements.txt $(VENV)/run
 	@$(PIP) install -r requirements.txt
+	@touch $@
+
+$(VENV)/bench: benchmarks/requirements.txt $(VENV)/run
+	@$(PIP) install -r benchmarks/requirements.txt
 	@touch $@
