@@ -1,14 +1,18 @@
 # make run    serve on port 8002 (over the built-in simulator when no OPENAI_API_KEY is set)
 # make test   every test; needs Python only
 # make test-container   builds the image and tests it; needs a Docker engine
-# make check  format, lint, types, imports
+# make check  format, lint, types, imports, locks
+# make lock   makes the locks anew from the pins (needs the package index)
+# make audit  looks the locked packages up among the known vulnerabilities (needs pypi.org)
+# make sbom   writes sbom.json, what the server consists of, in CycloneDX's form
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .venv-tools
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run announce test test-container image check format boot
+.PHONY: run announce test test-container image check format boot lock audit sbom
 
 run: $(VENV)/run announce
 	@if $(HAS_KEY); then exec $(BIN)/python -m app; \
@@ -42,6 +46,7 @@ check: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.lock
 
 format: $(VENV)/test
 	$(BIN)/ruff format .
@@ -51,11 +56,31 @@ format: $(VENV)/test
 boot: $(VENV)/run
 	$(BIN)/python -m benchmarks.boot
 
-$(VENV)/run: requirements-run.txt
+LOCK = $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --custom-compile-command 'make lock'
+
+lock: $(TOOLS)/installed
+	$(LOCK) --output-file requirements-run.lock requirements-run.txt
+	$(LOCK) --constraint requirements-run.lock --output-file requirements.lock requirements.txt
+
+# Strict: a package whose data cannot be had is a failure, not a pass.
+audit: $(TOOLS)/installed
+	@$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-run.lock \
+	|| { echo 'Something above is vulnerable, or the data of pypi.org could not be reached and nothing is known.' >&2; exit 1; }
+
+sbom: $(TOOLS)/installed
+	$(TOOLS)/bin/cyclonedx-py requirements --output-reproducible --of JSON -o sbom.json requirements-run.lock
+
+$(VENV)/run: requirements-run.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install -r requirements-run.txt
+	@$(PIP) install --require-hashes -r requirements-run.lock
 	@touch $@
 
-$(VENV)/test: requirements.txt $(VENV)/run
-	@$(PIP) install -r requirements.txt
+$(VENV)/test: requirements.lock $(VENV)/run
+	@$(PIP) install --require-hashes -r requirements.lock
+	@touch $@
+
+$(TOOLS)/installed: requirements-tools.txt
+	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install -r requirements-tools.txt
 	@touch $@
