@@ -2,6 +2,8 @@
 # make test   every test; needs Python only
 # make test-container   builds the image and tests it; needs a Docker engine
 # make check  format, lint, types, imports, locks
+# make soak   ten minutes of mixed load, and whether the server grows under it; make test has a short one
+# make fuzz   requests made from the described interface, and from anything at all
 # make lock   makes the locks anew from the pins (needs the package index)
 # make audit  looks the locked packages up among the known vulnerabilities (needs pypi.org)
 # make sbom   writes sbom.json, what the server consists of, in CycloneDX's form
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 TOOLS := .venv-tools
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run announce test test-container image check format boot lock audit sbom
+.PHONY: run announce test test-container image check format boot soak fuzz lock audit sbom
 
 run: $(VENV)/run announce
 	@if $(HAS_KEY); then exec $(BIN)/python -m app; \
@@ -33,6 +35,7 @@ test: $(VENV)/test
 	$(BIN)/python -m pytest tests/unit --cov=app
 	$(BIN)/python -m pytest tests/integration
 	$(BIN)/python -m tests.live
+	$(BIN)/python -m tests.soak 30
 
 image:
 	@docker info >/dev/null 2>&1 || { echo 'No Docker engine answers: start one, or set DOCKER_HOST.' >&2; exit 1; }
@@ -55,6 +58,13 @@ format: $(VENV)/test
 
 boot: $(VENV)/run
 	$(BIN)/python -m benchmarks.boot
+
+soak: $(VENV)/test
+	$(BIN)/python -m tests.soak 600
+
+fuzz: $(VENV)/test $(TOOLS)/installed
+	$(BIN)/python -m tests.fuzz $(TOOLS)/bin/schemathesis
+	RAW_REQUESTS=3000 $(BIN)/python -m pytest tests/integration/test_raw_requests.py
 
 LOCK = $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --custom-compile-command 'make lock'
