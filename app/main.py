@@ -7,10 +7,17 @@ from functools import cache
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from app.core.access_log import quiet_access_log
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.dependencies import build_components, lifespan
 from app.core.error_handlers import register_error_handlers
-from app.core.middleware import DrainMiddleware, KeepAliveMiddleware, RequestRecordMiddleware, StartupFailureMiddleware
+from app.core.middleware import (
+    PROBES,
+    DrainMiddleware,
+    KeepAliveMiddleware,
+    RequestRecordMiddleware,
+    StartupFailureMiddleware,
+)
 from app.core.request_body import describe_models
 from app.core.request_limits import RequestLimitsMiddleware
 from app.features.llm.router import BODIES as CHAT_BODIES
@@ -26,6 +33,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="llm-server", lifespan=lifespan)
     app.state.components = components = build_components(settings)
     register_error_handlers(app)
+    quiet_access_log(PROBES)
     # vLLM's default: no origin is allowed, and a browser is told so.
     app.add_middleware(CORSMiddleware, allow_origins=[], allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(StartupFailureMiddleware)
