@@ -110,8 +110,10 @@ class _KeptAlive:
             self._watching = asyncio.create_task(self._watch())
 
     def end(self) -> None:
-        if self._watching:
-            self._watching.cancel()
+        """Send no more comments. Raises what the last one failed with."""
+        watching, self._watching = self._watching, None
+        if watching and not watching.cancel():
+            watching.result()
 
     async def _watch(self) -> None:
         now = asyncio.get_running_loop().time

@@ -7,7 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from app.core.middleware import KeepAliveMiddleware
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served_over
@@ -59,3 +61,53 @@ async def test_nothing_watches_a_stream_that_is_over_or_was_left(simulator: Simu
         async with asyncio.timeout(5):
             while any("_KeptAlive._watch" in repr(task) for task in asyncio.all_tasks()):  # noqa: ASYNC110 - tasks are no events
                 await asyncio.sleep(0)
+
+
+async def kept_alive(answer: Any, send: Send) -> None:
+    async def receive() -> Message:
+        raise AssertionError
+
+    await KeepAliveMiddleware(answer, 0.01)({"type": "http"}, receive, send)
+
+
+async def test_a_comment_that_cannot_be_sent_is_the_answers_failure() -> None:
+    tried = asyncio.Event()
+
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "headers": [(b"content-type", b"text/event-stream")]})
+        await tried.wait()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            tried.set()
+            raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await kept_alive(answer, send)
+
+
+END: Message = {"type": "http.response.body", "body": b"end"}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "early", "late"),
+    [(b"text/event-stream; charset=utf-8", [END], []), (b"application/json", [], [END])],
+    ids=["a stream that has ended", "a slow answer that is no stream"],
+)
+async def test_no_other_silence_is_broken(content_type: bytes, early: list[Message], late: list[Message]) -> None:
+    sent: list[Message] = []
+
+    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "headers": [(b"content-type", content_type)]})
+        for message in early:
+            await send(message)
+        await asyncio.sleep(0.05)  # five times the interval
+        for message in late:
+            await send(message)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await kept_alive(answer, send)
+
+    assert sent[1:] == [END]
