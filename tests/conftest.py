@@ -1,5 +1,6 @@
 """What every test can ask for: a simulator of OpenAI, our server over it, and a client of our server."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from app.core.config import Settings
 from app.simulator.server import Simulator
+from tests import leaks
 from tests.serving import served_over
 
 CHAT = "/v1/chat/completions"
@@ -33,6 +35,16 @@ def clean_environment() -> Iterator[None]:
         # It would be one more request for every server that a test starts, also to the real OpenAI.
         patch.setenv("STARTUP_CHECK", "off")
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_secret_is_told() -> Iterator[None]:
+    """No key and no account id is in any answer or log of the whole run."""
+    handler = leaks.SearchingHandler()
+    logging.getLogger().addHandler(handler)
+    yield
+    logging.getLogger().removeHandler(handler)
+    assert leaks.found == []
 
 
 @pytest.fixture

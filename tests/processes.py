@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests import leaks
+
 ROOT = Path(__file__).parents[1]
 _URL = re.compile(r"running on (http://\S+)")
 
@@ -34,10 +36,14 @@ class Process:
         assert self.process.stderr is not None
         async with asyncio.timeout(timeout_s):
             while line := await self.process.stderr.readline():
-                self.said += line.decode()
+                self._note(line)
                 if match := re.search(pattern, line.decode()):
                     return match
         raise RuntimeError(f"ended without saying {pattern!r}: {self.said}")
+
+    def _note(self, said: bytes) -> None:
+        leaks.search(said, "log of a process")
+        self.said += said.decode()
 
     async def url(self) -> str:
         """Where it listens, once it does."""
@@ -47,7 +53,7 @@ class Process:
         """Its exit status; a signal's number is negative."""
         async with asyncio.timeout(timeout_s):
             _out, err = await self.process.communicate()
-        self.said += err.decode()
+        self._note(err)
         assert self.process.returncode is not None
         return self.process.returncode
 

@@ -11,6 +11,7 @@ from app.core.config import Settings
 from app.core.lifecycle import Lifecycle
 from app.core.server import Connection, Server
 from app.main import create_app
+from tests import leaks
 
 
 class ReadyServer(Server):
@@ -60,7 +61,7 @@ async def serving(
 ) -> AsyncIterator[ReadyServer]:
     """A server of `app` on a free port. It ends with the block, or once `ending` is set."""
     config = uvicorn.Config(
-        app,
+        leaks.watched(app),
         host="127.0.0.1",
         port=0,
         http=Connection,
