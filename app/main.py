@@ -7,6 +7,7 @@ from functools import cache
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from app.core.access import AccessMiddleware, ClientKeys
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.dependencies import build_components, lifespan
 from app.core.error_handlers import register_error_handlers
@@ -28,6 +29,10 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.sse_keep_alive_interval:
         app.add_middleware(KeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)
     app.add_middleware(DrainMiddleware, lifecycle=components.lifecycle)
+    if settings.vllm_api_key:
+        # Outside of CORS, as in vLLM.
+        keys = ClientKeys([key.get_secret_value() for key in settings.vllm_api_key])
+        app.add_middleware(AccessMiddleware, keys=keys)
     app.add_middleware(RequestRecordMiddleware, load=components.server_load)
     # Routes are tried in order: first those that have to be fast.
     app.include_router(llm_router)

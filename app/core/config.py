@@ -36,6 +36,13 @@ def _parse_list(value: object) -> object:
     return [item for part in value.split(",") if (item := part.strip())] if isinstance(value, str) else value
 
 
+def _parse_client_keys(value: object) -> object:
+    keys = _parse_list(value)
+    if isinstance(value, str) and not keys:
+        raise ValueError("names no key")
+    return [key for key in keys if key] if isinstance(keys, list) else keys
+
+
 def _fitting_a_header(value: str) -> str:
     if not all("!" <= character <= "~" for character in value):
         raise ValueError("must be printable ASCII without spaces")
@@ -105,6 +112,9 @@ class Settings(BaseSettings):
     )
     enable_tokenizer_info_endpoint: bool = Field(
         False, description="Answer GET /tokenizer_info (vLLM's --enable-tokenizer-info-endpoint)."
+    )
+    vllm_api_key: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_parse_client_keys)] = Field(
+        (), description="Keys that clients must bring, separated by commas (vLLM's --api-key); none: anybody may ask."
     )
     host: str = Field("0.0.0.0", description="Address to listen on (`python -m app`).")
     port: int = Field(8002, ge=0, le=65535, description="Port to listen on (`python -m app`); 0: a free one.")
