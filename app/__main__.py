@@ -32,6 +32,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
     parser.add_argument(
         "--api-key", dest="vllm_api_key", nargs="+", metavar="KEY", help="keys clients must bring (VLLM_API_KEY)"
     )
+    parser.add_argument("--max-num-queued-reqs", metavar="CALLS", help="(MAX_NUM_QUEUED_REQS)")
     parser.add_argument("--shutdown-timeout", dest="shutdown_timeout_s", metavar="SECONDS", help="(SHUTDOWN_TIMEOUT_S)")
     parser.add_argument("--sse-keep-alive-interval", metavar="SECONDS", help="(SSE_KEEP_ALIVE_INTERVAL)")
     parser.add_argument(

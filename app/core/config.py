@@ -118,6 +118,13 @@ class Settings(BaseSettings):
     )
     host: str = Field("0.0.0.0", description="Address to listen on (`python -m app`).")
     port: int = Field(8002, ge=0, le=65535, description="Port to listen on (`python -m app`); 0: a free one.")
+    max_upstream_calls: int = Field(
+        2048, ge=1, le=4096, description="Calls to OpenAI at the same time; a stream is one until its end."
+    )
+    max_num_queued_reqs: int = Field(
+        1024, ge=0, description="Calls that may wait for others to end (vLLM's --max-num-queued-reqs); 0: none."
+    )
+    queue_timeout_s: float = Field(10.0, gt=0, le=DAY_S, description="Longest wait of a call for others to end.")
     upstream_connect_timeout_s: float = Field(
         5.0, gt=0, le=DAY_S, description="Longest wait for a connection to OpenAI."
     )
