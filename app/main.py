@@ -23,8 +23,14 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="llm-server", lifespan=lifespan)
     app.state.components = components = build_components(settings)
     register_error_handlers(app)
-    # vLLM's default: no origin is allowed, and a browser is told so.
-    app.add_middleware(CORSMiddleware, allow_origins=[], allow_methods=["*"], allow_headers=["*"])
+    # Without origins too, as in vLLM: a browser is told that none is allowed.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.allowed_origins,
+        allow_methods=settings.allowed_methods,
+        allow_headers=settings.allowed_headers,
+        allow_credentials=settings.allow_credentials,
+    )
     app.add_middleware(StartupFailureMiddleware)
     if settings.sse_keep_alive_interval:
         app.add_middleware(KeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)

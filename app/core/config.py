@@ -66,6 +66,9 @@ class _Given(PydanticBaseSettingsSource):
         return {**given, "default_temperature": None} if stripped.get("default_temperature") == "" else given
 
 
+JSONStrings = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_json)]
+
+
 class Settings(BaseSettings):
     """The server's configuration, checked as a whole.
 
@@ -116,8 +119,21 @@ class Settings(BaseSettings):
     vllm_api_key: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_parse_client_keys)] = Field(
         (), description="Keys that clients must bring, separated by commas (vLLM's --api-key); none: anybody may ask."
     )
+    allowed_origins: JSONStrings = Field((), description='Origins whose pages may ask, as a JSON list; `["*"]`: all.')
+    allowed_methods: JSONStrings = Field(("*",), description="Methods that such pages may use, as a JSON list.")
+    allowed_headers: JSONStrings = Field(("*",), description="Headers that such pages may send, as a JSON list.")
+    allow_credentials: bool = Field(False, description="Whether such pages may send cookies and keys of the browser's.")
     host: str = Field("0.0.0.0", description="Address to listen on (`python -m app`).")
     port: int = Field(8002, ge=0, le=65535, description="Port to listen on (`python -m app`); 0: a free one.")
+    ssl_keyfile: str | None = Field(
+        None, description="File of the TLS key (`python -m app`); in SSL_CERTFILE if unset."
+    )
+    ssl_certfile: str | None = Field(None, description="File of the TLS certificate (`python -m app`); none: no TLS.")
+    ssl_ca_certs: str | None = Field(None, description="File of the CAs that clients' certificates are of.")
+    ssl_cert_reqs: Literal["0", "1", "2"] = Field(
+        "0", description="Whether clients need a certificate: 0 no, 1 if they have one it must be good, 2 yes."
+    )
+    ssl_ciphers: str | None = Field(None, description="Ciphers of TLS, in OpenSSL's notation.")
     max_upstream_calls: int = Field(
         2048, ge=1, le=4096, description="Calls to OpenAI at the same time; a stream is one until its end."
     )
@@ -197,6 +213,14 @@ class Settings(BaseSettings):
             raise ValueError("SERVED_MODELS must name at least one model, and none may be empty")
         if "default_model" in self.model_fields_set and self.default_model not in self.served_models:
             raise ValueError(f"DEFAULT_MODEL {self.default_model!r} is not one of SERVED_MODELS")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_complete(self) -> Self:
+        if not self.ssl_certfile and (self.ssl_keyfile or self.ssl_ca_certs or self.ssl_cert_reqs != "0"):
+            raise ValueError("SSL_CERTFILE must be set for TLS")
+        if self.ssl_cert_reqs != "0" and not self.ssl_ca_certs:
+            raise ValueError("SSL_CERT_REQS needs SSL_CA_CERTS")
         return self
 
     @property
