@@ -86,7 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_SETTINGS
     spare_the_garbage_collector()
     server = Server(config, app.state.components.lifecycle)
-    server.run()
+    try:
+        server.run()
+    except SystemExit:
+        if server.refused_to_start:
+            return WRONG_SETTINGS
+        raise
     return 0 if server.started else 1
 
 

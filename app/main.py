@@ -8,12 +8,23 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from app.core.access import AccessMiddleware, ClientKeys
+from app.core.access_log import quiet_access_log
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.dependencies import build_components, lifespan
 from app.core.error_handlers import register_error_handlers
-from app.core.middleware import DrainMiddleware, KeepAliveMiddleware, RequestRecordMiddleware, StartupFailureMiddleware
+from app.core.middleware import (
+    PROBES,
+    DrainMiddleware,
+    KeepAliveMiddleware,
+    RequestRecordMiddleware,
+    StartupFailureMiddleware,
+)
+from app.core.request_body import describe_models
+from app.core.request_limits import RequestLimitsMiddleware
+from app.features.llm.router import BODIES as CHAT_BODIES
 from app.features.llm.router import router as llm_router
 from app.features.ops.router import router as ops_router
+from app.features.tokenizer.router import BODIES as TOKENIZER_BODIES
 from app.features.tokenizer.router import info_router as tokenizer_info_router
 from app.features.tokenizer.router import router as tokenizer_router
 
@@ -31,9 +42,11 @@ def create_app(settings: Settings) -> FastAPI:
         allow_headers=settings.allowed_headers,
         allow_credentials=settings.allow_credentials,
     )
+    quiet_access_log(PROBES)
     app.add_middleware(StartupFailureMiddleware)
     if settings.sse_keep_alive_interval:
         app.add_middleware(KeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)
+    app.add_middleware(RequestLimitsMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(DrainMiddleware, lifecycle=components.lifecycle)
     if settings.vllm_api_key:
         # Outside of CORS, as in vLLM.
@@ -46,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(tokenizer_router)
     if settings.enable_tokenizer_info_endpoint:
         app.include_router(tokenizer_info_router)
+    describe_models(app, *CHAT_BODIES, *TOKENIZER_BODIES)
     return app
 
 

@@ -30,6 +30,8 @@ def clean_environment() -> Iterator[None]:
         for name in names:
             patch.delenv(name.upper(), raising=False)
             patch.delenv(name.lower(), raising=False)
+        # It would be one more request for every server that a test starts, also to the real OpenAI.
+        patch.setenv("STARTUP_CHECK", "off")
         yield
 
 

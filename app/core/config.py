@@ -141,6 +141,12 @@ class Settings(BaseSettings):
         1024, ge=0, description="Calls that may wait for others to end (vLLM's --max-num-queued-reqs); 0: none."
     )
     queue_timeout_s: float = Field(10.0, gt=0, le=DAY_S, description="Longest wait of a call for others to end.")
+    max_body_bytes: int = Field(
+        33_554_432,
+        ge=1024,
+        le=2**31,
+        description="Largest body of a request, also after it is unpacked; more is a 413.",
+    )
     upstream_connect_timeout_s: float = Field(
         5.0, gt=0, le=DAY_S, description="Longest wait for a connection to OpenAI."
     )
@@ -156,6 +162,10 @@ class Settings(BaseSettings):
     )
     upstream_max_attempts: int = Field(
         3, ge=1, le=10, description="How often a call that failed for a while is made at most; 1: never again."
+    )
+    startup_check: Literal["warn", "require", "off"] = Field(
+        "warn",
+        description="Whether OpenAI is asked for its models at the start: what is wrong is warned of, or no start.",
     )
     sse_keep_alive_interval: float = Field(
         0.0, ge=0, le=DAY_S, description="Seconds of silence after which a stream gets a comment; 0: none."

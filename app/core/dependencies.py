@@ -1,5 +1,6 @@
 """Composition root: builds the parts from the settings, opens them in the lifespan, hands them to the routes."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from app.features.llm.catalogue import Catalogue, ModelFamily
 from app.features.llm.client import OpenAIClient
 from app.features.llm.service import LLMService
 from app.features.llm.session import new_session
+from app.features.llm.startup_check import startup_problem
 from app.features.llm.timeouts import Timeouts
 from app.features.tokenizer.service import TokenizerService
 
@@ -124,7 +126,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Holds the session to OpenAI open while the server runs.
 
     Raises:
-        SettingsError: there is no key.
+        SettingsError: there is no key, or the check of it that was required failed.
     """
     components = _components(app)
     components.settings.require_api_key()
@@ -132,7 +134,33 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         logger.warning("OpenAI shuts down the model served as %r on %s: choose another in time", name, day)
     async with new_session() as session:
         components.openai_client.attach(session)
+        async with _startup_check(components):
+            yield
+
+
+@asynccontextmanager
+async def _startup_check(components: Components) -> AsyncIterator[None]:
+    """Asks OpenAI before the start if that is required, else beside it."""
+    mode = components.settings.startup_check
+    if mode == "require" and (problem := await _problem(components)):
+        raise SettingsError(problem)
+    checking = asyncio.create_task(_warn(components)) if mode == "warn" else None
+    try:
         yield
+    finally:
+        if checking:
+            checking.cancel()
+            await asyncio.gather(checking, return_exceptions=True)
+
+
+async def _warn(components: Components) -> None:
+    if problem := await _problem(components):
+        logger.warning("%s", problem)
+
+
+async def _problem(components: Components) -> str | None:
+    base_url = components.settings.openai_base_url
+    return await startup_problem(components.openai_client, components.catalogue, base_url)
 
 
 async def get_openai_client(request: Request) -> OpenAIClient:

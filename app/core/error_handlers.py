@@ -19,6 +19,7 @@ from app.core.errors import (
     validation_answer,
 )
 from app.core.record import current_record
+from app.core.request_limits import BodyRefused
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; nobody receives it, the access log shows it."""
@@ -29,6 +30,7 @@ def register_error_handlers(app: FastAPI) -> None:
     answers: dict[type[Exception], Callable[[Any], ErrorAnswer]] = {
         RequestValidationError: lambda exc: validation_answer(exc.errors()),
         Refusal: attrgetter("answer"),
+        BodyRefused: attrgetter("answer"),
         UpstreamError: _of_upstream,
     }
     for exception_class, answer_of in answers.items():

@@ -36,6 +36,11 @@ _TYPES = {
 }
 
 
+# Texts and places repeat what the client sent, and that may be long.
+_MESSAGE_CHARACTERS = 12_000
+_PARAM_CHARACTERS = 1_000
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
     """An error as vLLM answers it. `type` defaults to vLLM's name for the status."""
@@ -49,7 +54,12 @@ class ErrorAnswer:
     def body(self) -> dict[str, Any]:
         """The JSON body; `code` repeats the HTTP status as an integer."""
         type_ = self.type or _TYPES.get(self.status) or HTTPStatus(self.status).phrase
-        return {"error": {"message": self.message, "type": type_, "param": self.param, "code": self.status}}
+        message, param = _cut(self.message, _MESSAGE_CHARACTERS), _cut(self.param, _PARAM_CHARACTERS)
+        return {"error": {"message": message, "type": type_, "param": param, "code": self.status}}
+
+
+def _cut(text: str | None, characters: int) -> str | None:
+    return text if text is None or len(text) <= characters else f"{text[:characters]}...[truncated]"
 
 
 class Refusal(Exception):

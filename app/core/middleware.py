@@ -19,7 +19,7 @@ PROBES = frozenset({"/health", "/ping", "/metrics", "/load", "/version"})
 def asks_for_an_answer(scope: Scope) -> bool:
     """Whether a request is work, not a question about the server."""
     path: str = scope.get("path", "")
-    return scope["type"] == "http" and scope["method"] == "POST" and path.startswith("/v1/")
+    return scope["type"] == "http" and scope["method"] == "POST" and path.startswith(("/v1/", "/invocations"))
 
 
 KEEP_ALIVE = b": keep-alive\n\n"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 HEADER_VALUE_LIMIT_BYTES = 1024
+MAX_REQUEST_ID_CHARACTERS = 256
+"""Of a client's own id, which is repeated in every event of a stream."""
 
 
 @dataclass(slots=True)

@@ -1,74 +1,78 @@
-"""What a request's body has to be before anybody looks into it, and a reader for bodies that may be long."""
+"""A request's body: JSON within limits, read into a model. A long one does not keep the event loop waiting."""
 
+import asyncio
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fastapi import HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import models_json_schema
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
 
-from app.core.encoding import beside_the_loop
-from app.core.errors import Refusal
+from app.core.errors import ClientDisconnected, Refusal
 from app.features.llm.wire import refuse_lone_surrogates
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
+LONG_BODY_BYTES = 65_536
+"""A longer body is parsed and checked beside the event loop: it may take longer than a millisecond or two."""
+MAX_DEPTH = 201
+"""Arrays and objects within each other: what the parser allows."""
+MOST: dict[bytes, tuple[int, str]] = {
+    b",": (1_048_576, "elements"),
+    b":": (262_144, "members of objects"),
+    b"[": (131_072, "arrays"),
+    b"{": (131_072, "objects"),
+}
+"""What a body may have of each, by the character that tells: millions of them would occupy the process for seconds."""
 
-
-async def json_body(request: Request) -> None:
-    """Takes a body only where it is declared as JSON, exactly as vLLM does.
-
-    Raises:
-        Refusal: the content type is another, or there is none; the text in it is not valid Unicode.
-    """
-    _require_json(request)
-    # A lone surrogate is valid in JSON's escapes and nowhere else: no answer, log or call could carry it.
-    if _SURROGATE_ESCAPE.search(await request.body()):
-        refuse_lone_surrogates(await request.json())
-
-
-class JSONRoute(APIRoute):
-    """A route whose endpoint takes the request, a model as `body`, and what `Depends` gives it.
-
-    It reads the body itself: a long one beside the event loop, and every one in a fraction of the time that FastAPI's
-    way through an endpoint's parameters takes. Answers and errors are the same, and so is the interface's description.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler (FastAPI's hook for custom routes)."""
-        by_fastapi = super().get_route_handler()
-        model = self.endpoint.__annotations__.get("body")
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return by_fastapi
-        providers = {given.name: given.call for given in self.dependant.dependencies if given.name and given.call}
-
-        async def handle(request: Request) -> Response:
-            if request.app.dependency_overrides:
-                return await by_fastapi(request)
-            body = await read_model(request, lambda _value: model)
-            given = {name: await provider(request) for name, provider in providers.items()}
-            answer: Response = await self.endpoint(request, body, **given)
-            return answer
-
-        return handle
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_REFERENCE = "#/components/schemas/{model}"
 
 
 async def read_model(request: Request, model_for: Callable[[object], type[Model]]) -> Model:
-    """The body as the model that `model_for` names for it. A long one does not keep the event loop waiting.
+    """The body as the model that `model_for` names for it.
 
     Raises:
-        Refusal: as `json_body`.
+        Refusal: the content type is not JSON's, exactly as vLLM checks it; the body has too much in it, or is nested
+            too deep; a text in it is not valid Unicode.
         RequestValidationError: it is no JSON, or does not fit the model; as FastAPI would say it.
-        HTTPException: it cannot be decoded.
+        HTTPException: it cannot be decoded, or is too large.
+        ClientDisconnected: the client left before it had sent it.
     """
+    try:
+        body = await request.body()
+    except ClientDisconnect:
+        raise ClientDisconnected from None
     _require_json(request)
-    body = await request.body()
-    return await beside_the_loop(len(body), lambda: _validated(body, model_for))
+    if len(body) <= LONG_BODY_BYTES:
+        return _validated(body, model_for)
+    return await asyncio.to_thread(_validated_long, body, model_for)
+
+
+def described(*models: type[BaseModel]) -> dict[str, Any]:
+    """The body for the interface's description, of a route that reads it by `read_model`."""
+    schemas = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in models]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def describe_models(app: FastAPI, *models: type[BaseModel]) -> None:
+    """Have the interface's description contain `models`, so that `described` bodies are found in it."""
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            whole = FastAPI.openapi(app)
+            schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)[1]
+            components = whole.setdefault("components", {})
+            components["schemas"] = schemas["$defs"] | components.get("schemas", {})
+        return FastAPI.openapi(app)
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual says
 
 
 def _require_json(request: Request) -> None:
@@ -79,10 +83,31 @@ def _require_json(request: Request) -> None:
         raise Refusal(message, type="Bad Request")
 
 
+def _validated_long(body: bytes, model_for: Callable[[object], type[Model]]) -> Model:
+    _refuse_masses(body)
+    return _validated(body, model_for)
+
+
+def _refuse_masses(body: bytes) -> None:
+    if all(body.count(character) <= most for character, (most, _name) in MOST.items()):
+        return
+    # In texts these characters are harmless.
+    counts, start = dict.fromkeys(MOST, 0), 0
+    for text in _STRING.finditer(body):
+        _count(counts, body, start, text.start())
+        start = text.end()
+    _count(counts, body, start, len(body))
+
+
+def _count(counts: dict[bytes, int], body: bytes, start: int, end: int) -> None:
+    for character, (most, name) in MOST.items():
+        counts[character] += body.count(character, start, end)
+        if counts[character] > most:
+            raise Refusal(f"The request has more than {most} {name}.")
+
+
 def _validated(body: bytes, model_for: Callable[[object], type[Model]]) -> Model:
     value = _parsed(body) if body else None
-    if _SURROGATE_ESCAPE.search(body):
-        refuse_lone_surrogates(value)
     if value is None:
         raise _invalid(type="missing", loc=("body",), msg="Field required", input=None)
     try:
@@ -95,19 +120,25 @@ def _validated(body: bytes, model_for: Callable[[object], type[Model]]) -> Model
 def _parsed(body: bytes) -> Any:
     try:
         return from_json(body)
-    except ValueError:
+    except ValueError as exc:
+        if "recursion limit" in str(exc):
+            raise Refusal(f"The request is nested too deep: more than {MAX_DEPTH} arrays and objects.") from None
         return _parsed_slowly(body)
 
 
 def _parsed_slowly(body: bytes) -> Any:
     """As FastAPI parses it: it takes a little more, and says where it fails as vLLM does."""
     try:
-        return json.loads(body)
+        value = json.loads(body)
     except json.JSONDecodeError as exc:
         place, told = ("body", exc.pos), {"error": exc.msg}
         raise _invalid(type="json_invalid", loc=place, msg="JSON decode error", input={}, ctx=told) from None
     except (ValueError, RecursionError):
         raise HTTPException(400, "There was an error parsing the body") from None
+    # Of the texts only these take a lone surrogate, which is valid in JSON's escapes and nowhere else: no answer, log
+    # or call could carry it.
+    refuse_lone_surrogates(value)
+    return value
 
 
 def _invalid(**error: object) -> RequestValidationError:

@@ -1,6 +1,7 @@
 """uvicorn's server, but for how it ends and for clients that pipeline their requests."""
 
 import asyncio
+import json
 import logging
 import math
 from types import FrameType
@@ -10,10 +11,11 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.core.lifecycle import Lifecycle
+from app.core.request_limits import HEAD_TOO_LARGE, LINGER_S, MAX_HEAD_BYTES
 
 logger = logging.getLogger("uvicorn.error")
 
-LINGER_S = 0.1
+IDLE_LINGER_S = 0.1
 """How long an idle connection is kept at the end, for a request that is on its way."""
 ABORT_S = 2.0
 """How long the last words to clients may take."""
@@ -23,11 +25,11 @@ PIPELINED_REQUESTS = 16
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, without two of its flaws.
+    """uvicorn's connection, without three of its flaws.
 
-    It tells the request being answered that the client left, also while others wait behind it. And at the end of the
-    process it cuts off no request that has arrived or is arriving: each is answered, the last with
-    `Connection: close`.
+    It keeps no head of a request that is too large, while uvicorn would keep any. It tells the request being answered
+    that the client left, also while others wait behind it. And at the end of the process it cuts off no request that
+    has arrived or is arriving: each is answered, the last with `Connection: close`.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -36,6 +38,28 @@ class Connection(HttpToolsProtocol):
         self._arriving = False
         self._draining = False
         self._begun_open = False
+        self._head_bytes = 0
+        self._deaf = False
+
+    def data_received(self, data: bytes) -> None:
+        """What the client sends, until it has sent a head that is too large."""
+        if self._deaf:
+            return
+        super().data_received(data)
+        self._head_bytes = self._head_bytes + len(data) if self._arriving else 0
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        self._deaf = True
+        if self._has_request():
+            self.transport.close()
+            return
+        body = json.dumps(HEAD_TOO_LARGE.body()).encode()
+        fields = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\n%b%b" % (fields, body))
+        # Closed upon bytes that nobody read, the connection would be reset, and the answer lost.
+        self.loop.call_later(LINGER_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left, or the process did."""
@@ -71,7 +95,7 @@ class Connection(HttpToolsProtocol):
             self._begun_open = self.cycle.response_started
             self.cycle.keep_alive = False
         else:
-            self.loop.call_later(LINGER_S, self._close_if_idle)
+            self.loop.call_later(IDLE_LINGER_S, self._close_if_idle)
 
     def _has_request(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -97,6 +121,11 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
+
+    @property
+    def refused_to_start(self) -> bool:
+        """Whether the application said, before it listened, that it cannot; the log says why."""
+        return not self.started and self.lifespan.should_exit
 
     def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
         """Note a signal."""

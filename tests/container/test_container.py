@@ -142,15 +142,19 @@ def test_sigterm_lets_a_stream_end(simulated: tuple[str, ...]) -> None:
         assert container.ended() == 0
 
 
-def test_sigterm_does_not_wait_beyond_the_limit(simulated: tuple[str, ...]) -> None:
+def test_sigterm_aborts_what_lasts_beyond_the_limit(simulated: tuple[str, ...]) -> None:
     with running(*simulated, "--env", "SHUTDOWN_TIMEOUT_S=1") as container:
         wait_for_health(container.url)
-        with streaming(container.url, "[sim fault=stall after=1 seconds=60]"):
+        with streaming(container.url, "[sim fault=stall after=1 seconds=60]") as lines:
             began = time.monotonic()
             docker("kill", "--signal", "TERM", container.id)
+            *_, finish, done = lines
             assert container.ended() == 0
 
         assert time.monotonic() - began < 5
+        assert '"finish_reason":"abort"' in finish
+        assert done == "data: [DONE]"
+        assert "Traceback" not in docker_logs(container)
 
 
 # What is no business of a running server, by the shell patterns of its paths.

@@ -116,6 +116,54 @@ async def test_a_second_signal_ends_it_at_once(simulator: Simulator, tmp_path: P
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
 
 
+REFUSED = "OPENAI_API_KEY is refused by OpenAI: no request can be answered with it"
+
+
+async def test_a_problem_with_openai_is_a_line_in_the_log_beside_the_start(tmp_path: Path) -> None:
+    async with Simulator(api_key="sk-another") as simulator:
+        variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "STARTUP_CHECK": "warn"}
+        async with started(*SERVER, cwd=tmp_path, **variables) as server:
+            await server.wait_for_line(REFUSED)
+            server.process.terminate()
+
+            assert await server.ended() == 0
+    assert "Traceback" not in server.said
+    assert KEY not in server.said
+
+
+@pytest.mark.parametrize(("command", "status"), [(SERVER, 2), (UVICORN, 3)], ids=["python -m app", "uvicorn"])
+async def test_a_problem_with_openai_prevents_the_start_where_that_is_wanted(
+    command: tuple[str, ...], status: int, tmp_path: Path
+) -> None:
+    async with Simulator(api_key="sk-another") as simulator:
+        variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "STARTUP_CHECK": "require"}
+        async with started(*command, cwd=tmp_path, **variables) as server:
+            assert await server.ended() == status
+
+    assert server.said.count(REFUSED) == 1
+    assert "Traceback" not in server.said
+
+
+async def test_an_openai_that_does_not_answer_delays_neither_the_start_nor_the_end(tmp_path: Path) -> None:
+    async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(be_silent, "127.0.0.1", 0)
+    variables = {
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/v1",
+        "STARTUP_CHECK": "warn",
+    }
+    async with silent, started(*SERVER, cwd=tmp_path, **variables) as server:
+        async with httpx.AsyncClient(base_url=await server.url()) as client:
+            assert (await client.get("/health")).status_code == 200
+        server.process.terminate()
+
+        assert await server.ended(timeout_s=5) == 0
+    assert "Traceback" not in server.said
+
+
 async def test_a_port_in_use_is_an_error(tmp_path: Path) -> None:
     holder = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     port = str(holder.sockets[0].getsockname()[1])

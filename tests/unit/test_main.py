@@ -192,12 +192,11 @@ def test_the_command_line_says_what_is_wrong_in_one_line(
 
 def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "9000")
-    flags = parse_arguments(
-        ["--port", "9001", "--host", "127.0.0.1", "--shutdown-timeout", "5", "--enable-tokenizer-info-endpoint"]
-    )
-    settings = load_settings(**flags)
+    words = "--port 9001 --host 127.0.0.1 --shutdown-timeout 5 --sse-keep-alive-interval 15"
+    settings = load_settings(**parse_arguments([*words.split(), "--enable-tokenizer-info-endpoint"]))
 
     assert (settings.port, settings.host, settings.shutdown_timeout_s) == (9001, "127.0.0.1", 5)
+    assert settings.sse_keep_alive_interval == 15
     assert settings.enable_tokenizer_info_endpoint
 
 

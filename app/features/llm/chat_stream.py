@@ -96,7 +96,7 @@ class ChatStream:
 
     def _translated(self, data: bytes) -> list[JSONObject]:
         batch: list[JSONObject] = []
-        for payload in self._decoder.feed(data):
+        for payload in self._payloads(data):
             if payload == b"[DONE]":
                 self._end()
                 break
@@ -109,6 +109,12 @@ class ChatStream:
                 self._done = True
                 break
         return batch
+
+    def _payloads(self, data: bytes) -> list[bytes]:
+        try:
+            return self._decoder.feed(data)
+        except ValueError as exc:
+            raise not_understood(self._url, b"") from exc
 
     def _end(self) -> None:
         if self._translator.finished:

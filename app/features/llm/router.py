@@ -1,13 +1,11 @@
 """vLLM's OpenAI-style routes."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Request, Response
-from pydantic import Discriminator, Tag
+from fastapi import APIRouter, Request, Response
 
 from app.core.dependencies import LLMServiceDependency
+from app.core.plain_route import PlainRoute
 from app.core.record import current_record
-from app.core.request_body import JSONRoute, json_body
+from app.core.request_body import described, read_model
 from app.core.streaming import EventStreamResponse, run_until_disconnect
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
@@ -17,23 +15,29 @@ from app.features.llm.schema import (
     CompletionResponse,
     ModelsResponse,
 )
+from app.features.llm.service import LLMService
 
 SAGEMAKER_ADAPTER = "x-amzn-sagemaker-adapter-identifier"
 """The header by which SageMaker names a model; it wins over the body's."""
 
-router = APIRouter(tags=["llm"], route_class=JSONRoute)
+BODIES = (ChatCompletionRequest, BatchChatCompletionRequest, CompletionRequest)
+"""What these routes read."""
+
+router = APIRouter(tags=["llm"], route_class=PlainRoute)
 
 
 @router.post(
     "/v1/chat/completions",
-    dependencies=[Depends(json_body)],
     response_model=ChatCompletionResponse,
+    openapi_extra=described(ChatCompletionRequest),
     responses={200: {"content": {"text/event-stream": {}}}},
 )
-async def create_chat_completion(
-    request: Request, body: ChatCompletionRequest, service: LLMServiceDependency
-) -> Response:
+async def create_chat_completion(request: Request, service: LLMServiceDependency) -> Response:
     """Answers a conversation, whole or, with `stream`, as server-sent events."""
+    return await _chat(request, await read_model(request, lambda _body: ChatCompletionRequest), service)
+
+
+async def _chat(request: Request, body: ChatCompletionRequest, service: LLMService) -> Response:
     body.request_id = current_record().client_request_id or body.request_id
     if body.stream:
         return EventStreamResponse(await run_until_disconnect(request.receive, service.stream_chat_completion(body)))
@@ -41,9 +45,14 @@ async def create_chat_completion(
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-@router.post("/v1/chat/completions/batch", dependencies=[Depends(json_body)], response_model=ChatCompletionResponse)
-async def create_batch(request: Request, body: BatchChatCompletionRequest, service: LLMServiceDependency) -> Response:
+@router.post(
+    "/v1/chat/completions/batch",
+    response_model=ChatCompletionResponse,
+    openapi_extra=described(BatchChatCompletionRequest),
+)
+async def create_batch(request: Request, service: LLMServiceDependency) -> Response:
     """Answers several conversations at once, each in a choice of its own."""
+    body = await read_model(request, lambda _body: BatchChatCompletionRequest)
     body.request_id = current_record().client_request_id or body.request_id
     answer = await run_until_disconnect(request.receive, service.create_batch(body))
     return Response(answer.model_dump_json(), media_type="application/json")
@@ -51,12 +60,16 @@ async def create_batch(request: Request, body: BatchChatCompletionRequest, servi
 
 @router.post(
     "/v1/completions",
-    dependencies=[Depends(json_body)],
     response_model=CompletionResponse,
+    openapi_extra=described(CompletionRequest),
     responses={200: {"content": {"text/event-stream": {}}}},
 )
-async def create_completion(request: Request, body: CompletionRequest, service: LLMServiceDependency) -> Response:
+async def create_completion(request: Request, service: LLMServiceDependency) -> Response:
     """Continues one text or several, whole or, with `stream`, as server-sent events."""
+    return await _complete(request, await read_model(request, lambda _body: CompletionRequest), service)
+
+
+async def _complete(request: Request, body: CompletionRequest, service: LLMService) -> Response:
     body.request_id = current_record().client_request_id or body.request_id
     if body.stream:
         return EventStreamResponse(await run_until_disconnect(request.receive, service.stream_completion(body)))
@@ -64,23 +77,22 @@ async def create_completion(request: Request, body: CompletionRequest, service: 
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-# The tags are no identifiers, so that they are no part of the place that an error names.
-Invocation = Annotated[
-    Annotated[ChatCompletionRequest, Tag("chat completion")] | Annotated[CompletionRequest, Tag("text completion")],
-    Discriminator(lambda body: f"{'chat' if isinstance(body, dict) and 'messages' in body else 'text'} completion"),
-]
+def _invocation_model(body: object) -> type[ChatCompletionRequest | CompletionRequest]:
+    return ChatCompletionRequest if isinstance(body, dict) and "messages" in body else CompletionRequest
 
 
-@router.post("/invocations", dependencies=[Depends(json_body)], response_model=None)
-async def invoke(request: Request, body: Invocation, service: LLMServiceDependency) -> Response:
+@router.post("/invocations", response_model=None, openapi_extra=described(ChatCompletionRequest, CompletionRequest))
+async def invoke(request: Request, service: LLMServiceDependency) -> Response:
     """Answers a chat, if the body has messages, or continues a text: Amazon SageMaker knows one route only."""
+    body = await read_model(request, _invocation_model)
     body.model = request.headers.get(SAGEMAKER_ADAPTER) or body.model
     if isinstance(body, ChatCompletionRequest):
-        return await create_chat_completion(request, body, service)
-    return await create_completion(request, body, service)
+        return await _chat(request, body, service)
+    return await _complete(request, body, service)
 
 
-@router.get("/v1/models")
-async def list_models(request: Request, service: LLMServiceDependency) -> ModelsResponse:
+@router.get("/v1/models", response_model=ModelsResponse)
+async def list_models(request: Request, service: LLMServiceDependency) -> Response:
     """Lists the names that clients may use."""
-    return await run_until_disconnect(request.receive, service.get_models())
+    models = await run_until_disconnect(request.receive, service.get_models())
+    return Response(models.model_dump_json(), media_type="application/json")

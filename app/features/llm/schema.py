@@ -6,7 +6,9 @@ from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, model_validator, with_config
 from typing_extensions import TypedDict
 
+from app.core.record import MAX_REQUEST_ID_CHARACTERS
 from app.features.llm import checks
+from app.features.llm.long_lists import Many, OneOrMore
 
 JSONObject = dict[str, Any]
 
@@ -46,9 +48,9 @@ class RequestMessage(TypedDict):
     """A message as it is asked. Keys beyond these are kept: their meaning depends on the role."""
 
     role: str
-    content: NotRequired[str | list[JSONObject | str] | None]
+    content: NotRequired[str | Many[JSONObject | str] | None]
     name: NotRequired[str | None]
-    tool_calls: NotRequired[list[JSONObject] | None]
+    tool_calls: NotRequired[Many[JSONObject] | None]
     tool_call_id: NotRequired[str | None]
 
 
@@ -104,7 +106,7 @@ class StructuredOutputs(BaseModel):
 
     json_: str | JSONObject | None = Field(None, alias="json")
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Many[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
     structural_tag: str | None = None
@@ -146,7 +148,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     stream_options: StreamOptions | None = None
     temperature: float | None = 0.7
     top_p: float | None = None
-    tools: list[Tool] | None = None
+    tools: Many[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | JSONObject | None = "none"
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     thinking_token_budget: Annotated[int, Field(strict=True, ge=-1)] | None = None
@@ -159,7 +161,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     repetition_penalty: float | None = None
     watermarking: bool | None = None
     length_penalty: float = 1.0
-    stop_token_ids: list[int] | None = Field(default_factory=list)
+    stop_token_ids: Many[int] | None = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
@@ -169,20 +171,20 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     truncation_side: Literal["left", "right"] | None = None
     prompt_logprobs: int | None = None
     logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
-    allowed_token_ids: list[int] | None = None
-    bad_words: list[str] = Field(default_factory=list)
+    allowed_token_ids: Many[int] | None = None
+    bad_words: Many[str] = Field(default_factory=list)
     echo: bool = False
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
-    documents: list[dict[str, str]] | None = None
+    documents: Many[dict[str, str]] | None = None
     chat_template: str | None = None
     chat_template_kwargs: JSONObject | None = None
     media_io_kwargs: dict[str, JSONObject] | None = None
     mm_processor_kwargs: JSONObject | None = None
     structured_outputs: StructuredOutputs | None = None
     priority: Annotated[int, Field(**INT64)] = 0
-    request_id: str | None = None
+    request_id: Annotated[str, Field(max_length=MAX_REQUEST_ID_CHARACTERS)] | None = None
     session_id: str | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
@@ -194,7 +196,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     cache_salt: str | None = None
     kv_transfer_params: JSONObject | None = None
     ec_transfer_params: JSONObject | None = None
-    vllm_xargs: dict[str, str | int | float | list[str | int | float]] | None = None
+    vllm_xargs: dict[str, str | int | float | Many[str | int | float]] | None = None
     repetition_detection: RepetitionDetection | None = None
     stream_interval: Annotated[int, Field(ge=1)] | None = None
 
@@ -211,7 +213,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
         return self
 
 
-class ChatCompletionRequest(_ChatRequest[list[Message]]):
+class ChatCompletionRequest(_ChatRequest[Many[Message]]):
     """The body of `POST /v1/chat/completions`. Unknown keys are taken, as vLLM takes them.
 
     The defaults of `model` and `temperature` are this server's; what the client left out is known by
@@ -222,9 +224,7 @@ class ChatCompletionRequest(_ChatRequest[list[Message]]):
     """
 
 
-class BatchChatCompletionRequest(
-    _ChatRequest[Annotated[list[Annotated[list[Message], Field(min_length=1)]], Field(min_length=1)]]
-):
+class BatchChatCompletionRequest(_ChatRequest[OneOrMore[OneOrMore[Message]]]):
     """The body of `POST /v1/chat/completions/batch`: several conversations, each answered once, never as a stream."""
 
     n: Literal[1] | None = 1
@@ -240,7 +240,7 @@ class BatchChatCompletionRequest(
         ]
 
 
-Prompt = list[NonNegativeInt] | list[list[NonNegativeInt]] | str | list[str]
+Prompt = Many[NonNegativeInt] | Many[Many[NonNegativeInt]] | str | Many[str]
 
 
 class CompletionRequest(BaseModel):
@@ -275,7 +275,7 @@ class CompletionRequest(BaseModel):
     repetition_penalty: float | None = None
     watermarking: bool | None = None
     length_penalty: float = 1.0
-    stop_token_ids: list[int] | None = Field(default_factory=list)
+    stop_token_ids: Many[int] | None = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
@@ -283,16 +283,16 @@ class CompletionRequest(BaseModel):
     spaces_between_special_tokens: bool = True
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
     truncation_side: Literal["left", "right"] | None = None
-    allowed_token_ids: list[int] | None = None
+    allowed_token_ids: Many[int] | None = None
     prompt_logprobs: int | None = None
     logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
-    bad_words: list[str] = Field(default_factory=list)
-    prompt_embeds: str | list[str] | None = None
+    bad_words: Many[str] = Field(default_factory=list)
+    prompt_embeds: str | Many[str] | None = None
     add_special_tokens: bool = True
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     priority: Annotated[int, Field(**INT64)] = 0
-    request_id: str | None = None
+    request_id: Annotated[str, Field(max_length=MAX_REQUEST_ID_CHARACTERS)] | None = None
     session_id: str | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
@@ -303,7 +303,7 @@ class CompletionRequest(BaseModel):
     cache_salt: str | None = None
     kv_transfer_params: JSONObject | None = None
     ec_transfer_params: JSONObject | None = None
-    vllm_xargs: dict[str, str | int | float | list[str | int | float]] | None = None
+    vllm_xargs: dict[str, str | int | float | Many[str | int | float]] | None = None
     repetition_detection: RepetitionDetection | None = None
     thinking_token_budget: Annotated[int, Field(strict=True, ge=-1)] | None = None
     stream_interval: Annotated[int, Field(ge=1)] | None = None

@@ -3,6 +3,9 @@
 BOM = b"\xef\xbb\xbf"
 """A stream may begin with a byte order mark, which is no part of it."""
 
+MOST_EVENT_BYTES = 8_000_000
+"""Far beyond any event of OpenAI's; what is longer has no end."""
+
 
 class EventDecoder:
     """Takes bytes however the network cut them and gives the data of each event that is complete."""
@@ -13,7 +16,13 @@ class EventDecoder:
         self._begun = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The data of the events that `data` completes, in order; events without data are none."""
+        """The data of the events that `data` completes, in order; events without data are none.
+
+        Raises:
+            ValueError: the event that was begun before grows beyond `MOST_EVENT_BYTES`.
+        """
+        if len(self._pending) > MOST_EVENT_BYTES:
+            raise ValueError(f"an event has no end within {MOST_EVENT_BYTES} bytes")
         if data and (self._after_cr or b"\r" in data):
             data = self._with_plain_line_ends(data)
         data = self._pending + data

@@ -4,12 +4,11 @@ from dataclasses import fields
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
 from pydantic_core import to_json
 
 from app.core.dependencies import TokenizerServiceDependency
 from app.core.encoding import beside_the_loop
-from app.core.request_body import read_model
+from app.core.request_body import described, read_model
 from app.core.streaming import run_until_disconnect
 from app.features.tokenizer.schema import (
     DetokenizeRequest,
@@ -22,22 +21,16 @@ from app.features.tokenizer.schema import (
 
 SLICE_ITEMS = 10_000
 
+BODIES = (TokenizePromptRequest, TokenizeChatRequest, DetokenizeRequest)
+"""What these routes read."""
+
 router = APIRouter(tags=["tokenizer"])
 info_router = APIRouter(tags=["tokenizer"])
 """vLLM has this route only with `--enable-tokenizer-info-endpoint`."""
 
 
-def _described(*models: type[BaseModel]) -> dict[str, Any]:
-    """The body, for the interface's description: these routes read it themselves."""
-    schemas = [model.model_json_schema(ref_template="#/components/schemas/{model}") for model in models]
-    for schema in schemas:
-        # What these refer to is described with the chat routes.
-        schema.pop("$defs", None)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"anyOf": schemas}}}}}
-
-
 @router.post(
-    "/tokenize", response_model=TokenizeResponse, openapi_extra=_described(TokenizePromptRequest, TokenizeChatRequest)
+    "/tokenize", response_model=TokenizeResponse, openapi_extra=described(TokenizePromptRequest, TokenizeChatRequest)
 )
 async def tokenize(request: Request, service: TokenizerServiceDependency) -> Response:
     """Makes a text or a conversation into the model's tokens."""
@@ -47,7 +40,7 @@ async def tokenize(request: Request, service: TokenizerServiceDependency) -> Res
     return await _json(answer, size_bytes)
 
 
-@router.post("/detokenize", response_model=DetokenizeResponse, openapi_extra=_described(DetokenizeRequest))
+@router.post("/detokenize", response_model=DetokenizeResponse, openapi_extra=described(DetokenizeRequest))
 async def detokenize(request: Request, service: TokenizerServiceDependency) -> Response:
     """Makes the model's tokens into a text."""
     asked = await read_model(request, lambda _body: DetokenizeRequest)

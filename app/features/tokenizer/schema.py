@@ -6,6 +6,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from app.features.llm import checks
+from app.features.llm.long_lists import Many
 from app.features.llm.schema import JSONObject, Message, Tool
 
 TokenId = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -29,7 +30,7 @@ class TokenizePromptRequest(_Request):
 class TokenizeChatRequest(_Request):
     """A conversation to be made into tokens."""
 
-    messages: list[Message]
+    messages: Many[Message]
     add_generation_prompt: bool = True
     return_token_strs: bool | None = False
     continue_final_message: bool = False
@@ -38,7 +39,7 @@ class TokenizeChatRequest(_Request):
     chat_template_kwargs: JSONObject | None = None
     media_io_kwargs: dict[str, JSONObject] | None = None
     mm_processor_kwargs: JSONObject | None = None
-    tools: list[Tool] | None = None
+    tools: Many[Tool] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -54,7 +55,7 @@ class TokenizeChatRequest(_Request):
 
 
 class _TokenizeNothing(TokenizePromptRequest):
-    messages: list[Message]
+    messages: Many[Message]
 
 
 TokenizeRequest = TokenizePromptRequest | TokenizeChatRequest

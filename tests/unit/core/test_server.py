@@ -293,6 +293,28 @@ async def test_a_stream_in_the_middle_is_ended_as_vllm_does(simulator: Simulator
     assert "data: [DONE]\n\n" in text
 
 
+async def test_text_completions_are_aborted_in_their_shape(simulator: Simulator) -> None:
+    response = await ended_answer(simulator, {"prompt": [SLOW, SLOW]}, "/v1/completions", calls=2)
+    answer = response.json()
+
+    assert (response.status_code, answer["object"]) == (200, "text_completion")
+    assert [(each["index"], each["text"], each["finish_reason"]) for each in answer["choices"]] == [
+        (0, "", "abort"),
+        (1, "", "abort"),
+    ]
+
+
+async def test_streams_of_text_completions_are_aborted_in_their_shape(simulator: Simulator) -> None:
+    body = {"prompt": [SLOW, SLOW], "stream": True, "stream_options": {"include_usage": True}}
+    response = await ended_answer(simulator, body, "/v1/completions", calls=2)
+    events = events_of(response.text)
+
+    finished = sorted((each["index"], each["finish_reason"]) for event in events for each in event["choices"])
+    assert finished == [(0, "abort"), (1, "abort")]
+    assert events[-1]["usage"]["total_tokens"] == 0
+    assert response.text.endswith("data: [DONE]\n\n")
+
+
 async def test_the_end_leaves_no_task_and_no_line_in_the_log(
     simulator: Simulator, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -211,3 +212,46 @@ async def test_a_result_is_handed_on_and_an_exception_too() -> None:
     assert await run_until_disconnect(stuck, succeed()) == 7
     with pytest.raises(KeyError):
         await run_until_disconnect(stuck, fail())
+
+
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("leaves", [False, True], ids=["cancelled", "the client leaves"])
+async def test_a_stream_that_opens_as_its_request_ends_is_handed_on_or_closed(steps: int, leaves: bool) -> None:
+    stream, opening, left = Stream(never), asyncio.Event(), asyncio.Event()
+
+    async def leave() -> Any:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def open_it() -> Stream:
+        await opening.wait()
+        return stream
+
+    answering = asyncio.create_task(run_until_disconnect(leave, open_it()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    opening.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    left.set() if leaves else answering.cancel()
+    [outcome] = await asyncio.gather(answering, return_exceptions=True)
+
+    # A step too early, and it was never opened.
+    assert outcome is stream or stream.closed.is_set() or steps < 1
+
+
+async def test_a_stream_that_opens_in_spite_of_being_cancelled_is_closed() -> None:
+    stream = Stream(never)
+
+    async def leave() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def open_it() -> Stream:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return stream
+
+    with pytest.raises(ClientDisconnected):
+        await run_until_disconnect(leave, open_it())
+
+    assert stream.closed.is_set()

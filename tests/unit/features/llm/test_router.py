@@ -9,9 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
+from app.core.dependencies import get_llm_service
+from app.features.llm.schema import ModelsResponse
+from app.main import create_app
 from app.simulator.server import Simulator, Traffic
 from tests.conftest import CHAT
-from tests.serving import served_over
+from tests.serving import served, served_over, settings_for
 
 HELLO = {"messages": [{"role": "user", "content": "Say hello"}]}
 
@@ -451,3 +454,14 @@ async def test_a_stop_of_a_reasoning_model_ends_its_stream_here(simulator: Simul
     assert whole["choices"][0]["stop_reason"] == " "
     assert ("usage" in chunks[-1]) is usage
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
+
+
+async def test_an_application_may_override_the_service(simulator: Simulator) -> None:
+    class Other:
+        async def get_models(self) -> ModelsResponse:
+            return ModelsResponse(data=[])
+
+    app = create_app(settings_for(simulator.base_url))
+    app.dependency_overrides[get_llm_service] = Other
+    async with served(app) as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get("/v1/models")).json() == {"object": "list", "data": []}

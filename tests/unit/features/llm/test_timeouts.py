@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import openai
@@ -47,13 +48,13 @@ async def silent_after(answer: bytes) -> AsyncIterator[str]:
         yield url
 
 
-async def timeout_of(url: str, timeouts: Timeouts, *, text: str = "hi", stream: bool = False) -> str:
+async def timeout_of(url: str, timeouts: Timeouts, *, content: Any = "hi", stream: bool = False) -> str:
     """The text of the failure of a call with these limits."""
     async with client_of(url, timeouts=timeouts, max_attempts=1) as client:
         call = client.stream_chat_completion if stream else client.create_chat_completion
         with pytest.raises(openai.APITimeoutError) as caught:
             async with asyncio.timeout(5):
-                await call(request(text, stream=stream))
+                await call(request(content, stream=stream))
     return str(caught.value)
 
 
@@ -85,7 +86,9 @@ async def test_a_request_that_nobody_reads_is_not_sent_for_ever() -> None:
         await over.wait()
 
     async with raw_server(converse) as url:
-        said = await timeout_of(url, Timeouts(first_byte_s=0.3), text=" " * 8_000_000)  # a few thousand tokens
+        # An image: a text would be counted first.
+        image = {"type": "image_url", "image_url": "data:image/png;base64," + "A" * 8_000_000}
+        said = await timeout_of(url, Timeouts(first_byte_s=0.3), content=[image])
         over.set()
 
     assert "UPSTREAM_FIRST_BYTE_TIMEOUT_S" in said

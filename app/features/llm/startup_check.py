@@ -1,0 +1,34 @@
+"""What is wrong between this server and OpenAI, found out before a client does. It costs no tokens."""
+
+import asyncio
+
+import openai
+
+from app.core.errors import UpstreamError, scrubbed
+from app.features.llm.catalogue import Catalogue
+from app.features.llm.client import OpenAIClient
+
+CHECK_LIMIT_S = 10.0
+
+
+async def startup_problem(client: OpenAIClient, catalogue: Catalogue, base_url: str) -> str | None:
+    """What the operator should know, in one line without secrets; None: nothing."""
+    try:
+        async with asyncio.timeout(CHECK_LIMIT_S):
+            available = frozenset(await client.list_models())
+    except (openai.AuthenticationError, openai.PermissionDeniedError):
+        return "OPENAI_API_KEY is refused by OpenAI: no request can be answered with it"
+    except (TimeoutError, openai.APIConnectionError) as exc:
+        cause = exc.__cause__ or "no answer in time"
+        return scrubbed(f"OpenAI cannot be reached at OPENAI_BASE_URL {base_url}: {cause}")
+    except UpstreamError as exc:
+        return scrubbed(f"OpenAI does not list its models at OPENAI_BASE_URL {base_url}: {exc}").replace("\n", " ")
+    return _unknown_models(catalogue, available)
+
+
+def _unknown_models(catalogue: Catalogue, available: frozenset[str]) -> str | None:
+    unknown = [name for name in catalogue.names or () if catalogue.upstream_model(name) not in available]
+    if not unknown:
+        return None
+    served = ", ".join(f"{catalogue.upstream_model(name)!r} (served as {name!r})" for name in unknown)
+    return f"OpenAI has no model {served} for this key: check DEFAULT_MODEL and SERVED_MODELS"

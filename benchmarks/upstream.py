@@ -1,0 +1,74 @@
+"""A canned OpenAI on raw bytes, so that it costs next to nothing: `python -m benchmarks.upstream PORT`.
+
+It parses no request: a word in the body says what is wanted (canned.py). It refuses nothing and keeps connections.
+"""
+
+import asyncio
+import sys
+from typing import cast
+
+import uvloop
+
+from benchmarks import canned
+from benchmarks.http1 import is_complete
+
+
+class Upstream(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+        self._events = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport (asyncio)."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop a stream whose reader has left (asyncio)."""
+        if self._timer:
+            self._timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer as soon as the request is whole (asyncio)."""
+        self._pending += data
+        if is_complete(self._pending):
+            request, self._pending = self._pending, b""
+            self._answer(request)
+
+    def _answer(self, request: bytes) -> None:
+        if canned.PACED in request:
+            self._begin_paced()
+            return
+        answers = {canned.BURST: canned.WHOLE_STREAM, canned.IDLE: canned.IDLE_STREAM, b"GET ": canned.MODELS_ANSWER}
+        self._transport.write(next((answer for word, answer in answers.items() if word in request), canned.JSON_ANSWER))
+
+    def _begin_paced(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events, self._began_at = 0, self._loop.time()
+        self._transport.write(canned.BEGUN_STREAM)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        # From the beginning, not from now: a late event does not delay those after it.
+        due = self._began_at + (self._events + 1) / canned.EVENTS_PER_S
+        self._timer = self._loop.call_at(due, self._send_event)
+
+    def _send_event(self) -> None:
+        if self._events == canned.STREAM_EVENTS:
+            self._transport.write(canned.STREAM_END)
+            return
+        self._transport.write(canned.CONTENT_EVENTS[self._events % 2])
+        self._events += 1
+        self._schedule()
+
+
+async def serve(port: int) -> None:
+    """Answer on `port` of 127.0.0.1 until the process ends."""
+    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port, backlog=4096)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[1])))

@@ -1,0 +1,32 @@
+"""Runs schemathesis against our own description of the interface: `python -m tests.fuzz PATH-OF-SCHEMATHESIS`."""
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.processes import ROOT, environment, started
+
+EXAMPLES = "300"
+"""For each route and phase."""
+
+
+async def main(schemathesis: str) -> int:
+    """Start our server over the simulator, try it, stop it; schemathesis's exit status."""
+    simulated = ("-m", "app.simulator", "--port", "0", "--", sys.executable)
+    server = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
+    # A request has a time to be answered in, and no status may be a server's error.
+    options = ("--checks=not_a_server_error", "--mode=all", "--request-timeout=20", "--no-color", "--workers=1")
+    with tempfile.TemporaryDirectory() as folder:
+        async with started(*simulated, *server, cwd=Path(folder), ENABLE_TOKENIZER_INFO_ENDPOINT="true") as process:
+            described = f"{await process.url()}/openapi.json"
+            reading = asyncio.create_task(process.ended(timeout_s=3600))
+            run = (schemathesis, "run", described, *options, f"--max-examples={EXAMPLES}", "--seed=1")
+            tests = await asyncio.create_subprocess_exec(*run, cwd=folder, env=environment())
+            status = await tests.wait()
+            process.process.terminate()
+            return status or await reading
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(str((ROOT / sys.argv[1]).resolve()))))
