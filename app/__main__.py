@@ -6,12 +6,25 @@ import sys
 from collections.abc import Sequence
 
 import uvicorn
+from fastapi import FastAPI
 
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.server import Connection, Server
 from app.main import create_app
 
 WRONG_SETTINGS = 2
+
+_PLAIN_FLAGS = {
+    "--max-num-queued-reqs": "CALLS",
+    "--allowed-origins": "JSON",
+    "--allowed-methods": "JSON",
+    "--allowed-headers": "JSON",
+    "--ssl-keyfile": "FILE",
+    "--ssl-certfile": "FILE",
+    "--ssl-ca-certs": "FILE",
+    "--ssl-cert-reqs": "0|1|2",
+    "--ssl-ciphers": "LIST",
+}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
@@ -29,6 +42,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
     )
     parser.add_argument("--host", help="address to listen on (HOST)")
     parser.add_argument("--port", help="port to listen on (PORT)")
+    parser.add_argument(
+        "--api-key", dest="vllm_api_key", nargs="+", metavar="KEY", help="keys clients must bring (VLLM_API_KEY)"
+    )
+    for name, what in _PLAIN_FLAGS.items():
+        parser.add_argument(name, metavar=what, help=f"({name[2:].upper().replace('-', '_')})")
+    parser.add_argument("--allow-credentials", action=argparse.BooleanOptionalAction, help="(ALLOW_CREDENTIALS)")
     parser.add_argument("--shutdown-timeout", dest="shutdown_timeout_s", metavar="SECONDS", help="(SHUTDOWN_TIMEOUT_S)")
     parser.add_argument("--sse-keep-alive-interval", metavar="SECONDS", help="(SSE_KEEP_ALIVE_INTERVAL)")
     parser.add_argument(
@@ -61,16 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(**overrides)
         settings.require_api_key()
         app = create_app(settings)
+        config = _listening(app, settings)
     except SettingsError as exc:
         print(f"llm-server: {exc}", file=sys.stderr)
         return WRONG_SETTINGS
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        http=Connection,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
-    )
     spare_the_garbage_collector()
     server = Server(config, app.state.components.lifecycle)
     try:
@@ -80,6 +93,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return WRONG_SETTINGS
         raise
     return 0 if server.started else 1
+
+
+def _listening(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=Connection,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        ssl_keyfile=settings.ssl_keyfile,
+        ssl_certfile=settings.ssl_certfile,
+        ssl_ca_certs=settings.ssl_ca_certs,
+        ssl_cert_reqs=int(settings.ssl_cert_reqs),
+        ssl_ciphers=settings.ssl_ciphers or "TLSv1",
+    )
+    try:
+        config.load()
+    except OSError as exc:
+        raise SettingsError(f"SSL_CERTFILE, SSL_KEYFILE, SSL_CA_CERTS or SSL_CIPHERS: {exc}") from None
+    return config
 
 
 if __name__ == "__main__":

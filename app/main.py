@@ -7,6 +7,7 @@ from functools import cache
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from app.core.access import AccessMiddleware, ClientKeys
 from app.core.access_log import quiet_access_log
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.dependencies import build_components, lifespan
@@ -33,14 +34,24 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="llm-server", lifespan=lifespan)
     app.state.components = components = build_components(settings)
     register_error_handlers(app)
+    # Without origins too, as in vLLM: a browser is told that none is allowed.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.allowed_origins,
+        allow_methods=settings.allowed_methods,
+        allow_headers=settings.allowed_headers,
+        allow_credentials=settings.allow_credentials,
+    )
     quiet_access_log(PROBES)
-    # vLLM's default: no origin is allowed, and a browser is told so.
-    app.add_middleware(CORSMiddleware, allow_origins=[], allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(StartupFailureMiddleware)
     if settings.sse_keep_alive_interval:
         app.add_middleware(KeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)
     app.add_middleware(RequestLimitsMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(DrainMiddleware, lifecycle=components.lifecycle)
+    if settings.vllm_api_key:
+        # Outside of CORS, as in vLLM.
+        keys = ClientKeys([key.get_secret_value() for key in settings.vllm_api_key])
+        app.add_middleware(AccessMiddleware, keys=keys)
     app.add_middleware(RequestRecordMiddleware, load=components.server_load)
     # Routes are tried in order: first those that have to be fast.
     app.include_router(llm_router)

@@ -36,6 +36,13 @@ def _parse_list(value: object) -> object:
     return [item for part in value.split(",") if (item := part.strip())] if isinstance(value, str) else value
 
 
+def _parse_client_keys(value: object) -> object:
+    keys = _parse_list(value)
+    if isinstance(value, str) and not keys:
+        raise ValueError("names no key")
+    return [key for key in keys if key] if isinstance(keys, list) else keys
+
+
 def _fitting_a_header(value: str) -> str:
     if not all("!" <= character <= "~" for character in value):
         raise ValueError("must be printable ASCII without spaces")
@@ -57,6 +64,9 @@ class _Given(PydanticBaseSettingsSource):
         stripped = {name: value.strip() if isinstance(value, str) else value for name, value in self._source().items()}
         given = {name: value for name, value in stripped.items() if value != ""}
         return {**given, "default_temperature": None} if stripped.get("default_temperature") == "" else given
+
+
+JSONStrings = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_json)]
 
 
 class Settings(BaseSettings):
@@ -106,8 +116,31 @@ class Settings(BaseSettings):
     enable_tokenizer_info_endpoint: bool = Field(
         False, description="Answer GET /tokenizer_info (vLLM's --enable-tokenizer-info-endpoint)."
     )
+    vllm_api_key: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_parse_client_keys)] = Field(
+        (), description="Keys that clients must bring, separated by commas (vLLM's --api-key); none: anybody may ask."
+    )
+    allowed_origins: JSONStrings = Field((), description='Origins whose pages may ask, as a JSON list; `["*"]`: all.')
+    allowed_methods: JSONStrings = Field(("*",), description="Methods that such pages may use, as a JSON list.")
+    allowed_headers: JSONStrings = Field(("*",), description="Headers that such pages may send, as a JSON list.")
+    allow_credentials: bool = Field(False, description="Whether such pages may send cookies and keys of the browser's.")
     host: str = Field("0.0.0.0", description="Address to listen on (`python -m app`).")
     port: int = Field(8002, ge=0, le=65535, description="Port to listen on (`python -m app`); 0: a free one.")
+    ssl_keyfile: str | None = Field(
+        None, description="File of the TLS key (`python -m app`); in SSL_CERTFILE if unset."
+    )
+    ssl_certfile: str | None = Field(None, description="File of the TLS certificate (`python -m app`); none: no TLS.")
+    ssl_ca_certs: str | None = Field(None, description="File of the CAs that clients' certificates are of.")
+    ssl_cert_reqs: Literal["0", "1", "2"] = Field(
+        "0", description="Whether clients need a certificate: 0 no, 1 if they have one it must be good, 2 yes."
+    )
+    ssl_ciphers: str | None = Field(None, description="Ciphers of TLS, in OpenSSL's notation.")
+    max_upstream_calls: int = Field(
+        2048, ge=1, le=4096, description="Calls to OpenAI at the same time; a stream is one until its end."
+    )
+    max_num_queued_reqs: int = Field(
+        1024, ge=0, description="Calls that may wait for others to end (vLLM's --max-num-queued-reqs); 0: none."
+    )
+    queue_timeout_s: float = Field(10.0, gt=0, le=DAY_S, description="Longest wait of a call for others to end.")
     max_body_bytes: int = Field(
         33_554_432,
         ge=1024,
@@ -190,6 +223,14 @@ class Settings(BaseSettings):
             raise ValueError("SERVED_MODELS must name at least one model, and none may be empty")
         if "default_model" in self.model_fields_set and self.default_model not in self.served_models:
             raise ValueError(f"DEFAULT_MODEL {self.default_model!r} is not one of SERVED_MODELS")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_complete(self) -> Self:
+        if not self.ssl_certfile and (self.ssl_keyfile or self.ssl_ca_certs or self.ssl_cert_reqs != "0"):
+            raise ValueError("SSL_CERTFILE must be set for TLS")
+        if self.ssl_cert_reqs != "0" and not self.ssl_ca_certs:
+            raise ValueError("SSL_CERT_REQS needs SSL_CA_CERTS")
         return self
 
     @property

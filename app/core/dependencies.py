@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request
 from pydantic import TypeAdapter, ValidationError
 
+from app.core.admission import Admission
 from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
 from app.core.lifecycle import Lifecycle
 from app.core.load import ServerLoad
@@ -39,6 +40,7 @@ class Components:
     catalogue: Catalogue
     lifecycle: Lifecycle
     metrics: Metrics
+    admission: Admission
     server_load: ServerLoad = field(default_factory=ServerLoad)
 
 
@@ -52,6 +54,11 @@ def build_components(settings: Settings) -> Components:
     catalogue = Catalogue(served, _described_models(settings))
     lifecycle = Lifecycle()
     metrics = Metrics()
+    admission = Admission(
+        max_calls=settings.max_upstream_calls,
+        max_queued=settings.max_num_queued_reqs,
+        queue_timeout_s=settings.queue_timeout_s,
+    )
     # Without a key the lifespan refuses to start; /health and /v1/models answer without either.
     first_key, *further_keys = settings.api_keys or ("missing",)
     client = OpenAIClient(
@@ -67,6 +74,7 @@ def build_components(settings: Settings) -> Components:
         timeouts=_timeouts(settings),
         max_attempts=settings.upstream_max_attempts,
         metrics=metrics.upstream,
+        admission=admission,
     )
     default_model = _default_model(settings, catalogue)
     service = LLMService(
@@ -77,7 +85,7 @@ def build_components(settings: Settings) -> Components:
         completions_system_prompt=settings.completions_system_prompt,
     )
     tokenizer = TokenizerService(catalogue, default_model=default_model)
-    return Components(settings, client, service, tokenizer, catalogue, lifecycle, metrics)
+    return Components(settings, client, service, tokenizer, catalogue, lifecycle, metrics, admission)
 
 
 def _timeouts(settings: Settings) -> Timeouts:

@@ -20,6 +20,9 @@ UpstreamError = openai.OpenAIError
 VLLM_ERROR = "vllm"
 """The pydantic error type of vLLM's own checks; its context carries `param`."""
 
+_BUSY = (
+    "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
+)
 _DO_NOT_RETRY = {"x-should-retry": "false"}
 
 # vLLM's own names; any other status goes by its HTTP phrase ("Bad Gateway"). Python 3.13 has a new phrase for 413.
@@ -65,6 +68,14 @@ class Refusal(Exception):
     def __init__(self, message: str, *, param: str | None = None, type: str = "") -> None:  # noqa: A002 - vLLM's key
         super().__init__(message)
         self.answer = ErrorAnswer(400, message, param, type)
+
+
+class Overloaded(Refusal):
+    """A call for which there is no place now, refused with vLLM's 503, extended by the setting that says so."""
+
+    def __init__(self, setting: str) -> None:
+        super().__init__(f"{_BUSY} ({setting})")
+        self.answer = ErrorAnswer(503, str(self), type="Service Unavailable", headers={"retry-after": "1"})
 
 
 class ClientDisconnected(Exception):

@@ -15,6 +15,7 @@ from app.core.errors import (
     INTERNAL_ERROR,
     ClientDisconnected,
     ErrorAnswer,
+    Refusal,
     UpstreamError,
     log_upstream_failure,
     upstream_answer,
@@ -117,6 +118,9 @@ class EventStreamResponse(Response):
             answer = upstream_answer(exc)
             log_upstream_failure(exc, answer)
             last = _error_event(answer)
+        except Refusal as exc:
+            # A later call of this request found no place.
+            last = _error_event(exc.answer)
         except Exception:
             # The outermost handler: the status has been sent, and the client must not take this for the end.
             logger.exception("a stream failed")

@@ -6,6 +6,7 @@ import aiohttp
 import openai
 from pydantic import BaseModel, ValidationError
 
+from app.core.admission import Admission, Places
 from app.core.lifecycle import Aborted, Lifecycle
 from app.core.metrics import Metrics, UpstreamMetrics
 from app.features.llm.answers import ChunkTranslator, aborted_answer, chat_answer
@@ -52,12 +53,14 @@ class OpenAIClient:
         max_attempts: int = 3,
         metrics: UpstreamMetrics | None = None,
         lifecycle: Lifecycle | None = None,
+        admission: Admission | None = None,
     ) -> None:
         # It supplies address and headers; it sends nothing, which is several times slower (docs/decisions).
         self._client = openai.AsyncOpenAI(
             api_key=api_key, base_url=base_url, organization=organization, project=project, max_retries=0
         )
         self._keys = KeyRing([api_key, *further_keys])
+        self.admission = admission or Admission(max_calls=4096, max_queued=0, queue_timeout_s=1)
         self._upstream = Upstream(
             str(self._client.base_url),
             self._headers(),
@@ -65,6 +68,7 @@ class OpenAIClient:
             timeouts=timeouts or Timeouts(),
             max_attempts=max_attempts,
             metrics=metrics or Metrics().upstream,
+            admission=self.admission,
         )
         self._upstream.session = session
         self._chat_url = f"{self._client.base_url}chat/completions"
@@ -87,7 +91,7 @@ class OpenAIClient:
         """The whole answer to a request that does not ask for a stream; an aborted one if the server ends first.
 
         Raises:
-            Refusal: OpenAI cannot do what the request asks.
+            Refusal: OpenAI cannot do what the request asks, or there is no place for the call.
             openai.APIError: the call failed.
         """
         call = await self._translated(request)
@@ -100,18 +104,20 @@ class OpenAIClient:
         except Aborted:
             return aborted_answer(request, call.reading)
 
-    async def stream_chat_completion(self, request: ChatCompletionRequest) -> ChatStream:
+    async def stream_chat_completion(self, request: ChatCompletionRequest, places: Places | None = None) -> ChatStream:
         """The answer as a stream, once OpenAI has accepted the request. The caller owns it and must `aclose()` it.
 
+        The call takes one of `places`, while there are, instead of queueing.
+
         Raises:
-            Refusal: OpenAI cannot do what the request asks.
+            Refusal: OpenAI cannot do what the request asks, or there is no place for the call.
             openai.APIError: the call failed.
         """
         call = await self._translated(request)
         translator = ChunkTranslator(request, call.reading)
         try:
             async with self._lifecycle.abortable():
-                answer = await self._upstream.open(Call("POST", self._chat_url, call.body, is_stream=True))
+                answer = await self._upstream.open(Call("POST", self._chat_url, call.body, is_stream=True), places)
         except Aborted:
             return AbortedStream(translator)
         if answer.content_type != "text/event-stream":

@@ -111,12 +111,16 @@ class LLMService:
             UpstreamError: OpenAI failed or refused; none of the calls goes on.
         """
         translator, chats = await self._text_completion(request)
-        sources = [
-            Source(partial(self._client.stream_chat_completion, chat), partial(translator.chunks, number))
-            for number, chat in enumerate(chats)
-        ]
-        stream = sources[0] if len(sources) == 1 else MergedStream(sources, at_once=CALLS_AT_ONCE)
-        await stream.open()
+        admission = self._client.admission
+        at_once = min(len(chats), CALLS_AT_ONCE, admission.max_calls)
+        await admission.enter(at_once)
+        with admission.reserved(at_once) as places:
+            sources = [
+                Source(partial(self._client.stream_chat_completion, chat, places), partial(translator.chunks, number))
+                for number, chat in enumerate(chats)
+            ]
+            stream = sources[0] if len(sources) == 1 else MergedStream(sources, at_once=at_once)
+            await stream.open()
         return ConcludedStream(stream, translator.conclusion)
 
     async def get_models(self) -> ModelsResponse:

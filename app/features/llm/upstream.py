@@ -8,6 +8,7 @@ from typing import NamedTuple
 import aiohttp
 import openai
 
+from app.core.admission import Admission, Places
 from app.core.errors import is_out_of_money
 from app.core.metrics import UpstreamMetrics
 from app.core.record import current_record
@@ -58,12 +59,14 @@ class Upstream:
         timeouts: Timeouts,
         max_attempts: int,
         metrics: UpstreamMetrics,
+        admission: Admission,
     ) -> None:
         self.headers = headers
         self.keys = keys
         self.timeouts = timeouts
         self.max_attempts = max_attempts
         self.metrics = metrics
+        self.admission = admission
         self.budget = RetryBudget()
         self.session: aiohttp.ClientSession | None = None
         self.connecting = aiohttp.ClientTimeout(total=None, connect=timeouts.connect.seconds)
@@ -73,17 +76,30 @@ class Upstream:
         """The whole body of an accepted answer.
 
         Raises:
+            Overloaded: there is no place for the call.
             openai.APIError: the call failed.
         """
         with closing(await self.open(call)) as answer:
             return await answer.read_all()
 
-    async def open(self, call: Call) -> Answer:
-        """An accepted answer whose body is unread. The caller must `close()` it.
+    async def open(self, call: Call, places: Places | None = None) -> Answer:
+        """An accepted answer whose body is unread. The caller must `close()` it, which gives its place back.
 
         Raises:
+            Overloaded: `places` has none left, and there is no other for the call.
             openai.APIError: the call failed.
         """
+        if places is None or not places.take():
+            await self.admission.enter()
+        try:
+            answer = await self._accepted(call)
+        except BaseException:
+            self.admission.leave()
+            raise
+        answer.at_close(self.admission.leave)
+        return answer
+
+    async def _accepted(self, call: Call) -> Answer:
         attempts = _Attempts(self, call)
         while True:
             try:

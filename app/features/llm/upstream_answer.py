@@ -18,6 +18,7 @@ class Lease:
         self._key = key
         self._metrics = metrics
         self._over = False
+        self.at_end: Callable[[], None] | None = None
         key.calls += 1
         metrics.in_flight.inc()
 
@@ -28,6 +29,8 @@ class Lease:
         self._over = True
         self._key.calls -= 1
         self._metrics.in_flight.dec()
+        if self.at_end:
+            self.at_end()
 
 
 class Answer:
@@ -71,6 +74,10 @@ class Answer:
         while part := await self.read():
             parts.append(part)
         return b"".join(parts)
+
+    def at_close(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when it is closed, once."""
+        self._lease.at_end = callback
 
     def close(self) -> None:
         """Give the connection back if the body has been read to its end; close it otherwise, which stops OpenAI."""

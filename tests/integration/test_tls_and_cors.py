@@ -1,0 +1,74 @@
+"""TLS and CORS by vLLM's names."""
+
+import ssl
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from app.simulator.server import Simulator
+from tests.conftest import CHAT
+from tests.processes import started
+from tests.serving import served_over
+
+SERVER = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
+ORIGIN = "https://page.example"
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    made = trustme.CA()
+    made.cert_pem.write_to_path(tmp_path / "ca.pem")
+    made.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    return made
+
+
+async def test_the_server_speaks_tls(authority: trustme.CA, tmp_path: Path) -> None:
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    flags = ("--ssl-certfile", "server.pem", "--ssl-ca-certs", "ca.pem", "--ssl-cert-reqs", "2")
+    async with started(*SERVER, *flags, cwd=tmp_path, OPENAI_API_KEY="sk-x") as server:
+        url = (await server.wait_for_line(r"running on (https://\S+)"))[1]
+        async with httpx.AsyncClient(base_url=url, verify=trusting) as stranger:
+            with pytest.raises((httpx.TransportError, ssl.SSLError)):
+                await stranger.get("/health")
+        authority.issue_cert("client").configure_cert(trusting)
+        async with httpx.AsyncClient(base_url=url, verify=trusting) as client:
+            assert (await client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"SSL_CERTFILE": "nope.pem"}, "SSL_CERTFILE, SSL_KEYFILE, SSL_CA_CERTS or SSL_CIPHERS: "),
+        ({"SSL_CERTFILE": "ca.pem"}, "SSL_CERTFILE, SSL_KEYFILE, SSL_CA_CERTS or SSL_CIPHERS: "),
+        ({"SSL_CERTFILE": "server.pem", "SSL_CIPHERS": "nope"}, "SSL_CIPHERS: "),
+        ({"SSL_KEYFILE": "server.pem"}, "SSL_CERTFILE must be set for TLS"),
+        ({"SSL_CERTFILE": "server.pem", "SSL_CERT_REQS": "2"}, "SSL_CERT_REQS needs SSL_CA_CERTS"),
+        ({"ALLOWED_ORIGINS": "https://page.example"}, "ALLOWED_ORIGINS: must be JSON"),
+    ],
+    ids=["no file", "no key in it", "ciphers", "only a key", "no authority", "no list"],
+)
+async def test_what_is_wrong_is_one_line(
+    authority: trustme.CA, variables: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    async with started(*SERVER, cwd=tmp_path, OPENAI_API_KEY="sk-x", **variables) as server:
+        assert await server.ended() == 2
+
+    assert words in server.said
+    assert server.said.count("\n") == 1
+
+
+async def test_no_origin_is_allowed_unless_it_is_named(simulator: Simulator) -> None:
+    asking = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    answers = []
+    for origins in ("[]", f'["{ORIGIN}"]'):
+        async with (
+            served_over(simulator.base_url, allowed_origins=origins, vllm_api_key="k") as url,
+            httpx.AsyncClient(base_url=url) as client,
+        ):
+            answers += [await client.options(CHAT, headers=asking), await client.get("/health", headers=asking)]
+
+    assert [answer.status_code for answer in answers] == [400, 200, 200, 200]
+    assert [answer.headers.get("access-control-allow-origin") for answer in answers] == [None, None, ORIGIN, ORIGIN]
