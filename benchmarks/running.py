@@ -32,9 +32,12 @@ IDLE_SHARE = 0.15
 class Running:
     """A candidate's processes, those that its own process started among them."""
 
-    def __init__(self, process: subprocess.Popen[bytes], target: Target) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], target: Target, folder: tempfile.TemporaryDirectory[str]
+    ) -> None:
         self.target = target
         self._process = process
+        self._folder = folder
 
     def _processes(self) -> Iterator[tuple[Path, list[str]]]:
         for folder in Path("/proc").glob("[0-9]*"):
@@ -78,6 +81,7 @@ class Running:
         """End it; it has nothing to finish."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._folder.cleanup()
 
 
 @contextmanager
@@ -93,12 +97,12 @@ def _pinned(cores: set[int]) -> Iterator[None]:
 
 def start(candidate: Candidate, upstream_port: int, cores: set[int]) -> Running:
     """Start it on these cores, without waiting for it."""
-    folder, port = tempfile.mkdtemp(prefix="bench-"), free_port()
+    folder, port = tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True), free_port()
     address = f"127.0.0.1:{upstream_port}"
-    values = {"port": str(port), "other_port": str(free_port()), "folder": folder}
+    values = {"port": str(port), "other_port": str(free_port()), "folder": folder.name}
     values |= {"upstream": f"http://{address}", "upstream_address": address}
     for name, content in candidate.files.items():
-        Path(folder, name).write_text(Template(content).substitute(values))
+        Path(folder.name, name).write_text(Template(content).substitute(values))
     with _pinned(cores):
         process = subprocess.Popen(  # noqa: S603 - our own commands
             [Template(part).substitute(values) for part in candidate.command],
@@ -110,7 +114,7 @@ def start(candidate: Candidate, upstream_port: int, cores: set[int]) -> Running:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-    return Running(process, Target(port, Template(candidate.headers).substitute(values)))
+    return Running(process, Target(port, Template(candidate.headers).substitute(values)), folder)
 
 
 async def boot(candidate: Candidate, upstream_port: int, cores: set[int]) -> tuple[Running, float]:

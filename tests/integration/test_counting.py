@@ -1,0 +1,19 @@
+"""What a request and an event cost does not grow unnoticed."""
+
+import asyncio
+import sys
+
+from tests.processes import ROOT, environment
+
+
+async def test_no_request_and_no_event_makes_more_calls_than_its_ceiling() -> None:
+    counting = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.counting"),
+        cwd=ROOT,
+        env=environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(60):
+        said, _ = await counting.communicate()
+    assert counting.returncode == 0, said.decode()
