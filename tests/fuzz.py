@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.processes import ROOT, environment, started
 
-EXAMPLES = "300"
+EXAMPLES = "100"
 """For each route and phase."""
 
 
@@ -25,7 +25,7 @@ async def main(schemathesis: str) -> int:
             tests = await asyncio.create_subprocess_exec(*run, cwd=folder, env=environment())
             status = await tests.wait()
             process.process.terminate()
-            return status or await reading
+            return await reading or status
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ MAX_DEPTH = 201
 MOST: dict[bytes, tuple[int, str]] = {
     b",": (1_048_576, "elements"),
     b":": (262_144, "members of objects"),
-    b"[": (131_072, "arrays"),
-    b"{": (131_072, "objects"),
+    b"[": (65_536, "arrays"),
+    b"{": (65_536, "objects"),
 }
 """What a body may have of each, by the character that tells: millions of them would occupy the process for seconds."""
 

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from app.core.record import MAX_REQUEST_ID_CHARACTERS
 from app.features.llm import checks
-from app.features.llm.long_lists import Many, OneOrMore
+from app.features.llm.long_values import Many, OneOrMore, Table
 
 JSONObject = dict[str, Any]
 
@@ -134,7 +134,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     messages: Messages
     model: str | None = "gpt-4o-mini"
     frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Table[float] | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = 0
     max_tokens: int | None = Field(None, json_schema_extra={"deprecated": True})
@@ -177,10 +177,10 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
-    documents: Many[dict[str, str]] | None = None
+    documents: Many[Table[str]] | None = None
     chat_template: str | None = None
     chat_template_kwargs: JSONObject | None = None
-    media_io_kwargs: dict[str, JSONObject] | None = None
+    media_io_kwargs: Table[JSONObject] | None = None
     mm_processor_kwargs: JSONObject | None = None
     structured_outputs: StructuredOutputs | None = None
     priority: Annotated[int, Field(**INT64)] = 0
@@ -196,7 +196,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     cache_salt: str | None = None
     kv_transfer_params: JSONObject | None = None
     ec_transfer_params: JSONObject | None = None
-    vllm_xargs: dict[str, str | int | float | Many[str | int | float]] | None = None
+    vllm_xargs: Table[str | int | float | Many[str | int | float]] | None = None
     repetition_detection: RepetitionDetection | None = None
     stream_interval: Annotated[int, Field(ge=1)] | None = None
 
@@ -256,7 +256,7 @@ class CompletionRequest(BaseModel):
     prompt: Prompt | None = None
     echo: bool | None = False
     frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Table[float] | None = None
     logprobs: int | None = None
     max_tokens: int | None = 16
     n: int = 1
@@ -303,7 +303,7 @@ class CompletionRequest(BaseModel):
     cache_salt: str | None = None
     kv_transfer_params: JSONObject | None = None
     ec_transfer_params: JSONObject | None = None
-    vllm_xargs: dict[str, str | int | float | Many[str | int | float]] | None = None
+    vllm_xargs: Table[str | int | float | Many[str | int | float]] | None = None
     repetition_detection: RepetitionDetection | None = None
     thinking_token_budget: Annotated[int, Field(strict=True, ge=-1)] | None = None
     stream_interval: Annotated[int, Field(ge=1)] | None = None

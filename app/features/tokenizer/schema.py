@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from app.features.llm import checks
-from app.features.llm.long_lists import Many
+from app.features.llm.long_values import Many, Table
 from app.features.llm.schema import JSONObject, Message, Tool
 
 TokenId = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -37,7 +37,7 @@ class TokenizeChatRequest(_Request):
     add_special_tokens: bool = False
     chat_template: str | None = None
     chat_template_kwargs: JSONObject | None = None
-    media_io_kwargs: dict[str, JSONObject] | None = None
+    media_io_kwargs: Table[JSONObject] | None = None
     mm_processor_kwargs: JSONObject | None = None
     tools: Many[Tool] | None = None
 

@@ -73,6 +73,8 @@ LONG = {
     "wrong messages": '{"messages":[' + "1," * 200_000 + "1]}",
     "wrong token ids": hello(',"allowed_token_ids":[' + '"x",' * 500_000 + "1]"),
     "wrong prompts": '{"messages":[{"role":"user","content":[' + "1," * 500_000 + "1]}]}",
+    "wrong biases": hello(',"logit_bias":{' + ",".join(f'"{token}":"x"' for token in range(200_000)) + "}"),
+    "wrong arguments": hello(',"vllm_xargs":{' + ",".join(f'"{key}":[[]]' for key in range(30_000)) + "}"),
     "a long text": hello(',"x":"' + "a" * 30_000_000 + '","n":"x"'),
 }
 

@@ -1,9 +1,9 @@
-"""Lists that a client may make long: of what is wrong with many items, only the first is told."""
+"""Lists and mappings that a client may make long: of what is wrong with many items, only the first is told."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import CoreSchema, core_schema
 
 LONG_ITEMS = 64
@@ -32,7 +32,19 @@ def _length(value: object) -> str:
     return _LONG if isinstance(value, list) and len(value) > LONG_ITEMS else _SHORT
 
 
+def _in_slices(value: object, check: ValidatorFunctionWrapHandler) -> object:
+    if not isinstance(value, dict) or len(value) <= LONG_ITEMS:
+        return check(value)
+    items = list(value.items())
+    checked: dict[object, object] = {}
+    for start in range(0, len(items), LONG_ITEMS):
+        checked |= check(dict(items[start : start + LONG_ITEMS]))
+    return checked
+
+
 Many = Annotated[list[T], _FirstErrorIfLong()]
 """A list of any length."""
 OneOrMore = Annotated[list[T], Field(min_length=1), _FirstErrorIfLong()]
 """The same, but not empty."""
+Table = Annotated[dict[str, T], WrapValidator(_in_slices)]
+"""A mapping of any length."""
