@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from app.core.config import Settings
+from app.core.dependencies import Components
 from app.core.lifecycle import Lifecycle
 from app.core.server import Connection, Server
 from app.main import create_app
@@ -93,3 +94,25 @@ async def served_over(upstream: str, **settings: object) -> AsyncIterator[str]:
     app = create_app(settings_for(upstream, **settings))
     async with serving(app, app.state.components.lifecycle) as server:
         yield server.url
+
+
+def held_by(components: Components) -> tuple[int, float, int, int]:
+    """Requests, calls to OpenAI as Prometheus and as the keys count them, and connections in use."""
+    upstream = components.openai_client._upstream
+    assert upstream.session is not None
+    assert upstream.session.connector is not None
+    return (
+        components.server_load.requests,
+        components.metrics.upstream.in_flight._value.get(),
+        sum(key.calls for key in upstream.keys._keys),
+        len(upstream.session.connector._acquired),
+    )
+
+
+async def nothing_is_held_by(components: Components) -> None:
+    """Soon. A failure shows what is."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            while any(held_by(components)):  # noqa: ASYNC110 - numbers are no events
+                await asyncio.sleep(0)
+    assert held_by(components) == (0, 0, 0, 0)

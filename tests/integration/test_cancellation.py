@@ -16,7 +16,7 @@ from app.core.lifecycle import Lifecycle
 from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
-from tests.serving import ReadyServer, served_over, serving, settings_for
+from tests.serving import ReadyServer, nothing_is_held_by, served_over, serving, settings_for
 from tests.unit.features.llm.test_client import read_request
 from tests.unit.features.llm.test_client_damage import GOOD, SSE_HEAD, event, http_chunk
 
@@ -167,7 +167,15 @@ async def test_a_client_that_does_not_read_does_not_keep_the_server_from_ending(
 ABANDONED = 1000
 AT_ONCE = 20
 PACE = "[sim tokens=10 ttft=0.01 itl=0.002]"
-BODIES = [(CHAT, chat(PACE)), (CHAT, chat(PACE, stream=True)), (BATCH, batch(PACE, PACE, PACE))]
+FAILING = "[sim fault=overloaded retry_after=0.01]"
+BODIES = [
+    (CHAT, chat(PACE)),
+    (CHAT, chat(PACE, stream=True)),
+    (CHAT, chat(FAILING)),
+    (BATCH, batch(PACE, PACE, PACE)),
+    (COMPLETIONS, {"prompt": [PACE, PACE]}),
+    (COMPLETIONS, {"prompt": [PACE, PACE], "stream": True}),
+]
 
 
 async def abandon(url: str, chance: random.Random) -> None:
@@ -190,13 +198,13 @@ def test_a_thousand_abandoned_requests_leave_nothing() -> None:
 
 async def _abandon_a_thousand() -> None:
     chance = random.Random(20261124)  # noqa: S311 - the same moments in every run, as far as the clock allows
-    async with Simulator() as simulator, served_over(simulator.base_url) as url:
+    async with Simulator() as simulator, ending_at_once(simulator.base_url) as server:
         before = len(working_tasks())
         for _ in range(ABANDONED // AT_ONCE):
             async with asyncio.timeout(10):
-                await asyncio.gather(*(abandon(url, chance) for _ in range(AT_ONCE)))
+                await asyncio.gather(*(abandon(server.url, chance) for _ in range(AT_ONCE)))
         await simulator.traffic.wait_for(lambda traffic: traffic.live == 0, timeout_s=1)
-        await assert_nothing_goes_on(url)
+        await nothing_is_held_by(server.config.app.state.components)  # type: ignore[union-attr]
 
         assert simulator.traffic.abandoned > ABANDONED // 10
         async with asyncio.timeout(1):
