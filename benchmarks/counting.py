@@ -143,7 +143,7 @@ def measure(calls: Calls, port: int, upstream: Upstream) -> dict[str, float]:
 async def count() -> dict[str, float]:
     """Serve in this thread and measure from another one."""
     upstream, calls = Upstream(), Calls()
-    async with served_over(f"http://127.0.0.1:{upstream.port}/v1") as url:
+    async with served_over(f"http://127.0.0.1:{upstream.port}/v1", startup_check="off") as url:
         sys.setprofile(calls)
         try:
             return await asyncio.to_thread(measure, calls, int(url.rpartition(":")[2]), upstream)

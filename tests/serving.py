@@ -62,7 +62,7 @@ async def serving(
 ) -> AsyncIterator[ReadyServer]:
     """A server of `app` on a free port. It ends with the block, or once `ending` is set."""
     config = uvicorn.Config(
-        leaks.watched(app),
+        leaks.Watched(app),
         host="127.0.0.1",
         port=0,
         http=Connection,
