@@ -1,6 +1,5 @@
 """What every test can ask for: a simulator of OpenAI, our server over it, and a client of our server."""
 
-import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -40,11 +39,9 @@ def clean_environment() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def no_secret_is_told() -> Iterator[None]:
     """No key and no account id is in any answer or log of the whole run."""
-    handler = leaks.SearchingHandler()
-    logging.getLogger().addHandler(handler)
     leaks.searches = True
-    yield
-    logging.getLogger().removeHandler(handler)
+    with leaks.searching_logs():
+        yield
     assert leaks.found == []
 
 

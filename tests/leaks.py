@@ -1,15 +1,21 @@
 """Searches what the server answers and logs, during the whole test run, for what must not be in it."""
 
 import logging
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# The keys that tests give to the server, and what the simulator's errors tell of the account.
-_SECRETS = re.compile(rb"sk-(?:test|proj|simulator|boot)-?\w*|org-simulator|proj_\w+")
+# Keys, masked ones too, and the ids of organizations and projects.
+_SECRETS = re.compile(rb"(?<![\w-])(?:sk-[\w*-]+|org-\w+|proj_\w+)")
+_OTHERS_LOGGERS = ("aiohttp.server", "httpx", "httpcore")
+"""The simulator's, and those of the tests' own clients."""
 
 found: list[str] = []
-"""Where something was found."""
+"""In which test something was found, and where."""
 searches = False
 """Whether anything is searched: not by the benchmark, which counts calls."""
 
@@ -18,7 +24,7 @@ def search(said: bytes | str, where: str) -> None:
     """Note a secret in what was said."""
     match = _SECRETS.search(said.encode("utf-8", "replace") if isinstance(said, str) else said)
     if match:
-        found.append(f"{where}: …{match[0].decode()}…")
+        found.append(f"{os.environ.get('PYTEST_CURRENT_TEST')}: {where}: …{match[0].decode()}…")
 
 
 class Watched:
@@ -37,9 +43,17 @@ class Watched:
         await self.app(scope, receive, searching if searches else send)
 
 
-class SearchingHandler(logging.Handler):
-    """Searches every record that is logged."""
+@contextmanager
+def searching_logs() -> Iterator[None]:
+    """Search every record as its logger lets it pass: uvicorn's hand theirs to no handler of the root."""
+    call_handlers = logging.Logger.callHandlers
+    formatted = logging.Formatter().format
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Search one, its traceback included."""
-        search(logging.Formatter().format(record), f"log of {record.name}")
+    def search_and_call(logger: logging.Logger, record: logging.LogRecord) -> None:
+        if not record.name.startswith(_OTHERS_LOGGERS):
+            search(formatted(record), f"log of {record.name}")
+        call_handlers(logger, record)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logging.Logger, "callHandlers", search_and_call)
+        yield
