@@ -38,21 +38,22 @@ class Connection(HttpToolsProtocol):
         self._arriving = False
         self._draining = False
         self._begun_open = False
-        self._head_bytes = 0
+        self._pending_bytes = 0
+        """Received since the parser last made something of it."""
         self._deaf = False
 
     def data_received(self, data: bytes) -> None:
-        """What the client sends, until it has sent a head that is too large."""
+        """What the client sends, until a head, a chunk's extension or a trailer in it is too large."""
         if self._deaf:
             return
+        self._pending_bytes += len(data)
         super().data_received(data)
-        self._head_bytes = self._head_bytes + len(data) if self._arriving else 0
-        if self._head_bytes > MAX_HEAD_BYTES:
+        if self._pending_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse_head()
 
     def _refuse_head(self) -> None:
         self._deaf = True
-        if self._has_request():
+        if self._has_request() or not self._arriving:
             self.transport.close()
             return
         body = json.dumps(HEAD_TOO_LARGE.body()).encode()
@@ -73,11 +74,22 @@ class Connection(HttpToolsProtocol):
         self._arriving = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header. uvicorn would take a trailer for one, after whoever checked the head has done so."""
+        if self._arriving:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._pending_bytes = 0
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
         """A request that can be answered, at once or after those before it."""
         before = self.cycle
         super().on_headers_complete()
         self._arriving = False
+        self._pending_bytes = 0
         if len(self.pipeline) in range(1, PIPELINED_REQUESTS):
             # Otherwise nobody would notice that the client leaves.
             self.flow.resume_reading()

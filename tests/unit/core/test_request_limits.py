@@ -5,6 +5,7 @@ import gzip
 import json
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -162,6 +163,27 @@ async def test_a_path_of_megabytes_is_refused(limited_url: str) -> None:
     answer = await exchange(limited_url, b"GET /" + b"x" * 5_000_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
 
     assert answer.startswith(b"HTTP/1.1 4")
+
+
+CHUNKED = b"POST %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n" % CHAT.encode()
+CHUNKED += b"transfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("start", [b"0\r\nx-endless: ", b"1;"], ids=["trailer", "chunk extension"])
+async def test_what_follows_a_head_and_never_ends_is_given_up(limited_url: str, start: bytes) -> None:
+    # What was sent and not read may reset the connection.
+    with suppress(ConnectionError, EOFError):
+        assert not await exchange(limited_url, CHUNKED + start + b"a" * 2_000_000)
+
+
+@pytest.mark.parametrize("field", [b"x-request-id: of-the-trailer", b"content-encoding: br"])
+async def test_a_trailer_is_no_header(limited_url: str, field: bytes) -> None:
+    body = b"%x\r\n%b\r\n0\r\n%b\r\n\r\n" % (len(HELLO), HELLO, field)
+
+    answer = await exchange(limited_url, CHUNKED + body)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"of-the-trailer" not in answer
 
 
 async def test_a_clients_id_has_a_length(client: httpx.AsyncClient) -> None:
