@@ -49,6 +49,8 @@ JSON_ANSWER = _answer("application/json", _whole())
 MODELS_ANSWER = _answer(
     "application/json", json.dumps({"object": "list", "data": [{"id": SERVED_MODEL, "object": "model"}]}).encode()
 )
+UNKNOWN = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+"""vllm-router asks for vLLM's `/v1/chat/completions/render` first, which OpenAI does not have."""
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n"
     b"x-request-id: req_5f1c3a\r\nopenai-processing-ms: 210\r\n\r\n"

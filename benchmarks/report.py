@@ -46,7 +46,10 @@ def table(outcomes: Outcomes) -> str:
     for name, (title, form) in ROWS.items():
         lines.append([title, *[_cell(outcome, name, form) for outcome in outcomes.values()]])
     lines.append(
-        ["Events are made into vLLM's", *["yes" if outcome.translates else "no" for outcome in outcomes.values()]]
+        [
+            "Events are rewritten, each naming the model asked for",
+            *["yes" if outcome.translates else "no" for outcome in outcomes.values()],
+        ]
     )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

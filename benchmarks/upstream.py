@@ -12,6 +12,8 @@ import uvloop
 from benchmarks import canned
 from benchmarks.http1 import is_complete
 
+_CHAT = b"POST /v1/chat/completions HTTP/1.1"
+
 
 class Upstream(asyncio.Protocol):
     """One connection."""
@@ -38,11 +40,16 @@ class Upstream(asyncio.Protocol):
             self._answer(request)
 
     def _answer(self, request: bytes) -> None:
-        if canned.PACED in request:
+        if not request.startswith(_CHAT):
+            self._transport.write(canned.MODELS_ANSWER if request.startswith(b"GET ") else canned.UNKNOWN)
+        elif canned.PACED in request:
             self._begin_paced()
-            return
-        answers = {canned.BURST: canned.WHOLE_STREAM, canned.IDLE: canned.IDLE_STREAM, b"GET ": canned.MODELS_ANSWER}
-        self._transport.write(next((answer for word, answer in answers.items() if word in request), canned.JSON_ANSWER))
+        elif canned.BURST in request:
+            self._transport.write(canned.WHOLE_STREAM)
+        elif canned.IDLE in request:
+            self._transport.write(canned.IDLE_STREAM)
+        else:
+            self._transport.write(canned.JSON_ANSWER)
 
     def _begin_paced(self) -> None:
         self._loop = asyncio.get_running_loop()
