@@ -66,7 +66,7 @@ def _settings_help() -> str:
 def spare_the_garbage_collector() -> None:
     """Let it look less often, and never again at what stays: modules, models, routes.
 
-    With Python's own thresholds it takes a third of the time of a request (docs/benchmark.md).
+    With Python's own thresholds it takes a third of the time of a request.
     """
     gc.collect()
     gc.freeze()
