@@ -97,7 +97,7 @@ async def test_fifty_clients_never_exceed_the_limits_of_their_key(simulator: Sim
         (COMPLETIONS, {"prompt": ["[sim tokens=10]", "[sim tokens=10]"], "max_tokens": 20}, range(21, 80)),
         (COMPLETIONS, {"prompt": ["[sim tokens=10]"] * 2, "max_tokens": 20, "stream": True}, range(21, 80)),
         ("/invocations", chat("[sim tokens=20]"), range(21, 60)),
-        (CHAT, chat("[sim tokens=20 fault=cut after=15]", stream=True), range(21, 70)),
+        (CHAT, chat("[sim tokens=200 fault=cut after=150]", stream=True), range(150, 300)),
         (CHAT, chat("[sim fault=status status=400]"), range(1)),
         (CHAT, {"messages": []}, range(1)),
     ],
