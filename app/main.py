@@ -7,7 +7,7 @@ from functools import cache
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from app.core.access import AccessMiddleware, ClientKeys, KeyLimitsMiddleware
+from app.core.access import AccessMiddleware, ClientKeys, KeyLimitsMiddleware, OverloadMiddleware
 from app.core.access_log import quiet_access_log
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.dependencies import build_components, lifespan
@@ -49,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestLimitsMiddleware, max_body_bytes=settings.max_body_bytes)
     if components.key_limits:
         app.add_middleware(KeyLimitsMiddleware, limits=components.key_limits)
+    app.add_middleware(OverloadMiddleware, admission=components.admission)
     app.add_middleware(DrainMiddleware, lifecycle=components.lifecycle)
     if settings.vllm_api_key:
         # Outside of CORS, as in vLLM.

@@ -7,6 +7,7 @@ from hashlib import sha256
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.core.admission import Admission
 from app.core.errors import Refusal
 from app.core.key_limits import KeyLimits
 from app.core.paths import asks_for_an_answer, route_path
@@ -56,6 +57,20 @@ class AccessMiddleware:
         await self.app(scope, receive, send)
 
 
+class OverloadMiddleware:
+    """Refuses requests for answers while no call could be made or wait, before their bodies cost anything."""
+
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self.app = app
+        self.admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.admission.is_full and asks_for_an_answer(scope):
+            await _refused(self.admission.overloaded())(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
 class KeyLimitsMiddleware:
     """Holds each key to its limits, before the body is read. All who bring none share one account."""
 
@@ -71,10 +86,14 @@ class KeyLimitsMiddleware:
         try:
             self.limits.begin(record.client_key)
         except Refusal as exc:
-            refused = JSONResponse(exc.answer.body(), exc.answer.status, headers=dict(exc.answer.headers))
-            await refused(scope, receive, send)
+            await _refused(exc)(scope, receive, send)
             return
         try:
             await self.app(scope, receive, send)
         finally:
             self.limits.end(record.client_key, record.tokens_used)
+
+
+def _refused(refusal: Refusal) -> JSONResponse:
+    answer = refusal.answer
+    return JSONResponse(answer.body(), answer.status, headers=dict(answer.headers))

@@ -124,6 +124,22 @@ async def test_usage_is_openais_where_it_is_told(simulator: Simulator) -> None:
     assert used == answer["usage"]["total_tokens"] + usage["total_tokens"]
 
 
+async def test_a_full_server_refuses_bodies_unread_and_counts_them_for_no_key(simulator: Simulator) -> None:
+    limits = {"vllm_api_key": "k1", "key_requests_per_minute": 2, "max_upstream_calls": 1, "max_num_queued_reqs": 0}
+    async with server_over(simulator, **limits) as server:
+        first = asyncio.create_task(server.post(chat(SLOW)))
+        await wait_for(lambda: simulator.traffic.live)
+        headers = {"authorization": "Bearer k1", "content-type": "application/json"}
+        refused = [await server.client.post(CHAT, content=b"{", headers=headers) for _ in range(3)]
+        models = await server.client.get("/v1/models", headers=headers)
+        first.cancel()
+        await server.idle()
+        last = await server.post(chat())
+
+    assert [answer.status_code for answer in (*refused, models, last)] == [503, 503, 503, 200, 200]
+    assert "MAX_NUM_QUEUED_REQS=0" in refused[0].text
+
+
 async def test_without_keys_everybody_shares_the_limits(simulator: Simulator) -> None:
     async with server_over(simulator, key_requests_per_minute=1) as server:
         answers = [await server.post(chat(), key=key) for key in ("a", "b")]
