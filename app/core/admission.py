@@ -30,7 +30,7 @@ class Admission:
     @property
     def is_full(self) -> bool:
         """Whether a call that came now could neither be made nor wait."""
-        return len(self._queue) >= self._max_queued and (bool(self._queue) or self.running >= self.max_calls)
+        return (self.running >= self.max_calls or bool(self._queue)) and len(self._queue) >= self._max_queued
 
     async def enter(self, places: int = 1) -> None:
         """Take places, all at once, so that nobody holds some while it waits for others.
