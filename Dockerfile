@@ -30,5 +30,5 @@ WORKDIR /app
 USER 10001:10001
 EXPOSE 8002
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import http.client as h, os, ssl; tls = {'context': ssl._create_unverified_context()} if os.environ.get('SSL_CERTFILE') else {}; c = (h.HTTPSConnection if tls else h.HTTPConnection)('127.0.0.1', int(os.environ.get('PORT') or 8002), timeout=2, **tls); c.request('GET', '/health'); raise SystemExit(c.getresponse().status != 200)"]
+    CMD ["python", "-m", "app.healthcheck"]
 ENTRYPOINT ["python", "-m", "app"]

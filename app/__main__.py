@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.server import Connection, Server
+from app.core.tls import tls_context
 from app.main import create_app
 
 WRONG_SETTINGS = 2
@@ -96,23 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _listening(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    config = uvicorn.Config(
+    tls = tls_context(settings)
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         http=Connection,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        ssl_keyfile=settings.ssl_keyfile,
-        ssl_certfile=settings.ssl_certfile,
-        ssl_ca_certs=settings.ssl_ca_certs,
-        ssl_cert_reqs=int(settings.ssl_cert_reqs),
-        ssl_ciphers=settings.ssl_ciphers or "TLSv1",
+        ssl_context_factory=(lambda _config, _default: tls) if tls else None,
     )
-    try:
-        config.load()
-    except OSError as exc:
-        raise SettingsError(f"SSL_CERTFILE, SSL_KEYFILE, SSL_CA_CERTS or SSL_CIPHERS: {exc}") from None
-    return config
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from functools import cache
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from app.core.access import AccessMiddleware, ClientKeys
+from app.core.access import AccessMiddleware, ClientKeys, KeyLimitsMiddleware, OverloadMiddleware
 from app.core.access_log import quiet_access_log
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.dependencies import build_components, lifespan
@@ -47,6 +47,9 @@ def create_app(settings: Settings) -> FastAPI:
     if settings.sse_keep_alive_interval:
         app.add_middleware(KeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)
     app.add_middleware(RequestLimitsMiddleware, max_body_bytes=settings.max_body_bytes)
+    if components.key_limits:
+        app.add_middleware(KeyLimitsMiddleware, limits=components.key_limits)
+    app.add_middleware(OverloadMiddleware, admission=components.admission)
     app.add_middleware(DrainMiddleware, lifecycle=components.lifecycle)
     if settings.vllm_api_key:
         # Outside of CORS, as in vLLM.

@@ -1,4 +1,4 @@
-"""Who may ask: vLLM's `--api-key`."""
+"""Who may ask, vLLM's `--api-key`, and how much."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -6,6 +6,12 @@ from hashlib import sha256
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.core.admission import Admission
+from app.core.errors import Refusal
+from app.core.key_limits import KeyLimits
+from app.core.paths import asks_for_an_answer, route_path
+from app.core.record import current_record
 
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 """What begins like one of these needs a key, known route or not; all else is open. vLLM's."""
@@ -30,15 +36,64 @@ class ClientKeys:
 
 
 class AccessMiddleware:
-    """Refuses what needs a key and brings none, before its body is read. `Host` decides nothing."""
+    """Refuses what needs a key and brings none, before its body is read, and notes which one was brought.
+
+    `Host` decides nothing.
+    """
 
     def __init__(self, app: ASGIApp, keys: ClientKeys) -> None:
         self.app = app
         self.keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        guarded = scope["type"] == "http" and scope["method"] != "OPTIONS" and scope["path"].startswith(GUARDED)
-        if guarded and self.keys.position(scope["headers"]) is None:
+        if scope["type"] != "http" or scope["method"] == "OPTIONS":
+            await self.app(scope, receive, send)
+            return
+        position = self.keys.position(scope["headers"])
+        if position is None and route_path(scope).startswith(GUARDED):
             await JSONResponse({"error": "Unauthorized"}, 401)(scope, receive, send)
             return
+        current_record().client_key = position
         await self.app(scope, receive, send)
+
+
+class OverloadMiddleware:
+    """Refuses requests for answers while no call could be made or wait, before their bodies cost anything."""
+
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self.app = app
+        self.admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.admission.is_full and asks_for_an_answer(scope):
+            await _refused(self.admission.overloaded())(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+class KeyLimitsMiddleware:
+    """Holds each key to its limits, before the body is read. All who bring none share one account."""
+
+    def __init__(self, app: ASGIApp, limits: KeyLimits) -> None:
+        self.app = app
+        self.limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not asks_for_an_answer(scope):
+            await self.app(scope, receive, send)
+            return
+        record = current_record()
+        try:
+            self.limits.begin(record.client_key)
+        except Refusal as exc:
+            await _refused(exc)(scope, receive, send)
+            return
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.limits.end(record.client_key, record.tokens_used)
+
+
+def _refused(refusal: Refusal) -> JSONResponse:
+    answer = refusal.answer
+    return JSONResponse(answer.body(), answer.status, headers=dict(answer.headers))

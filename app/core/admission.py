@@ -27,6 +27,11 @@ class Admission:
         """How many wait for a place; never more than the queue is long."""
         return len(self._queue)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a call that came now could neither be made nor wait."""
+        return (self.running >= self.max_calls or bool(self._queue)) and len(self._queue) >= self._max_queued
+
     async def enter(self, places: int = 1) -> None:
         """Take places, all at once, so that nobody holds some while it waits for others.
 
@@ -37,8 +42,12 @@ class Admission:
             self.running += places
             return
         if len(self._queue) >= self._max_queued:
-            raise Overloaded(f"MAX_NUM_QUEUED_REQS={self._max_queued}")
+            raise self.overloaded()
         await self._wait(places)
+
+    def overloaded(self) -> Overloaded:
+        """What is told while there is no room in the queue."""
+        return Overloaded(f"MAX_NUM_QUEUED_REQS={self._max_queued}")
 
     def leave(self, places: int = 1) -> None:
         """Give places back; whoever waits first has them at once."""

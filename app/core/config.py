@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     vllm_api_key: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_parse_client_keys)] = Field(
         (), description="Keys that clients must bring, separated by commas (vLLM's --api-key); none: anybody may ask."
     )
+    key_requests_per_minute: int = Field(0, ge=0, description="Requests of a key in any 60 seconds; 0: no limit.")
+    key_tokens_per_minute: int = Field(
+        0, ge=0, description="Tokens in 60 seconds after which a key has to wait; 0: no limit."
+    )
+    key_concurrent_requests: int = Field(0, ge=0, description="Requests of a key at the same time; 0: no limit.")
     allowed_origins: JSONStrings = Field((), description='Origins whose pages may ask, as a JSON list; `["*"]`: all.')
     allowed_methods: JSONStrings = Field(("*",), description="Methods that such pages may use, as a JSON list.")
     allowed_headers: JSONStrings = Field(("*",), description="Headers that such pages may send, as a JSON list.")

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from app.core.admission import Admission
 from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
+from app.core.key_limits import KeyLimits
 from app.core.lifecycle import Lifecycle
 from app.core.load import ServerLoad
 from app.core.metrics import Metrics
@@ -41,6 +42,7 @@ class Components:
     lifecycle: Lifecycle
     metrics: Metrics
     admission: Admission
+    key_limits: KeyLimits | None
     server_load: ServerLoad = field(default_factory=ServerLoad)
 
 
@@ -85,7 +87,17 @@ def build_components(settings: Settings) -> Components:
         completions_system_prompt=settings.completions_system_prompt,
     )
     tokenizer = TokenizerService(catalogue, default_model=default_model)
-    return Components(settings, client, service, tokenizer, catalogue, lifecycle, metrics, admission)
+    return Components(
+        settings, client, service, tokenizer, catalogue, lifecycle, metrics, admission, _key_limits(settings)
+    )
+
+
+def _key_limits(settings: Settings) -> KeyLimits | None:
+    limits = (settings.key_requests_per_minute, settings.key_tokens_per_minute, settings.key_concurrent_requests)
+    if not any(limits):
+        return None
+    requests, tokens, concurrent = limits
+    return KeyLimits(requests_per_minute=requests, tokens_per_minute=tokens, concurrent_requests=concurrent)
 
 
 def _timeouts(settings: Settings) -> Timeouts:

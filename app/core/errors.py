@@ -78,6 +78,15 @@ class Overloaded(Refusal):
         self.answer = ErrorAnswer(503, str(self), type="Service Unavailable", headers={"retry-after": "1"})
 
 
+class KeyLimitReached(Refusal):
+    """A request beyond a limit of its client's key. Its type tells it from a limit of OpenAI's."""
+
+    def __init__(self, setting: str, *, retry_after_s: int) -> None:
+        super().__init__(f"The limit {setting} of this server is reached. Please try again in {retry_after_s} s.")
+        headers = {"retry-after": str(retry_after_s)}
+        self.answer = ErrorAnswer(429, str(self), type="RateLimitError", headers=headers)
+
+
 class ClientDisconnected(Exception):
     """The client closed its connection; whatever was being done for it has been cancelled."""
 

@@ -10,16 +10,11 @@ from app.core.config import SettingsError
 from app.core.errors import SHUTTING_DOWN
 from app.core.lifecycle import Lifecycle
 from app.core.load import ServerLoad
+from app.core.paths import asks_for_an_answer
 from app.core.record import RequestRecord, begin_record
 
 PROBES = frozenset({"/health", "/ping", "/metrics", "/load", "/version"})
 """Paths whose answers carry no request headers: they are polled, and vLLM sends none."""
-
-
-def asks_for_an_answer(scope: Scope) -> bool:
-    """Whether a request is work, not a question about the server."""
-    path: str = scope.get("path", "")
-    return scope["type"] == "http" and scope["method"] == "POST" and path.startswith(("/v1/", "/invocations"))
 
 
 KEEP_ALIVE = b": keep-alive\n\n"

@@ -24,6 +24,10 @@ class RequestRecord:
     """Fields that were clamped or mapped, with the value that was used."""
     upstream_headers: dict[str, str] = field(default_factory=dict)
     """Headers of the upstream's answer that the client is to see."""
+    client_key: int | None = None
+    """Which of VLLM_API_KEY's keys the client brought, from 0."""
+    tokens_used: int = 0
+    """Tokens of all calls that were made for the request; an estimate where OpenAI did not come to tell."""
     upstream_attempts: int = 0
     """Calls that were made to the upstream, those that failed and were made once more included."""
 

@@ -193,7 +193,8 @@ def test_the_size_over_its_base_is_known(capsys: pytest.CaptureFixture[str]) -> 
 
     with capsys.disabled():
         print(f"\nimage: {sizes[0] / 1e6:.0f} MB, of which {(sizes[0] - sizes[1]) / 1e6:.0f} MB over its base")
-    assert sizes[0] - sizes[1] < 100e6
+    # 39 MB of it are the vocabularies.
+    assert sizes[0] - sizes[1] < 115e6
 
 
 @contextmanager

@@ -1,15 +1,19 @@
 """TLS and CORS by vLLM's names."""
 
+import asyncio
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
-from tests.processes import started
+from tests.processes import environment, started
 from tests.serving import served_over
 
 SERVER = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
@@ -38,21 +42,83 @@ async def test_the_server_speaks_tls(authority: trustme.CA, tmp_path: Path) -> N
             assert (await client.get("/health")).status_code == 200
 
 
+async def test_what_speaks_no_tls_1_3_gets_a_modern_cipher(authority: trustme.CA, tmp_path: Path) -> None:
+    old = ssl.create_default_context()
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    authority.configure_trust(old)
+    async with started(*SERVER, "--ssl-certfile", "server.pem", cwd=tmp_path, OPENAI_API_KEY="sk-x") as server:
+        port = int((await server.wait_for_line(r"running on https://\S+:(\d+)"))[1])
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=old)
+        name, *_ = writer.get_extra_info("cipher")
+        writer.close()
+
+    assert name.startswith("ECDHE-")
+    assert "GCM" in name or "CHACHA20" in name
+
+
+@pytest.mark.parametrize("asked", ["0", "1", "2"])
+async def test_docker_finds_it_healthy_over_tls(asked: str, authority: trustme.CA, tmp_path: Path) -> None:
+    variables = {"SSL_CERTFILE": "server.pem", "SSL_CA_CERTS": "ca.pem", "SSL_CERT_REQS": asked}
+    async with started(*SERVER, cwd=tmp_path, OPENAI_API_KEY="sk-x", **variables) as server:
+        port = (await server.wait_for_line(r"running on https://\S+:(\d+)"))[1]
+        assert is_healthy(port, **variables)
+        assert not is_healthy(port)
+    assert not is_healthy(port, **variables)
+
+
+async def test_docker_finds_it_healthy_without_tls(tmp_path: Path) -> None:
+    async with started(*SERVER, cwd=tmp_path, OPENAI_API_KEY="sk-x") as server:
+        port = (await server.url()).rpartition(":")[2]
+        assert is_healthy(port)
+    assert not is_healthy(port)
+
+
+def is_healthy(port: str, **variables: str) -> bool:
+    """What the image's health check finds."""
+    command = [sys.executable, "-m", "app.healthcheck"]
+    return not subprocess.run(
+        command, env=environment(PORT=port, **variables), capture_output=True, check=False
+    ).returncode
+
+
+def encrypted(key: bytes) -> bytes:
+    """A private key under a password."""
+    return serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
+    )
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"SSL_CERTFILE": "nope.pem"}, "SSL_CERTFILE, SSL_KEYFILE, SSL_CA_CERTS or SSL_CIPHERS: "),
-        ({"SSL_CERTFILE": "ca.pem"}, "SSL_CERTFILE, SSL_KEYFILE, SSL_CA_CERTS or SSL_CIPHERS: "),
+        ({"SSL_CERTFILE": "nope.pem"}, "SSL_CERTFILE, SSL_KEYFILE: "),
+        ({"SSL_CERTFILE": "ca.pem"}, "SSL_CERTFILE, SSL_KEYFILE: "),
         ({"SSL_CERTFILE": "server.pem", "SSL_CIPHERS": "nope"}, "SSL_CIPHERS: "),
+        ({"SSL_CERTFILE": "server.pem", "SSL_KEYFILE": "other.pem"}, "SSL_CERTFILE, SSL_KEYFILE: "),
+        ({"SSL_CERTFILE": "server.pem", "SSL_KEYFILE": "encrypted.pem"}, "SSL_CERTFILE, SSL_KEYFILE: "),
+        ({"SSL_CERTFILE": "server.pem", "SSL_CA_CERTS": ".env"}, "SSL_CA_CERTS: "),
         ({"SSL_KEYFILE": "server.pem"}, "SSL_CERTFILE must be set for TLS"),
         ({"SSL_CERTFILE": "server.pem", "SSL_CERT_REQS": "2"}, "SSL_CERT_REQS needs SSL_CA_CERTS"),
         ({"ALLOWED_ORIGINS": "https://page.example"}, "ALLOWED_ORIGINS: must be JSON"),
     ],
-    ids=["no file", "no key in it", "ciphers", "only a key", "no authority", "no list"],
+    ids=[
+        "no file",
+        "no key in it",
+        "ciphers",
+        "another key",
+        "an encrypted key",
+        "no CAs in it",
+        "only a key",
+        "no authority",
+        "no list",
+    ],
 )
 async def test_what_is_wrong_is_one_line(
     authority: trustme.CA, variables: dict[str, str], words: str, tmp_path: Path
 ) -> None:
+    (tmp_path / ".env").write_text("DEFAULT_TEMPERATURE=1\n")
+    trustme.CA().issue_cert("other").private_key_pem.write_to_path(tmp_path / "other.pem")
+    (tmp_path / "encrypted.pem").write_bytes(encrypted(authority.issue_cert("x").private_key_pem.bytes()))
     async with started(*SERVER, cwd=tmp_path, OPENAI_API_KEY="sk-x", **variables) as server:
         assert await server.ended() == 2
 

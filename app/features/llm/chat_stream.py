@@ -11,6 +11,7 @@ from app.core.lifecycle import Lifecycle
 from app.features.llm.answers import ChunkTranslator
 from app.features.llm.schema import JSONObject
 from app.features.llm.sdk_errors import connection_error, event_error, not_understood
+from app.features.llm.spending import Spending
 from app.features.llm.sse import EventDecoder
 from app.features.llm.upstream_answer import Answer
 
@@ -32,6 +33,7 @@ class ChatStream:
         *,
         redacted: Callable[[bytes], bytes],
         lifecycle: Lifecycle,
+        spending: Spending,
     ) -> None:
         self._answer = answer
         self._redacted = redacted
@@ -43,6 +45,8 @@ class ChatStream:
         self._aborted = False
         self._failure: openai.APIError | None = None
         self._lifecycle = lifecycle
+        self._spending = spending
+        self._events = 0
         lifecycle.on_abort(self._abort)
 
     def __aiter__(self) -> "ChatStream":
@@ -62,6 +66,8 @@ class ChatStream:
     async def aclose(self) -> None:
         """Give the connection back if the answer has been read to its end; close it otherwise, which stops OpenAI."""
         self._lifecycle.forget(self._abort)
+        # OpenAI sends a token in an event of its own.
+        self._spending.estimate(written=self._events)
         try:
             if self._ended_by_upstream:
                 await self._end_of_body()
@@ -126,6 +132,9 @@ class ChatStream:
         try:
             event = from_json(payload, allow_inf_nan=False)
             if isinstance(event, dict) and event.get("error") is None:
+                self._events += 1
+                if "usage" in event and event["usage"]:  # noqa: RUF019 - no call for each event
+                    self._spending.tell(event["usage"]["total_tokens"])
                 return self._translator.chunks(event)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             # Not JSON, or not the shape of a chunk.

@@ -17,6 +17,7 @@ from app.features.llm.keys import KeyRing
 from app.features.llm.limits import read_prompt
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
 from app.features.llm.sdk_errors import not_understood
+from app.features.llm.spending import Spending
 from app.features.llm.timeouts import Timeouts
 from app.features.llm.translation import UpstreamCall, encode_request
 from app.features.llm.upstream import Call, Upstream
@@ -97,8 +98,11 @@ class OpenAIClient:
         call = await self._translated(request)
         try:
             async with self._lifecycle.abortable():
-                answer = await self._upstream.read(Call("POST", self._chat_url, call.body))
-            return chat_answer(request, call.reading, answer)
+                with Spending(call.body) as spending:
+                    answer = await self._upstream.read(Call("POST", self._chat_url, call.body))
+            translated = chat_answer(request, call.reading, answer)
+            spending.tell(translated.usage.total_tokens)
+            return translated
         except ValueError as exc:
             raise not_understood(self._chat_url, answer) from exc
         except Aborted:
@@ -117,13 +121,15 @@ class OpenAIClient:
         translator = ChunkTranslator(request, call.reading)
         try:
             async with self._lifecycle.abortable():
-                answer = await self._upstream.open(Call("POST", self._chat_url, call.body, is_stream=True), places)
+                with Spending(call.body) as spending:
+                    answer = await self._upstream.open(Call("POST", self._chat_url, call.body, is_stream=True), places)
         except Aborted:
             return AbortedStream(translator)
         if answer.content_type != "text/event-stream":
             answer.close()
             raise not_understood(self._chat_url, answer.content_type.encode())
-        return ChatStream(answer, translator, redacted=self._keys.redacted, lifecycle=self._lifecycle)
+        redacted = self._keys.redacted
+        return ChatStream(answer, translator, redacted=redacted, lifecycle=self._lifecycle, spending=spending)
 
     async def list_models(self) -> list[str]:
         """The ids of every model that the key can use.

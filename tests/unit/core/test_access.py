@@ -7,13 +7,15 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from app.__main__ import parse_arguments
 from app.core.access import ClientKeys
 from app.core.config import SettingsError, load_settings
+from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
-from tests.serving import served_over
+from tests.serving import served, served_over, settings_for
 
 BODY = {"messages": [{"role": "user", "content": "hi"}]}
 KEYS = "first-key,second key"
@@ -98,6 +100,22 @@ async def test_any_of_the_keys_will_do(guarded: httpx.AsyncClient, simulator: Si
 
     assert response.status_code == 200
     assert [exchange.headers["authorization"] for exchange in simulator.traffic.exchanges] == ["Bearer sk-test-key"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/nope", "/v1x"])
+async def test_a_mounted_server_needs_a_key_too(simulator: Simulator, path: str) -> None:
+    app = create_app(settings_for(simulator.base_url, vllm_api_key=KEYS))
+
+    async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+        # What uvicorn's --root-path does to each request.
+        place = {"root_path": "/mounted", "path": f"/mounted{scope['path']}"} if scope["type"] == "http" else {}
+        await app({**scope, **place}, receive, send)
+
+    async with served(mounted) as url, httpx.AsyncClient(base_url=url) as client:
+        refused = await client.get(path)
+        answered = await client.get(path, headers={"Authorization": "Bearer first-key"})
+
+    assert (refused.status_code, answered.status_code) == (401, 200 if path == "/v1/models" else 404)
 
 
 async def test_a_refusal_does_not_wait_for_the_body(guarded: httpx.AsyncClient) -> None:

@@ -16,6 +16,7 @@ from app.core.lifecycle import Lifecycle
 from app.features.llm.answers import ChunkTranslator
 from app.features.llm.chat_stream import ChatStream
 from app.features.llm.reading import Reading
+from app.features.llm.spending import Spending
 from app.features.llm.sse import BOM
 from app.features.llm.upstream_answer import Answer
 from tests.conftest import CHAT
@@ -209,7 +210,9 @@ async def read_in(pieces: Sequence[bytes]) -> tuple[list[Any], bool]:
     """The chunks of a stream that comes in `pieces`, and whether it ended well."""
     asked = request(stream=True, n=2, stream_options={"include_usage": True})
     answer = cast("Answer", Pieces(pieces))
-    stream = ChatStream(answer, ChunkTranslator(asked, Reading()), redacted=bytes, lifecycle=Lifecycle())
+    stream = ChatStream(
+        answer, ChunkTranslator(asked, Reading()), redacted=bytes, lifecycle=Lifecycle(), spending=Spending(b"")
+    )
     chunks: list[Any] = []
     try:
         async for batch in stream:

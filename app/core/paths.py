@@ -1,0 +1,20 @@
+"""What the path of a request says of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def route_path(scope: Mapping[str, Any]) -> str:
+    """The path by which an HTTP request's route is found: without the server's own (uvicorn's `--root-path`).
+
+    `Host` has no part in it, as it has in Starlette's URLs.
+    """
+    path: str = scope["path"]
+    return path.removeprefix(scope["root_path"]) if scope["root_path"] else path
+
+
+def asks_for_an_answer(scope: Mapping[str, Any]) -> bool:
+    """Whether a request is work, not a question about the server."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return False
+    return route_path(scope).startswith(("/v1/", "/invocations"))
