@@ -3,7 +3,7 @@ FROM python:3.13-slim AS build
 COPY requirements-run.lock /build/
 RUN python -m venv --without-pip /opt/venv \
  && pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
-        --require-hashes -r /build/requirements-run.lock
+        --no-deps --require-hashes -r /build/requirements-run.lock
 COPY app /build/app
 # Whatever the builder's umask was, anybody may read the code and only root may change it. The root file system is
 # often mounted read-only, so the bytecode is made here.

@@ -98,11 +98,11 @@ sbom: $(TOOLS)/installed
 
 $(VENV)/run: requirements-run.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) install --require-hashes -r requirements-run.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements-run.lock
 	@touch $@
 
 $(VENV)/test: requirements.lock $(VENV)/run
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements.lock
 	@touch $@
 
 $(TOOLS)/installed: requirements-tools.txt
