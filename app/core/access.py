@@ -1,7 +1,7 @@
 """Who may ask, vLLM's `--api-key`, and how much."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from hashlib import sha256
 
 from starlette.responses import JSONResponse
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.core.admission import Admission
 from app.core.errors import Refusal
 from app.core.key_limits import KeyLimits
-from app.core.paths import asks_for_an_answer, route_path
+from app.core.paths import asks_for_an_answer, first_header, route_path
 from app.core.record import current_record
 
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")
@@ -23,12 +23,11 @@ class ClientKeys:
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = [sha256(key.encode()).digest() for key in keys]
 
-    def position(self, headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-        """Which key a request brings, from 0; None: none of them.
+    def position(self, given: bytes) -> int | None:
+        """Which key an `Authorization` header brings, from 0; None: none of them.
 
         Each is compared, and each comparison takes as long whatever is brought.
         """
-        given = next((value for name, value in headers if name == b"authorization"), b"")
         scheme, _, key = given.partition(b" ")
         digest = sha256(key).digest()
         matches = [secrets.compare_digest(digest, known) for known in self._digests]
@@ -45,16 +44,15 @@ class AccessMiddleware:
         self.app = app
         self.keys = keys
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """The answer, or the refusal."""
         if scope["type"] != "http" or scope["method"] == "OPTIONS":
-            await self.app(scope, receive, send)
-            return
-        position = self.keys.position(scope["headers"])
+            return self.app(scope, receive, send)
+        position = self.keys.position(first_header(scope, b"authorization") or b"")
         if position is None and route_path(scope).startswith(GUARDED):
-            await JSONResponse({"error": "Unauthorized"}, 401)(scope, receive, send)
-            return
+            return JSONResponse({"error": "Unauthorized"}, 401)(scope, receive, send)
         current_record().client_key = position
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 class OverloadMiddleware:
@@ -64,11 +62,11 @@ class OverloadMiddleware:
         self.app = app
         self.admission = admission
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """The answer, or the refusal."""
         if self.admission.is_full and asks_for_an_answer(scope):
-            await _refused(self.admission.overloaded())(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+            return _refused(self.admission.overloaded())(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 class KeyLimitsMiddleware:

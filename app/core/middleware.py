@@ -1,6 +1,10 @@
-"""Pure ASGI middleware: it sees every message and buffers none."""
+"""Pure ASGI middleware: it sees every message and buffers none.
+
+What only looks at a request and passes it on is no coroutine: it hands out the one behind it, and costs a call.
+"""
 
 import asyncio
+from collections.abc import Awaitable
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -10,7 +14,7 @@ from app.core.config import SettingsError
 from app.core.errors import SHUTTING_DOWN
 from app.core.lifecycle import Lifecycle
 from app.core.load import ServerLoad
-from app.core.paths import asks_for_an_answer
+from app.core.paths import asks_for_an_answer, first_header
 from app.core.record import RequestRecord, begin_record
 
 PROBES = frozenset({"/health", "/ping", "/metrics", "/load", "/version"})
@@ -32,13 +36,14 @@ class RequestRecordMiddleware:
         if scope["type"] != "http" or scope["path"] in PROBES:
             await self.app(scope, receive, send)
             return
-        record = RequestRecord(client_request_id=Headers(scope=scope).get("x-request-id"))
+        given_id = first_header(scope, b"x-request-id")
+        record = RequestRecord(client_request_id=given_id.decode("latin-1") if given_id else None)
         begin_record(record)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                told = [(name.encode(), value.encode("latin-1")) for name, value in record.headers()]
-                names = {name for name, _ in told}
+                told = record.headers()
+                names = dict(told)
                 message["headers"] = [header for header in message["headers"] if header[0] not in names] + told
             await send(message)
 
@@ -57,15 +62,18 @@ class DrainMiddleware:
         self.app = app
         self.lifecycle = lifecycle
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self.lifecycle.draining or not asks_for_an_answer(scope):
-            await self.app(scope, receive, send)
-            return
-        # The body is taken first: a connection closed upon unread bytes is reset, and the answer lost.
-        while (await receive()).get("more_body"):
-            pass
-        refusal = JSONResponse(SHUTTING_DOWN.body(), SHUTTING_DOWN.status, headers=dict(SHUTTING_DOWN.headers))
-        await refusal(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """The answer, or the refusal."""
+        ends = self.lifecycle.draining and asks_for_an_answer(scope)
+        return _refuse_at_the_end(scope, receive, send) if ends else self.app(scope, receive, send)
+
+
+async def _refuse_at_the_end(scope: Scope, receive: Receive, send: Send) -> None:
+    # The body is taken first: a connection closed upon unread bytes is reset, and the answer lost.
+    while (await receive()).get("more_body"):
+        pass
+    refusal = JSONResponse(SHUTTING_DOWN.body(), SHUTTING_DOWN.status, headers=dict(SHUTTING_DOWN.headers))
+    await refusal(scope, receive, send)
 
 
 class KeepAliveMiddleware:
@@ -132,10 +140,12 @@ class StartupFailureMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            await self.app(scope, receive, send)
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """What the application does, with its failure to start told so."""
+        start = self._start if scope["type"] == "lifespan" else self.app
+        return start(scope, receive, send)
+
+    async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
         failures: list[Message] = []
 
         async def send_but_failure(message: Message) -> None:

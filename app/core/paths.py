@@ -1,4 +1,4 @@
-"""What the path of a request says of it."""
+"""What the head of a request says of it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,3 +18,12 @@ def asks_for_an_answer(scope: Mapping[str, Any]) -> bool:
     if scope["type"] != "http" or scope["method"] != "POST":
         return False
     return route_path(scope).startswith(("/v1/", "/invocations"))
+
+
+def first_header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
+    """The value of the first header of this name, which is given in lower case."""
+    for given, value in scope["headers"]:
+        if given == name:
+            found: bytes = value
+            return found
+    return None

@@ -1,7 +1,6 @@
 """What is learned about one request on its way, for the answer's headers and the log."""
 
-import uuid
-from collections.abc import Iterator
+import os
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -17,7 +16,7 @@ class RequestRecord:
 
     client_request_id: str | None = None
     """The client's `X-Request-Id`, exactly as it came."""
-    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    request_id: str = field(default_factory=lambda: os.urandom(16).hex())
     ignored_params: list[str] = field(default_factory=list)
     """Fields of the request that had no effect on the answer, in the schema's order."""
     adjusted_params: dict[str, object] = field(default_factory=dict)
@@ -36,22 +35,26 @@ class RequestRecord:
         """The `X-Request-Id` of the answer: the client's own, else 32 hexadecimal digits."""
         return self.client_request_id or self.request_id
 
-    def headers(self) -> Iterator[tuple[str, str]]:
-        """What the answer says about the request, header by header."""
-        yield "x-request-id", self.answered_id
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What the answer says about the request, header by header, as ASGI has them."""
+        told: list[tuple[bytes, bytes]] = [(b"x-request-id", self.answered_id.encode("latin-1"))]
         if self.ignored_params:
-            yield "x-ignored-params", _joined(self.ignored_params)
+            told.append((b"x-ignored-params", _joined(self.ignored_params)))
         if self.adjusted_params:
-            yield "x-adjusted-params", _joined([f"{name}={value}" for name, value in self.adjusted_params.items()])
+            adjusted = [f"{name}={value}" for name, value in self.adjusted_params.items()]
+            told.append((b"x-adjusted-params", _joined(adjusted)))
         if self.upstream_attempts:
-            yield "x-upstream-attempts", str(self.upstream_attempts)
-        yield from self.upstream_headers.items()
+            told.append((b"x-upstream-attempts", b"%d" % self.upstream_attempts))
+        for name, value in self.upstream_headers.items():
+            told.append((name.encode(), value.encode("latin-1")))
+        return told
 
 
-def _joined(items: list[str]) -> str:
+def _joined(items: list[str]) -> bytes:
     """The items with commas, as many whole ones as a header should carry."""
     lengths = accumulate(len(item) + 1 for item in items)
-    return ",".join(items[: sum(1 for length in lengths if length - 1 <= HEADER_VALUE_LIMIT_BYTES)])
+    kept = items[: sum(1 for length in lengths if length - 1 <= HEADER_VALUE_LIMIT_BYTES)]
+    return ",".join(kept).encode("latin-1")
 
 
 _current: ContextVar[RequestRecord] = ContextVar("request_record")

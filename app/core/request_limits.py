@@ -2,8 +2,9 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from fastapi import HTTPException
@@ -52,56 +53,54 @@ class RequestLimitsMiddleware:
             f"The request's body is larger than the {max_body_bytes} bytes that this server takes (MAX_BODY_BYTES).",
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """The answer, or the refusal."""
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
+            return self.app(scope, receive, send)
+        headers = dict(reversed(scope["headers"]))  # of several of a name the first
         if refusal := self._refusal(scope, headers):
             answer = JSONResponse(refusal.body(), refusal.status, headers=dict(refusal.headers))
-            await answer(scope, receive, _listening(self._refused_body(receive, headers), send))
-        elif not headers.get("content-encoding") and "content-length" in headers:
+            return answer(scope, receive, _listening(self._refused_body(receive, headers), send))
+        if b"content-length" in headers and b"content-encoding" not in headers:
             # Nobody can send more than was announced.
-            await self.app(scope, receive, send)
-        else:
-            compressed = _ENCODINGS[_encoding(headers)]
-            body = self._body(receive, compressed=compressed)
-            await self.app(scope, body.receive, _listening(body, send))
+            return self.app(scope, receive, send)
+        body = self._body(receive, compressed=_ENCODINGS[_encoding(scope)])
+        return self.app(scope, body.receive, _listening(body, send))
 
     def _body(self, receive: Receive, *, compressed: bool) -> "_Body":
         return _Body(receive, self._too_large, compressed=compressed, limit_bytes=self.max_body_bytes)
 
-    def _refused_body(self, receive: Receive, headers: Headers) -> "_Body":
+    def _refused_body(self, receive: Receive, headers: Mapping[bytes, bytes]) -> "_Body":
         body = self._body(receive, compressed=False)
         body.refused = True
         # Who asked before sending it does not send it now.
-        body.ended = "expect" in headers
+        body.ended = b"expect" in headers
         return body
 
-    def _refusal(self, scope: Scope, headers: Headers) -> ErrorAnswer | None:
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ErrorAnswer | None:
         if len(scope["headers"]) > MAX_HEADERS or _head_bytes(scope) > MAX_HEAD_BYTES:
             return HEAD_TOO_LARGE
-        if len(headers.get("x-request-id", "")) > MAX_REQUEST_ID_CHARACTERS:
+        if len(headers.get(b"x-request-id", b"")) > MAX_REQUEST_ID_CHARACTERS:
             return REQUEST_ID_TOO_LONG
-        if _encoding(headers) not in _ENCODINGS:
+        if b"content-encoding" in headers and _encoding(scope) not in _ENCODINGS:
             message = "The request's Content-Encoding is none of gzip and deflate."
             return ErrorAnswer(415, message, headers={"accept-encoding": "gzip, deflate"})
-        length = headers.get("content-length", "")
-        return self._too_large if length.isdecimal() and _exceeds(length, self.max_body_bytes) else None
+        length = headers.get(b"content-length", b"")
+        return self._too_large if length.isdigit() and _exceeds(length, self.max_body_bytes) else None
 
 
-def _encoding(headers: Headers) -> str:
-    return ",".join(headers.getlist("content-encoding")).strip().lower()
+def _encoding(scope: Scope) -> str:
+    return ",".join(Headers(scope=scope).getlist("content-encoding")).strip().lower()
 
 
-def _exceeds(length: str, limit: int) -> bool:
+def _exceeds(length: bytes, limit: int) -> bool:
     # Python makes no number of very many digits.
-    return len(length.lstrip("0")) > len(str(limit)) or int(length) > limit
+    return len(length.lstrip(b"0")) > len(str(limit)) or int(length) > limit
 
 
 def _head_bytes(scope: Scope) -> int:
-    fields = sum([len(name) + len(value) for name, value in scope["headers"]])
-    return fields + len(scope["raw_path"]) + len(scope["query_string"])
+    fields = b"".join(chain.from_iterable(scope["headers"]))
+    return len(fields) + len(scope["raw_path"]) + len(scope["query_string"])
 
 
 def _listening(body: "_Body", send: Send) -> Send:
