@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 from functools import cache
 
 from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
+from fastapi.telemetry import TelemetryConfig
 
 from app.core.access import AccessMiddleware, ClientKeys, KeyLimitsMiddleware, OverloadMiddleware
 from app.core.access_log import quiet_access_log
 from app.core.config import Settings, SettingsError, load_settings
+from app.core.cross_origin import CrossOriginMiddleware
 from app.core.dependencies import build_components, lifespan
+from app.core.direct_routes import DirectRoutesMiddleware
 from app.core.error_handlers import register_error_handlers
 from app.core.middleware import (
     PROBES,
@@ -28,15 +30,19 @@ from app.features.tokenizer.router import BODIES as TOKENIZER_BODIES
 from app.features.tokenizer.router import info_router as tokenizer_info_router
 from app.features.tokenizer.router import router as tokenizer_router
 
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI would look for an OpenTelemetry SDK at every request; none is installed with this server."""
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The server for these settings. Makes no connection and reads no environment."""
-    app = FastAPI(title="llm-server", lifespan=lifespan)
+    app = FastAPI(title="llm-server", lifespan=lifespan, telemetry=NO_TELEMETRY)
     app.state.components = components = build_components(settings)
     register_error_handlers(app)
+    app.add_middleware(DirectRoutesMiddleware, routes=llm_router.routes)
     # Without origins too, as in vLLM: a browser is told that none is allowed.
     app.add_middleware(
-        CORSMiddleware,
+        CrossOriginMiddleware,
         allow_origins=settings.allowed_origins,
         allow_methods=settings.allowed_methods,
         allow_headers=settings.allowed_headers,
@@ -56,7 +62,6 @@ def create_app(settings: Settings) -> FastAPI:
         keys = ClientKeys([key.get_secret_value() for key in settings.vllm_api_key])
         app.add_middleware(AccessMiddleware, keys=keys)
     app.add_middleware(RequestRecordMiddleware, load=components.server_load)
-    # Routes are tried in order: first those that have to be fast.
     app.include_router(llm_router)
     app.include_router(ops_router)
     app.include_router(tokenizer_router)

@@ -1,6 +1,7 @@
 """TLS and CORS by vLLM's names."""
 
 import asyncio
+import json
 import ssl
 import subprocess
 import sys
@@ -138,3 +139,16 @@ async def test_no_origin_is_allowed_unless_it_is_named(simulator: Simulator) -> 
 
     assert [answer.status_code for answer in answers] == [400, 200, 200, 200]
     assert [answer.headers.get("access-control-allow-origin") for answer in answers] == [None, None, ORIGIN, ORIGIN]
+
+
+@pytest.mark.parametrize("origins", [["*"], [ORIGIN], []])
+async def test_caches_are_told_that_answers_vary_with_the_origin_whether_one_is_named_or_not(
+    simulator: Simulator, origins: list[str]
+) -> None:
+    async with (
+        served_over(simulator.base_url, allowed_origins=json.dumps(origins)) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        answers = [await client.get("/v1/models", headers=headers) for headers in ({}, {"Origin": "https://x.example"})]
+
+    assert [answer.headers.get("vary") for answer in answers] == ["Origin", "Origin"]

@@ -3,7 +3,6 @@
 from fastapi import APIRouter, Request, Response
 
 from app.core.dependencies import LLMServiceDependency
-from app.core.plain_route import PlainRoute
 from app.core.record import current_record
 from app.core.request_body import described, read_model
 from app.core.streaming import EventStreamResponse, run_until_disconnect
@@ -23,7 +22,7 @@ SAGEMAKER_ADAPTER = "x-amzn-sagemaker-adapter-identifier"
 BODIES = (ChatCompletionRequest, BatchChatCompletionRequest, CompletionRequest)
 """What these routes read."""
 
-router = APIRouter(tags=["llm"], route_class=PlainRoute)
+router = APIRouter(tags=["llm"])
 
 
 @router.post(

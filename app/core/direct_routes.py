@@ -1,0 +1,64 @@
+"""Endpoints that are called without FastAPI's router."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.core.paths import route_path
+
+
+class DirectRoutesMiddleware:
+    """Answers a request whose method and path are those of one of `routes`.
+
+    Their endpoints take the request and what `Depends` gives them, and return a response. FastAPI's own way there, made
+    for parameters and answers of every kind, is a fifth of a request's calls. It is taken for all else: other paths and
+    methods, and applications that override dependencies.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+        self.app = app
+        self._endpoints = {
+            (method, route.path): _Endpoint(route)
+            for route in routes
+            if isinstance(route, APIRoute)
+            for method in route.methods or ()
+        }
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """The answer, by the endpoint or by the application behind this."""
+        endpoint = self._endpoints.get((scope["method"], route_path(scope))) if scope["type"] == "http" else None
+        if endpoint is None or scope["app"].dependency_overrides:
+            return self.app(scope, receive, send)
+        return endpoint.answer(scope, receive, send)
+
+
+class _Endpoint:
+    def __init__(self, route: APIRoute) -> None:
+        self._call: Callable[..., Awaitable[Response]] = route.endpoint
+        self._providers = [(given.name, given.call) for given in route.dependant.dependencies if given.name]
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        try:
+            given: dict[str, Any] = {}
+            for name, provider in self._providers:
+                given[name] = await provider(request)  # type: ignore[misc]  # ours are all coroutine functions
+            response = await self._call(request, **given)
+        except Exception as exc:
+            handler = _handler_of(request, exc)
+            if handler is None:
+                raise
+            response = await handler(request, exc)
+            # An exception that is kept, to be raised for the next request too, would gather tracebacks.
+            exc.__traceback__ = None
+        await response(scope, receive, send)
+
+
+def _handler_of(request: Request, exc: Exception) -> Callable[[Request, Exception], Awaitable[Response]] | None:
+    """The application's handler for it, as FastAPI would find it; bugs are left to the outermost one."""
+    handlers = request.app.exception_handlers
+    return next((handlers[kind] for kind in type(exc).__mro__ if kind in handlers and kind is not Exception), None)
