@@ -11,9 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from pydantic_core import from_json
-from starlette.requests import ClientDisconnect
 
 from app.core.errors import ClientDisconnected, Refusal
+from app.core.paths import first_header
 from app.features.llm.wire import refuse_lone_surrogates
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -35,19 +35,36 @@ _REFERENCE = "#/components/schemas/{model}"
 
 
 async def read_model(request: Request, model_for: Callable[[object], type[Model]]) -> Model:
-    """The body as the model that `model_for` names for it.
+    """The body as the model that `model_for` names for it."""
+    return await model_of(request, await read_body(request), model_for)
+
+
+async def read_body(request: Request) -> bytes:
+    """All of the body. It can be read once.
+
+    Raises:
+        HTTPException: it cannot be decoded, or is too large.
+        ClientDisconnected: the client left before it had sent it.
+    """
+    pieces, more = [], True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        pieces.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(pieces)
+
+
+async def model_of(request: Request, body: bytes, model_for: Callable[[object], type[Model]]) -> Model:
+    """The request's body, which has been read, as the model that `model_for` names for it.
 
     Raises:
         Refusal: the content type is not JSON's, exactly as vLLM checks it; the body has too much in it, or is nested
             too deep; a text in it is not valid Unicode.
         RequestValidationError: it is no JSON, or does not fit the model; as FastAPI would say it.
-        HTTPException: it cannot be decoded, or is too large.
-        ClientDisconnected: the client left before it had sent it.
+        HTTPException: it cannot be parsed.
     """
-    try:
-        body = await request.body()
-    except ClientDisconnect:
-        raise ClientDisconnected from None
     _require_json(request)
     if len(body) <= LONG_BODY_BYTES:
         return _validated(body, model_for)
@@ -76,8 +93,8 @@ def describe_models(app: FastAPI, *models: type[BaseModel]) -> None:
 
 
 def _require_json(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    media_type = (first_header(request.scope, b"content-type") or b"").partition(b";")[0].strip().lower()
+    if media_type != b"application/json":
         # vLLM answers 400 here, not 415.
         message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
         raise Refusal(message, type="Bad Request")

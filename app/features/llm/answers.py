@@ -53,8 +53,10 @@ def _own_head(request: ChatCompletionRequest) -> dict[str, Any]:
 
 def _read_choice(choice: Choice, reading: Reading) -> None:
     message = choice.message
-    message.role = reading.role
-    message.annotations = message.annotations or None
+    if message.role != reading.role:
+        message.role = reading.role
+    if message.annotations == []:
+        message.annotations = None
     if message.content is not None and reading.edits_text:
         message.content = _read_text(choice, message.content, reading)
     if reading.tokens:

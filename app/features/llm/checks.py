@@ -5,7 +5,7 @@ Each raises a `PydanticCustomError` of type `vllm` whose context names the param
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NoReturn
 
 from pydantic_core import PydanticCustomError
@@ -39,14 +39,19 @@ def _fail_with_value(message: str, param: str, value: object = None) -> NoReturn
 
 def check_form(body: Mapping[str, Any]) -> None:
     """The checks that vLLM makes on the parsed JSON of a chat request, before it looks at any type."""
-    for check in _FORM_CHECKS:
-        check(body)
+    _check_form(_FORM_CHECKS, body)
 
 
 def check_completion_form(body: Mapping[str, Any]) -> None:
     """The same for a text completion."""
-    for check in _COMPLETION_FORM_CHECKS:
-        check(body)
+    _prompt_is_given(body)
+    _check_form(_COMPLETION_FORM_CHECKS, body)
+
+
+def _check_form(checks: "_FormChecks", body: Mapping[str, Any]) -> None:
+    for name, check in checks:
+        if name in body:
+            check(body)
 
 
 def _prompt_is_given(body: Mapping[str, Any]) -> None:
@@ -195,59 +200,61 @@ def _cache_salt_is_plain(body: Mapping[str, Any]) -> None:
         )
 
 
-_FORM_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
-    _messages_are_given,
-    _stream_options_need_a_stream,
-    _schema_is_given,
-    _prompt_logprobs_fit,
-    _top_logprobs_fit,
-    _one_constraint,
-    _tools_are_given,
-    _tool_choice_fits,
-    one_way_to_end_the_prompt,
-    _cache_salt_is_plain,
+_FormChecks = tuple[tuple[str, Callable[[Mapping[str, Any]], None]], ...]
+
+# In vLLM's order. Each is made where its field is given.
+_FORM_CHECKS: _FormChecks = (
+    ("messages", _messages_are_given),
+    ("stream_options", _stream_options_need_a_stream),
+    ("response_format", _schema_is_given),
+    ("prompt_logprobs", _prompt_logprobs_fit),
+    ("top_logprobs", _top_logprobs_fit),
+    ("structured_outputs", _one_constraint),
+    ("tools", _tools_are_given),
+    ("tool_choice", _tool_choice_fits),
+    ("continue_final_message", one_way_to_end_the_prompt),
+    ("cache_salt", _cache_salt_is_plain),
 )
 
-_COMPLETION_FORM_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
-    _prompt_is_given,
-    _prompt_is_text,
-    _nothing_follows,
-    _stream_options_need_a_stream,
-    _schema_is_given,
-    _prompt_logprobs_fit,
-    _logprobs_are_a_number,
-    _one_constraint,
-    _beams_are_no_stream,
-    _cache_salt_is_plain,
+_COMPLETION_FORM_CHECKS: _FormChecks = (
+    ("prompt_embeds", _prompt_is_text),
+    ("suffix", _nothing_follows),
+    ("stream_options", _stream_options_need_a_stream),
+    ("response_format", _schema_is_given),
+    ("prompt_logprobs", _prompt_logprobs_fit),
+    ("logprobs", _logprobs_are_a_number),
+    ("structured_outputs", _one_constraint),
+    ("use_beam_search", _beams_are_no_stream),
+    ("cache_salt", _cache_salt_is_plain),
 )
 
 # --- values: what vLLM checks when it makes its sampling parameters ---------------------------------------------------
 
 
-def check_values(request: Mapping[str, Any]) -> None:
-    """The checks of a chat request's values, whose types are right, by field name."""
+def check_values(request: Mapping[str, Any], given: Set[str]) -> None:
+    """The checks of a chat request's values, whose types are right, by field name; `given` are those of the client."""
     conversation_is_not_empty(request["messages"])
-    _check_each(_CHAT_VALUE_CHECKS, request)
+    _check_each(_CHAT_VALUE_CHECKS, request, given)
     limit = request["max_completion_tokens"]
     _output_length_fits(request["max_tokens"] if limit is None else limit, request["min_tokens"])
 
 
-def check_completion_values(request: Mapping[str, Any]) -> None:
+def check_completion_values(request: Mapping[str, Any], given: Set[str]) -> None:
     """The same for a text completion."""
     if request["prompt"] == []:
         fail("You must pass at least one prompt", "prompt")
     if isinstance(request["prompt"], list) and any(prompt in ("", []) for prompt in request["prompt"]):
         fail("The decoder prompt cannot be empty", "prompt")
-    _check_each(_COMPLETION_VALUE_CHECKS, request)
+    _check_each(_COMPLETION_VALUE_CHECKS, request, given)
     if request["max_tokens"] != 0 or not request["echo"]:
         _output_length_fits(request["max_tokens"], request["min_tokens"])
     if request["echo"] and request["logprobs"] is not None:
         fail("`echo` with `logprobs` is not available: the upstream does not rate a prompt.", "echo")
 
 
-def _check_each(checks: Mapping[str, Callable[[str, Any], None]], request: Mapping[str, Any]) -> None:
+def _check_each(checks: Mapping[str, Callable[[str, Any], None]], request: Mapping[str, Any], given: Set[str]) -> None:
     for name, check in checks.items():
-        if (value := request[name]) is not None:
+        if name in given and (value := request[name]) is not None:
             check(name, value)
 
 

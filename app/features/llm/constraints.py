@@ -68,8 +68,10 @@ def constraint_of(request: ChatCompletionRequest) -> Constraint | None:
 
 def guided_keys(request: ChatCompletionRequest) -> set[str]:
     """Those of the removed `guided_*` keys that have an effect."""
-    given = request.model_extra or {}
-    return set() if request.structured_outputs else {name for name in GUIDED if _guides(name, given.get(name))}
+    given = request.model_extra
+    if not given or request.structured_outputs:
+        return set()
+    return {name for name in GUIDED if _guides(name, given.get(name))}
 
 
 def _guides(name: str, value: object) -> bool:
@@ -83,12 +85,13 @@ def _outputs(request: ChatCompletionRequest) -> tuple[StructuredOutputs | None, 
     """The structured outputs of a request, and the field that has them."""
     if request.structured_outputs:
         return request.structured_outputs, _OUTPUTS
-    given, names = request.model_extra or {}, guided_keys(request)
+    names = guided_keys(request)
+    if not names:
+        return None, _OUTPUTS
     if len(names) > 1:
         raise Refusal(f"Only one of {', '.join(sorted(names))} can be used.", param=min(names))
-    for name in names:
-        return StructuredOutputs.model_validate({GUIDED[name]: given[name]}), name
-    return None, _OUTPUTS
+    [name] = names
+    return StructuredOutputs.model_validate({GUIDED[name]: (request.model_extra or {})[name]}), name
 
 
 def _of_outputs(outputs: StructuredOutputs, field: str) -> Constraint:

@@ -30,8 +30,11 @@ def check_token_ids(request: ChatCompletionRequest, family: ModelFamily) -> None
         raise _refusal("allowed_token_ids is not None and empty!", "allowed_token_ids", [])
     if family.encoding is None:
         return
-    size = vocabulary_size(family.encoding)
+    given = request.model_fields_set
     for name, message in _TOKEN_IDS.items():
+        if name not in given:
+            continue
+        size = vocabulary_size(family.encoding)
         beyond = [token for token in map(int, getattr(request, name) or ()) if not 0 <= token < size]
         if beyond:
             raise _refusal(message.format(beyond=beyond, name=name, size=size), name, beyond)
@@ -67,10 +70,10 @@ def _tool_ids(vocabulary: Encoding, request: ChatCompletionRequest) -> list[int]
 
 
 def _may_be_too_long(request: ChatCompletionRequest, call: UpstreamCall) -> bool:
-    limits = [limit for limit in (call.family.context, _cut(request)) if limit is not None]
+    length = len(call.body)
     # A prompt as long as the context leaves no room for an answer.
-    most = min(limits, default=len(call.body) + 1)
-    return len(call.body) >= most and len(call.body) - media_characters(request.messages) >= most
+    limits = [most for most in (call.family.context, _cut(request)) if most is not None and length >= most]
+    return bool(limits) and length - media_characters(request.messages) >= min(limits)
 
 
 def _cut(request: ChatCompletionRequest) -> int | None:

@@ -37,11 +37,16 @@ async def create_chat_completion(request: Request, service: LLMServiceDependency
 
 
 async def _chat(request: Request, body: ChatCompletionRequest, service: LLMService) -> Response:
-    body.request_id = current_record().client_request_id or body.request_id
+    _prefer_header_id(body)
     if body.stream:
         return EventStreamResponse(await run_until_disconnect(request.receive, service.stream_chat_completion(body)))
     answer = await run_until_disconnect(request.receive, service.create_chat_completion(body))
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _prefer_header_id(body: ChatCompletionRequest | BatchChatCompletionRequest | CompletionRequest) -> None:
+    if own := current_record().client_request_id:
+        body.request_id = own
 
 
 @router.post(
@@ -52,7 +57,7 @@ async def _chat(request: Request, body: ChatCompletionRequest, service: LLMServi
 async def create_batch(request: Request, service: LLMServiceDependency) -> Response:
     """Answers several conversations at once, each in a choice of its own."""
     body = await read_model(request, lambda _body: BatchChatCompletionRequest)
-    body.request_id = current_record().client_request_id or body.request_id
+    _prefer_header_id(body)
     answer = await run_until_disconnect(request.receive, service.create_batch(body))
     return Response(answer.model_dump_json(), media_type="application/json")
 
@@ -69,7 +74,7 @@ async def create_completion(request: Request, service: LLMServiceDependency) -> 
 
 
 async def _complete(request: Request, body: CompletionRequest, service: LLMService) -> Response:
-    body.request_id = current_record().client_request_id or body.request_id
+    _prefer_header_id(body)
     if body.stream:
         return EventStreamResponse(await run_until_disconnect(request.receive, service.stream_completion(body)))
     answer = await run_until_disconnect(request.receive, service.create_completion(body))

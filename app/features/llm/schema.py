@@ -209,7 +209,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        checks.check_values(vars(self))
+        checks.check_values(vars(self), self.model_fields_set)
         return self
 
 
@@ -317,7 +317,7 @@ class CompletionRequest(BaseModel):
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        checks.check_completion_values(vars(self))
+        checks.check_completion_values(vars(self), self.model_fields_set)
         return self
 
 

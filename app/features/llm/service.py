@@ -161,15 +161,13 @@ class LLMService:
 
     def _completed(self, request: ChatCompletionRequest) -> ChatCompletionRequest:
         """The request with this server's defaults where the client left a field out."""
-        given = request.model_fields_set
         model = self._served_model(request)
         request = self._checked(request, model)
-        temperature = request.temperature if "temperature" in given else None
+        if request.temperature is not None and "temperature" in request.model_fields_set:
+            return request
         family = self._catalogue.family(model)
-        if temperature is None and family.samples(effort_for(request, family)):
-            temperature = self._default_temperature
-        request.temperature = temperature
-        return request
+        temperature = self._default_temperature if family.samples(effort_for(request, family)) else None
+        return request.model_copy(update={"temperature": temperature})
 
     def _served_model(self, request: ChatCompletionRequest | CompletionRequest) -> str:
         model = (request.model if "model" in request.model_fields_set else None) or self._default_model
@@ -177,10 +175,10 @@ class LLMService:
         return model
 
     def _checked(self, request: ChatCompletionRequest, model: str) -> ChatCompletionRequest:
-        """A copy of the request under the name of its model, within that model's limits."""
+        """The request under the name of its model, within that model's limits."""
         self._check_output_length(request, model)
         check_token_ids(request, self._catalogue.family(model))
-        return request.model_copy(update={"model": model})
+        return request if request.model == model else request.model_copy(update={"model": model})
 
     def _check_output_length(self, request: ChatCompletionRequest, model: str) -> None:
         limit = self._catalogue.family(model).context

@@ -227,12 +227,19 @@ def encode_request(
         if value is not None and value not in row.neutral:
             row.apply(draft, name, value)
     token_fields.count_at_stop(draft)
-    _add_extra_keys(draft, request.model_extra or {})
-    record = current_record()
-    # A batch makes several calls for one request.
-    record.ignored_params = list(dict.fromkeys([*record.ignored_params, *draft.ignored_params()]))
-    record.adjusted_params = {**record.adjusted_params, **draft.adjusted}
+    if request.model_extra:
+        _add_extra_keys(draft, request.model_extra)
+    _tell(draft)
     return UpstreamCall(encoded_body(draft.body), draft.reading, draft.family)
+
+
+def _tell(draft: Draft) -> None:
+    record, ignored = current_record(), draft.ignored_params()
+    # A batch makes several calls for one request.
+    if ignored:
+        record.ignored_params = list(dict.fromkeys([*record.ignored_params, *ignored]))
+    if draft.adjusted:
+        record.adjusted_params = {**record.adjusted_params, **draft.adjusted}
 
 
 def _begin(request: ChatCompletionRequest, catalogue: Catalogue, unsupported_params: UnsupportedParams) -> Draft:

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from app.core.dependencies import TokenizerServiceDependency
 from app.core.encoding import beside_the_loop
-from app.core.request_body import described, read_model
+from app.core.request_body import described, model_of, read_body
 from app.core.streaming import run_until_disconnect
 from app.features.tokenizer.schema import (
     DetokenizeRequest,
@@ -34,19 +34,19 @@ info_router = APIRouter(tags=["tokenizer"])
 )
 async def tokenize(request: Request, service: TokenizerServiceDependency) -> Response:
     """Makes a text or a conversation into the model's tokens."""
-    asked = await read_model(request, tokenize_model)
-    size_bytes = len(await request.body())
-    answer = await run_until_disconnect(request.receive, service.tokenize(asked, size_bytes))
-    return await _json(answer, size_bytes)
+    body = await read_body(request)
+    asked = await model_of(request, body, tokenize_model)
+    answer = await run_until_disconnect(request.receive, service.tokenize(asked, len(body)))
+    return await _json(answer, len(body))
 
 
 @router.post("/detokenize", response_model=DetokenizeResponse, openapi_extra=described(DetokenizeRequest))
 async def detokenize(request: Request, service: TokenizerServiceDependency) -> Response:
     """Makes the model's tokens into a text."""
-    asked = await read_model(request, lambda _body: DetokenizeRequest)
-    size_bytes = len(await request.body())
-    answer = await run_until_disconnect(request.receive, service.detokenize(asked, size_bytes))
-    return await _json(answer, size_bytes)
+    body = await read_body(request)
+    asked = await model_of(request, body, lambda _body: DetokenizeRequest)
+    answer = await run_until_disconnect(request.receive, service.detokenize(asked, len(body)))
+    return await _json(answer, len(body))
 
 
 @info_router.get("/tokenizer_info")
