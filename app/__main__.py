@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import uvicorn
 from fastapi import FastAPI
 
+from app.core.access_log import log_nothing_that_is_not_written, logging_config
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.server import Connection, Server
 from app.core.tls import tls_context
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"llm-server: {exc}", file=sys.stderr)
         return WRONG_SETTINGS
     spare_the_garbage_collector()
+    log_nothing_that_is_not_written()
     server = Server(config, app.state.components.lifecycle)
     try:
         server.run()
@@ -103,6 +105,7 @@ def _listening(app: FastAPI, settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         http=Connection,
+        log_config=logging_config(),
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,
     )

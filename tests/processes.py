@@ -7,6 +7,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 from tests import leaks
 
@@ -20,11 +22,17 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 class Process:
-    """A running command and what it has said on standard error."""
+    """A running command, what it has said on standard error, and its standard output."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, out: IO[bytes]) -> None:
         self.process = process
         self.said = ""
+        self._out = out
+
+    def answers(self) -> str:
+        """What it has written on standard output: a line for each answer."""
+        self._out.seek(0)
+        return self._out.read().decode()
 
     async def wait_for_line(self, pattern: str, *, timeout_s: float = 20) -> re.Match[str]:
         """The first match of `pattern` in what it says from now on.
@@ -61,17 +69,20 @@ class Process:
 @asynccontextmanager
 async def started(*arguments: str, cwd: Path, **variables: str) -> AsyncIterator[Process]:
     """`python ARGUMENTS` in the folder `cwd`, killed at the end if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        cwd=cwd,
-        env=environment(**variables),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield Process(process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+    with TemporaryFile() as out:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            cwd=cwd,
+            env=environment(**variables),
+            stdout=out,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        running = Process(process, out)
+        try:
+            yield running
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+            leaks.search(running.answers(), "standard output of a process")

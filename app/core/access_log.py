@@ -1,8 +1,12 @@
-"""What uvicorn's access log does not say."""
+"""uvicorn's access log: what it does not say, and how it says the rest at less cost."""
 
 import logging
 from collections.abc import Set
+from copy import deepcopy
+from http import HTTPStatus
 from typing import Any
+
+from uvicorn.config import LOGGING_CONFIG
 
 ACCESS_LOGGER = logging.getLogger("uvicorn.access")
 _PATH = 2
@@ -30,3 +34,34 @@ def quiet_access_log(polled: Set[str]) -> None:
     """Have uvicorn's access log filtered so, once for this process."""
     if not any(isinstance(known, AccessLogFilter) for known in ACCESS_LOGGER.filters):
         ACCESS_LOGGER.addFilter(AccessLogFilter(polled))
+
+
+class AccessLogFormatter(logging.Formatter):
+    """Writes uvicorn's lines as uvicorn does where there are no colours, without copying each record for it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of one answer."""
+        if not isinstance(record.args, tuple):
+            return super().format(record)
+        client, method, path, version, status = record.args
+        return f'INFO:     {client} - "{method} {path} HTTP/{version}" {_STATUSES.get(status, status)}'
+
+
+_STATUSES: dict[object, str] = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+def logging_config() -> dict[str, Any]:
+    """uvicorn's configuration of logging with that formatter."""
+    config: dict[str, Any] = deepcopy(LOGGING_CONFIG)
+    config["formatters"]["access"] = {"()": AccessLogFormatter}
+    return config
+
+
+def log_nothing_that_is_not_written() -> None:
+    """Have no record look up threads, processes, tasks and callers, which no line of this process names.
+
+    These are the switches of Python's logging HOWTO, "Optimization". They hold for the process.
+    """
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.logAsyncioTasks = False  # type: ignore[attr-defined,unused-ignore]  # since Python 3.12
+    logging._srcfile = None

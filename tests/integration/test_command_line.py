@@ -1,6 +1,7 @@
 """The server as a process: how it starts, what it says when it cannot, how it ends."""
 
 import asyncio
+import re
 import signal
 import ssl
 from pathlib import Path
@@ -33,6 +34,26 @@ async def test_a_started_server_answers(command: tuple[str, ...], simulator: Sim
 
     assert response.status_code == 200
     assert KEY not in server.said
+
+
+@pytest.mark.parametrize("command", [SERVER, UVICORN], ids=["python -m app", "uvicorn"])
+async def test_each_answer_is_a_line_on_standard_output(
+    command: tuple[str, ...], simulator: Simulator, tmp_path: Path
+) -> None:
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
+    async with started(*command, cwd=tmp_path, **variables) as server:
+        async with httpx.AsyncClient(base_url=await server.url()) as client:
+            await client.post(f"{CHAT}?secret=1", json=hello())
+            await client.get("/nope")
+            await client.get("/health")
+        server.process.terminate()
+        await server.ended()
+        lines = server.answers().splitlines()
+
+    assert [re.sub(r"127\.0\.0\.1:\d+", "CLIENT", line) for line in lines] == [
+        f'INFO:     CLIENT - "POST {CHAT} HTTP/1.1" 200 OK',
+        'INFO:     CLIENT - "GET /nope HTTP/1.1" 404 Not Found',
+    ]
 
 
 @pytest.mark.parametrize(
