@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from types import TracebackType
+
+from app.core.cancelling import Cancellable
 
 
 class Aborted(Exception):
@@ -32,9 +33,9 @@ class Lifecycle:
             callback()
 
     def on_abort(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called once at `abort`, at once if that has been; until it is forgotten."""
+        """Have `callback` called once at `abort`, soon if that has been; until it is forgotten."""
         if self._aborting:
-            callback()
+            asyncio.get_running_loop().call_soon(callback)
         else:
             self._callbacks.add(callback)
 
@@ -51,25 +52,18 @@ class Lifecycle:
         return Abortable(self)
 
 
-class Abortable:
+class Abortable(Cancellable):
     """One block that can be aborted."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
+        super().__init__()
         self._lifecycle = lifecycle
-        self._limit = asyncio.timeout(None)
 
-    async def __aenter__(self) -> None:
-        await self._limit.__aenter__()
-        self._lifecycle.on_abort(self._expire)
+    def __enter__(self) -> None:
+        self.begin()
+        self._lifecycle.on_abort(self.cancel)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._lifecycle.forget(self._expire)
-        try:
-            await self._limit.__aexit__(kind, error, traceback)
-        except TimeoutError:
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
+        self._lifecycle.forget(self.cancel)
+        if self.end(kind):
             raise Aborted from None
-
-    def _expire(self) -> None:
-        self._limit.reschedule(0)

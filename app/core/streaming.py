@@ -5,12 +5,13 @@ import json
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.core.cancelling import Cancellable
 from app.core.errors import (
     INTERNAL_ERROR,
     ClientDisconnected,
@@ -46,9 +47,9 @@ async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -
     Raises:
         ClientDisconnected: the client left first.
     """
-    with _Watched(receive) as watched:
+    with _UntilDisconnect(receive) as block:
         result = await work
-    if watched.left:
+    if block.cancelled:
         # It came in spite of the cancellation.
         if isinstance(result, Closable):
             await result.aclose()
@@ -56,42 +57,32 @@ async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -
     return result
 
 
-class _Watched:
-    """A block of this task that is cancelled once the client leaves.
+class _UntilDisconnect(Cancellable):
+    """A block that is cancelled once the client leaves.
 
-    As in `asyncio.timeout`, the task's count of cancellations tells ours from those that come from outside. To work in
-    the request's own task, with one more that watches, costs half of what two tasks and a wait for the first do.
+    To work in the request's own task, with one more that watches, costs half of what two and a wait for the first do.
 
     Raises:
         ClientDisconnected: it was cancelled for that.
     """
 
     def __init__(self, receive: Receive) -> None:
-        self.left = False
-        self._over = False
+        super().__init__()
         self._leaving = asyncio.ensure_future(_disconnected(receive))
 
-    def __enter__(self) -> "_Watched":
-        # There is one: this is called from a coroutine.
-        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._cancelling_before = self._task.cancelling()
-        self._leaving.add_done_callback(self._leave)
+    def __enter__(self) -> "_UntilDisconnect":
+        self.begin()
+        self._leaving.add_done_callback(self._left)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
-        self._over = True
         self._leaving.cancel()
-        if not self.left:
-            return
-        ours_alone = self._task.uncancel() <= self._cancelling_before
-        if ours_alone and kind is asyncio.CancelledError:
+        if self.end(kind):
             raise ClientDisconnected from None
 
-    def _leave(self, leaving: asyncio.Future[None]) -> None:
-        # It may have been about to be called when the block ended. What is being cancelled is not disturbed once more.
-        if not (self._over or leaving.cancelled() or self._task.cancelling() > self._cancelling_before):
-            self.left = True
-            self._task.cancel()
+    def _left(self, leaving: asyncio.Future[None]) -> None:
+        if not leaving.cancelled():
+            self.cancel()
 
 
 async def _apart(work: Coroutine[Any, Any, T]) -> T:

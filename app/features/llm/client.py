@@ -97,9 +97,8 @@ class OpenAIClient:
         """
         call = await self._translated(request)
         try:
-            async with self._lifecycle.abortable():
-                with Spending(call.body) as spending:
-                    answer = await self._upstream.read(Call("POST", self._chat_url, call.body))
+            with self._lifecycle.abortable(), Spending(call.body) as spending:
+                answer = await self._upstream.read(Call("POST", self._chat_url, call.body))
             translated = chat_answer(request, call.reading, answer)
             spending.tell(translated.usage.total_tokens)
             return translated
@@ -120,9 +119,8 @@ class OpenAIClient:
         call = await self._translated(request)
         translator = ChunkTranslator(request, call.reading)
         try:
-            async with self._lifecycle.abortable():
-                with Spending(call.body) as spending:
-                    answer = await self._upstream.open(Call("POST", self._chat_url, call.body, is_stream=True), places)
+            with self._lifecycle.abortable(), Spending(call.body) as spending:
+                answer = await self._upstream.open(Call("POST", self._chat_url, call.body, is_stream=True), places)
         except Aborted:
             return AbortedStream(translator)
         if answer.content_type != "text/event-stream":
