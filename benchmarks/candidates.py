@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.load import CLIENT_KEY
+
 PEERS = Path(sys.prefix) / "peers"
 """Where `make bench-peers` installs."""
 
@@ -49,6 +51,13 @@ class Candidate:
 
 
 _OPENAI = {"OPENAI_API_KEY": "sk-bench", "OPENAI_BASE_URL": "$upstream/v1"}
+EVERYTHING_ON = {
+    "VLLM_API_KEY": CLIENT_KEY,
+    "KEY_REQUESTS_PER_MINUTE": "1000000000",
+    "KEY_TOKENS_PER_MINUTE": "1000000000000",
+    "KEY_CONCURRENT_REQUESTS": "1000000",
+}
+"""What an operator would switch on beside what is on anyway, with limits that the load does not reach."""
 
 CANDIDATES = {
     "direct": Candidate("the upstream alone", (sys.executable, "-m", "benchmarks.upstream", "$port")),
@@ -58,7 +67,11 @@ CANDIDATES = {
         (sys.executable, "-m", "uvicorn", "benchmarks.sketch:app", "--host", "127.0.0.1", "--port", "$port"),
         _OPENAI,
     ),
-    "ours": Candidate("llm-server", (sys.executable, "-m", "app", "--host", "127.0.0.1", "--port", "$port"), _OPENAI),
+    "ours": Candidate(
+        "llm-server",
+        (sys.executable, "-m", "app", "--host", "127.0.0.1", "--port", "$port"),
+        _OPENAI | EVERYTHING_ON,
+    ),
     "litellm": Candidate(
         "LiteLLM 1.109.1",
         (f"{PEERS}/litellm/bin/litellm", "--config", "$folder/litellm.yaml", "--host", "127.0.0.1", "--port", "$port"),

@@ -14,6 +14,7 @@ from types import FrameType
 import uvloop
 
 from benchmarks import canned
+from benchmarks.candidates import EVERYTHING_ON
 from benchmarks.http1 import is_complete
 from benchmarks.load import Target
 from tests.serving import served_over
@@ -143,7 +144,11 @@ def measure(calls: Calls, port: int, upstream: Upstream) -> dict[str, float]:
 async def count() -> dict[str, float]:
     """Serve in this thread and measure from another one."""
     upstream, calls = Upstream(), Calls()
-    async with served_over(f"http://127.0.0.1:{upstream.port}/v1", startup_check="off") as url:
+    base_url, on = (
+        f"http://127.0.0.1:{upstream.port}/v1",
+        {name.lower(): value for name, value in EVERYTHING_ON.items()},
+    )
+    async with served_over(base_url, startup_check="off", **on) as url:
         sys.setprofile(calls)
         try:
             return await asyncio.to_thread(measure, calls, int(url.rpartition(":")[2]), upstream)

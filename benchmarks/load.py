@@ -11,6 +11,7 @@ from typing import cast
 from benchmarks import canned
 from benchmarks.http1 import WrongAnswer, content_of, is_complete
 
+CLIENT_KEY = "sk-bench"
 CONNECTIONS_OPENED_AT_ONCE = 50
 WARM_UP_S = 0.3
 LAST_CHUNK = b"\r\n0\r\n\r\n"
@@ -40,7 +41,7 @@ class Target:
         content = json.dumps(body).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{self.headers}"
-            "Authorization: Bearer sk-bench\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {CLIENT_KEY}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(content)}\r\n\r\n"
         )
         return head.encode() + content

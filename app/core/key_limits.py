@@ -25,9 +25,14 @@ class KeyLimits:
         concurrent_requests: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._requests_per_minute = requests_per_minute
-        self._tokens_per_minute = tokens_per_minute
-        self._concurrent_requests = concurrent_requests
+        limits: list[tuple[str, int, Callable[[_Use, int, float], float]]] = [
+            ("KEY_CONCURRENT_REQUESTS", concurrent_requests, _Use.wait_for_another_s),
+            ("KEY_REQUESTS_PER_MINUTE", requests_per_minute, lambda use, *asked: use.requests.wait_s(*asked)),
+            ("KEY_TOKENS_PER_MINUTE", tokens_per_minute, lambda use, *asked: use.tokens.wait_s(*asked)),
+        ]
+        self._limits = [limit for limit in limits if limit[1]]
+        self._counts_requests = requests_per_minute > 0
+        self._counts_tokens = tokens_per_minute > 0
         self._clock = clock
         self._use: defaultdict[int | None, _Use] = defaultdict(_Use)
 
@@ -42,23 +47,18 @@ class KeyLimits:
             KeyLimitReached: one is; nothing is counted.
         """
         use, now_s = self._use[key], self._clock()
-        limits = {
-            "KEY_CONCURRENT_REQUESTS": (self._concurrent_requests, use.wait_for_another_s),
-            "KEY_REQUESTS_PER_MINUTE": (self._requests_per_minute, use.requests.wait_s),
-            "KEY_TOKENS_PER_MINUTE": (self._tokens_per_minute, use.tokens.wait_s),
-        }
-        for name, (limit, wait_s) in limits.items():
-            if limit and (seconds := wait_s(limit, now_s)):
+        for name, limit, wait_s in self._limits:
+            if seconds := wait_s(use, limit, now_s):
                 raise KeyLimitReached(f"{name}={limit}", retry_after_s=math.ceil(seconds))
         use.running += 1
-        if self._requests_per_minute:
+        if self._counts_requests:
             use.requests.add(1, now_s)
 
     def end(self, key: int | None, tokens: int) -> None:
         """A request is over and has cost so many tokens."""
         use = self._use[key]
         use.running -= 1
-        if self._tokens_per_minute and tokens > 0:
+        if self._counts_tokens and tokens > 0:
             use.tokens.add(tokens, self._clock())
 
 

@@ -68,7 +68,7 @@ class _UntilDisconnect(Cancellable):
 
     def __init__(self, receive: Receive) -> None:
         super().__init__()
-        self._leaving = asyncio.ensure_future(_disconnected(receive))
+        self._leaving = asyncio.create_task(_disconnected(receive))
 
     def __enter__(self) -> "_UntilDisconnect":
         self.begin()
@@ -86,7 +86,7 @@ class _UntilDisconnect(Cancellable):
 
 
 async def _apart(work: Coroutine[Any, Any, T]) -> T:
-    return await asyncio.ensure_future(work)
+    return await asyncio.create_task(work)
 
 
 async def _disconnected(receive: Receive) -> None:
