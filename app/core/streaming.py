@@ -3,11 +3,10 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -95,13 +94,13 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class EventStream(Closable, Protocol):
-    """Events in batches, as they arrive."""
+    """Events as bytes, in whole ones, as many at a time as have arrived."""
 
-    def __aiter__(self) -> AsyncIterator[Sequence[Mapping[str, Any]]]: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
 class EventStreamResponse(Response):
-    """Server-sent events as vLLM frames them: compact JSON, and `[DONE]` at the end.
+    """Server-sent events as they come from a stream, and `[DONE]` at the end.
 
     A failure on the way is one error event, then `[DONE]`: the status has been sent by then.
     The response owns the stream and closes it however the answer ends.
@@ -126,9 +125,8 @@ class EventStreamResponse(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             sent = 0
-            async for batch in self._stream:
-                body = b"".join([b"data: %b\n\n" % to_json(event) for event in batch])
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+            async for events in self._stream:
+                await send({"type": "http.response.body", "body": events, "more_body": True})
                 sent += 1
                 if not sent % BATCHES_WITHOUT_A_BREAK:
                     # After a disconnect uvicorn's send returns without waiting, and a loop that never waits

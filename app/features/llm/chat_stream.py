@@ -1,7 +1,7 @@
 """One streamed answer of OpenAI's, read as vLLM's chunks."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import openai
@@ -12,15 +12,18 @@ from app.features.llm.answers import ChunkTranslator
 from app.features.llm.schema import JSONObject
 from app.features.llm.sdk_errors import connection_error, event_error, not_understood
 from app.features.llm.spending import Spending
-from app.features.llm.sse import EventDecoder
+from app.features.llm.sse import EventDecoder, framed
 from app.features.llm.upstream_answer import Answer
 
 END_OF_BODY_S = 0.1
+Render = Callable[[Iterable[JSONObject]], bytes]
+"""Makes chunks of a chat into the events that the client gets for them."""
+
 _CUT_SHORT = "The upstream service ended the stream before the answer was complete."
 
 
 class ChatStream:
-    """vLLM's chunks of one answer, in batches: as many as a read of the network brought.
+    """vLLM's chunks of one answer as `render` makes them events, as many at a time as a read of the network brought.
 
     The end is OpenAI's `[DONE]` after every choice has ended; anything else raises the openai SDK's exception for it,
     after the chunks that came before. If the server ends first, the choices end as aborted.
@@ -34,11 +37,13 @@ class ChatStream:
         redacted: Callable[[bytes], bytes],
         lifecycle: Lifecycle,
         spending: Spending,
+        render: Render = framed,
     ) -> None:
         self._answer = answer
         self._redacted = redacted
         self._url = answer.url
         self._translator = translator
+        self._render = render
         self._decoder = EventDecoder()
         self._ended_by_upstream = False
         self._done = False
@@ -52,15 +57,15 @@ class ChatStream:
     def __aiter__(self) -> "ChatStream":
         return self
 
-    async def __anext__(self) -> list[JSONObject]:
+    async def __anext__(self) -> bytes:
         while not self._done:
             if self._failure:
                 raise self._failure
-            batch = self._translated(await self._read())
+            events = self._translated(await self._read())
             if self._aborted and not (self._done or self._failure):
-                batch += self._end_aborted()
-            if batch:
-                return batch
+                events += self._end_aborted()
+            if events:
+                return events
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
@@ -85,9 +90,9 @@ class ChatStream:
         # Whoever waits for more is woken by it.
         self._answer.close()
 
-    def _end_aborted(self) -> list[JSONObject]:
+    def _end_aborted(self) -> bytes:
         self._done = True
-        return self._translator.aborted_chunks()
+        return self._render(self._translator.aborted_chunks())
 
     async def _read(self) -> bytes:
         try:
@@ -100,21 +105,21 @@ class ChatStream:
             raise connection_error(self._url, _CUT_SHORT)
         return data
 
-    def _translated(self, data: bytes) -> list[JSONObject]:
-        batch: list[JSONObject] = []
+    def _translated(self, data: bytes) -> bytes:
+        chunks: list[JSONObject] = []
         for payload in self._payloads(data):
             if payload == b"[DONE]":
                 self._end()
                 break
             try:
-                batch += self._chunks(payload)
+                chunks += self._chunks(payload)
             except openai.APIError as exc:
                 self._failure = exc
                 break
             if self._translator.complete:
                 self._done = True
                 break
-        return batch
+        return self._render(chunks) if chunks else b""
 
     def _payloads(self, data: bytes) -> list[bytes]:
         try:
@@ -145,11 +150,12 @@ class ChatStream:
 class AbortedStream(ChatStream):
     """The stream of a call that was given up before OpenAI accepted it."""
 
-    def __init__(self, translator: ChunkTranslator) -> None:
+    def __init__(self, translator: ChunkTranslator, render: Render) -> None:
         self._translator = translator
+        self._render = render
         self._done = False
 
-    async def __anext__(self) -> list[JSONObject]:
+    async def __anext__(self) -> bytes:
         if self._done:
             raise StopAsyncIteration
         return self._end_aborted()

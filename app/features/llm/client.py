@@ -12,13 +12,14 @@ from app.core.lifecycle import Aborted, Lifecycle
 from app.core.metrics import Metrics, UpstreamMetrics
 from app.features.llm.answers import ChunkTranslator, aborted_answer, chat_answer
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.chat_stream import AbortedStream, ChatStream
+from app.features.llm.chat_stream import AbortedStream, ChatStream, Render
 from app.features.llm.draft import UnsupportedParams
 from app.features.llm.keys import KeyRing
 from app.features.llm.limits import read_prompt
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
 from app.features.llm.sdk_errors import not_understood
 from app.features.llm.spending import Spending
+from app.features.llm.sse import framed
 from app.features.llm.timeouts import Timeouts
 from app.features.llm.translation import UpstreamCall, encode_request
 from app.features.llm.upstream import Call, Upstream
@@ -114,10 +115,13 @@ class OpenAIClient:
         except Aborted:
             return aborted_answer(request, call.reading)
 
-    async def stream_chat_completion(self, request: ChatCompletionRequest, places: Places | None = None) -> ChatStream:
+    async def stream_chat_completion(
+        self, request: ChatCompletionRequest, places: Places | None = None, render: Render = framed
+    ) -> ChatStream:
         """The answer as a stream, once OpenAI has accepted the request. The caller owns it and must `aclose()` it.
 
-        The call takes one of `places`, while there are, instead of queueing.
+        Its events are what `render` makes of the chunks. The call takes one of `places`, while there are, instead of
+        queueing.
 
         Raises:
             Refusal: OpenAI cannot do what the request asks, or there is no place for the call.
@@ -129,12 +133,18 @@ class OpenAIClient:
             with self._lifecycle.abortable(), Spending(call.body) as spending:
                 answer = await self._upstream.open(Call("POST", self._chat_url, call.body, is_stream=True), places)
         except Aborted:
-            return AbortedStream(translator)
+            return AbortedStream(translator, render)
         if answer.content_type != "text/event-stream":
             answer.close()
             raise not_understood(self._chat_url, answer.content_type.encode())
-        redacted = self._keys.redacted
-        return ChatStream(answer, translator, redacted=redacted, lifecycle=self._lifecycle, spending=spending)
+        return ChatStream(
+            answer,
+            translator,
+            redacted=self._keys.redacted,
+            lifecycle=self._lifecycle,
+            spending=spending,
+            render=render,
+        )
 
     async def list_models(self) -> list[str]:
         """The ids of every model that the key can use.

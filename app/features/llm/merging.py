@@ -5,27 +5,22 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
-from app.features.llm.schema import JSONObject
-
-Batch = list[JSONObject]
-
 T = TypeVar("T")
 
 
 class Stream(Protocol):
-    """Events in batches, as they arrive. Whoever holds it must `aclose()` it."""
+    """Events as bytes, in whole ones, as they arrive. Whoever holds it must `aclose()` it."""
 
-    async def __anext__(self) -> Batch: ...
+    async def __anext__(self) -> bytes: ...
 
     async def aclose(self) -> None: ...
 
 
 class Source:
-    """A stream that is yet to be opened, and what is made of each of its events."""
+    """A stream that is yet to be opened."""
 
-    def __init__(self, open_: Callable[[], Awaitable[Stream]], translate: Callable[[JSONObject], Batch]) -> None:
+    def __init__(self, open_: Callable[[], Awaitable[Stream]]) -> None:
         self._open = open_
-        self._translate = translate
         self._stream: Stream | None = None
 
     async def open(self) -> Stream:
@@ -37,15 +32,14 @@ class Source:
     def __aiter__(self) -> "Source":
         return self
 
-    async def __anext__(self) -> Batch:
+    async def __anext__(self) -> bytes:
         stream = await self.open()
         try:
-            batch = await stream.__anext__()
+            return await stream.__anext__()
         except StopAsyncIteration:
             # The connection is another's to use while the other sources go on.
             await self.aclose()
             raise
-        return [made for event in batch for made in self._translate(event)]
 
     async def aclose(self) -> None:
         """Close what is open."""
@@ -56,14 +50,14 @@ class Source:
 class MergedStream:
     """The events of several sources as they come, those of each in order; only so many are open at once.
 
-    The first failure ends it. Nothing is read ahead: of each source at most one batch waits to be taken.
+    The first failure ends it. Nothing is read ahead: of each source at most one piece waits to be taken.
     """
 
     def __init__(self, sources: Sequence[Source], *, at_once: int) -> None:
         self._sources = sources
         self._waiting = deque(sources[at_once:])
         self._first = sources[:at_once]
-        self._reading: dict[asyncio.Future[Batch], Source] = {}
+        self._reading: dict[asyncio.Future[bytes], Source] = {}
 
     async def open(self) -> None:
         """Return once the first sources are open; if one cannot be, none is.
@@ -82,10 +76,10 @@ class MergedStream:
     def __aiter__(self) -> "MergedStream":
         return self
 
-    async def __anext__(self) -> Batch:
+    async def __anext__(self) -> bytes:
         while self._reading:
             done, _ = await asyncio.wait(self._reading, return_when=asyncio.FIRST_COMPLETED)
-            if events := [event for task in done for event in self._taken(task)]:
+            if events := b"".join([self._taken(task) for task in done]):
                 return events
         raise StopAsyncIteration
 
@@ -99,29 +93,29 @@ class MergedStream:
     def _read(self, source: Source) -> None:
         self._reading[asyncio.ensure_future(source.__anext__())] = source
 
-    def _taken(self, task: asyncio.Future[Batch]) -> Batch:
+    def _taken(self, task: asyncio.Future[bytes]) -> bytes:
         source = self._reading.pop(task)
         try:
-            batch = task.result()
+            events = task.result()
         except StopAsyncIteration:
             if self._waiting:
                 self._read(self._waiting.popleft())
-            return []
+            return b""
         self._read(source)
-        return batch
+        return events
 
 
 class ConcludedStream:
     """A stream, and what is to be said when it has ended well."""
 
-    def __init__(self, stream: Source | MergedStream, conclusion: Callable[[], Batch]) -> None:
+    def __init__(self, stream: Source | MergedStream, conclusion: Callable[[], bytes]) -> None:
         self._stream = stream
-        self._conclusion: Callable[[], Batch] | None = conclusion
+        self._conclusion: Callable[[], bytes] | None = conclusion
 
     def __aiter__(self) -> "ConcludedStream":
         return self
 
-    async def __anext__(self) -> Batch:
+    async def __anext__(self) -> bytes:
         if self._conclusion is None:
             raise StopAsyncIteration
         try:

@@ -116,7 +116,7 @@ class LLMService:
         await admission.enter(at_once)
         with admission.reserved(at_once) as places:
             sources = [
-                Source(partial(self._client.stream_chat_completion, chat, places), partial(translator.chunks, number))
+                Source(partial(self._client.stream_chat_completion, chat, places, partial(translator.events, number)))
                 for number, chat in enumerate(chats)
             ]
             stream = sources[0] if len(sources) == 1 else MergedStream(sources, at_once=at_once)

@@ -22,6 +22,7 @@ from app.features.llm.schema import (
     JSONObject,
     Usage,
 )
+from app.features.llm.sse import framed
 
 # What the request has of its own; all other fields are those of a chat, and so is their fate.
 OWN_FIELDS = frozenset(
@@ -176,22 +177,24 @@ class CompletionTranslator:
             usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
         )
 
-    def chunks(self, number: int, chunk: JSONObject) -> list[JSONObject]:
-        """The chunks that stand for one of the chat about prompt `number`: one, or none."""
+    def events(self, number: int, chunks: Iterable[JSONObject]) -> bytes:
+        """What stands for chunks of the chat about prompt `number`: an event for each choice, or none."""
+        return framed([made for chunk in chunks for made in self._chunks(number, chunk)])
+
+    def _chunks(self, number: int, chunk: JSONObject) -> list[JSONObject]:
         self._fingerprint = chunk.get("system_fingerprint") or self._fingerprint
         if not chunk["choices"]:
             self._usages.append(Usage(**chunk["usage"]))
         return [made for choice in chunk["choices"] for made in self._streamed(number, choice, chunk)]
 
-    def conclusion(self) -> list[JSONObject]:
+    def conclusion(self) -> bytes:
         """What follows when all chats have ended: the usage, where it is shown; the prompts, if they were all."""
         chunks = self._echo_chunks() if only_echoes(self._request) else []
         options = self._request.stream_options
         if options and options.include_usage:
             usage = summed(self._usages).model_dump(exclude_none=True)
-            last = {**self._head, "choices": [], "usage": usage, "system_fingerprint": self._fingerprint}
-            chunks.append(last)
-        return chunks
+            chunks.append({**self._head, "choices": [], "usage": usage, "system_fingerprint": self._fingerprint})
+        return framed(chunks)
 
     def _echo_chunks(self) -> list[JSONObject]:
         echoes = self.echoes()

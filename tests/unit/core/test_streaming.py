@@ -20,7 +20,9 @@ from app.core.errors import ClientDisconnected
 from app.core.streaming import EventStreamResponse, run_until_disconnect
 from tests.serving import served
 
-Events = AsyncIterator[list[dict[str, Any]]]
+Events = AsyncIterator[bytes]
+
+EVENT = b'data: {"a":1}\n\n'
 
 
 class Stream:
@@ -33,8 +35,8 @@ class Stream:
 
     async def __aiter__(self) -> Events:
         self.begun.set()
-        async for batch in self._events():
-            yield batch
+        async for events in self._events():
+            yield events
 
     async def aclose(self) -> None:
         self.closed.set()
@@ -53,28 +55,28 @@ async def body_of(stream: Stream) -> str:
 
 
 async def two_events() -> Events:
-    yield [{"a": 1}, {"a": "é"}]
+    yield EVENT + 'data: {"a":"é"}\n\n'.encode()
 
 
 async def never() -> Events:
-    yield [{"a": 1}]
+    yield EVENT
     await asyncio.Event().wait()
 
 
 async def without_waiting() -> Events:
     while True:
-        yield [{"a": 1}]
+        yield EVENT
 
 
 def failing(exc: Exception) -> Callable[[], Events]:
     async def events() -> Events:
-        yield [{"a": 1}]
+        yield EVENT
         raise exc
 
     return events
 
 
-async def test_events_are_compact_json_and_the_last_is_done() -> None:
+async def test_events_pass_as_they_are_and_the_last_is_done() -> None:
     stream = Stream(two_events)
 
     assert await body_of(stream) == 'data: {"a":1}\n\ndata: {"a":"é"}\n\ndata: [DONE]\n\n'

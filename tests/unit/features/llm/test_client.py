@@ -1,6 +1,7 @@
 """The client against servers on real sockets: the simulator, and small ones that misbehave."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -67,10 +68,17 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
     return head + await reader.readexactly(int(length.split(b":")[1]))
 
 
+def chunks_in(events: bytes) -> list[Any]:
+    """The chunks that a stream's events carry."""
+    *whole, rest = events.split(b"\n\n")
+    assert rest == b""
+    return [json.loads(event.removeprefix(b"data: ")) for event in whole]
+
+
 async def chunks_of(client: OpenAIClient, text: str = "Say hello") -> list[Any]:
     stream = await client.stream_chat_completion(request(text, stream=True))
     try:
-        return [chunk async for batch in stream for chunk in batch]
+        return [chunk async for events in stream for chunk in chunks_in(events)]
     finally:
         await stream.aclose()
 
@@ -200,8 +208,8 @@ async def test_a_success_that_is_none_is_an_error(openai_client: OpenAIClient, f
 async def read_until_it_breaks(stream: ChatStream) -> list[Any]:
     chunks: list[Any] = []
     with pytest.raises(openai.APIError):
-        async for batch in stream:
-            chunks += batch
+        async for events in stream:
+            chunks += chunks_in(events)
     await stream.aclose()
     return chunks
 

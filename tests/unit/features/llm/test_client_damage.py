@@ -15,6 +15,7 @@ from tests.conftest import CHAT
 from tests.serving import served_over
 from tests.unit.features.llm.test_client import (
     OK,
+    chunks_in,
     client_of,
     http_answer,
     raw_server,
@@ -107,7 +108,7 @@ async def test_events_without_choices_and_null_fields_are_no_trouble() -> None:
     body = http_chunk(event(begin) + event(GOOD) + event({"choices": None}) + event(odd) + b"data: [DONE]\n\n")
     async with answering(SSE_HEAD + body + b"0\r\n\r\n") as url, client_of(url) as client:
         stream = await client.stream_chat_completion(request(stream=True))
-        chunks = [chunk async for batch in stream for chunk in batch]
+        chunks = [chunk async for events in stream for chunk in chunks_in(events)]
         await stream.aclose()
 
     assert {chunk["id"] for chunk in chunks} == {"chatcmpl-1"}
@@ -118,7 +119,7 @@ async def test_nothing_after_the_end_is_passed_on() -> None:
     body = http_chunk(event(GOOD) + event(FINISH) + b"data: [DONE]\n\n" + event(GOOD)) + b"0\r\n\r\n"
     async with answering(SSE_HEAD + body) as url, client_of(url) as client:
         stream = await client.stream_chat_completion(request(stream=True))
-        chunks = [chunk async for batch in stream for chunk in batch]
+        chunks = [chunk async for events in stream for chunk in chunks_in(events)]
         await stream.aclose()
 
     assert len(chunks) == 3
@@ -142,7 +143,7 @@ async def test_a_streams_connection_is_used_again_though_its_last_bytes_come_lat
     async with raw_server(converse) as url, client_of(url) as client:
         for _ in range(3):
             stream = await client.stream_chat_completion(request(stream=True))
-            assert [batch async for batch in stream]
+            assert [events async for events in stream]
             closing = asyncio.create_task(stream.aclose())
             await asyncio.sleep(0)
             told.set()

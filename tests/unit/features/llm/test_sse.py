@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.features.llm.sse import BOM, EventDecoder
+from app.features.llm.sse import BOM, EventDecoder, framed
 
 STREAMS = [
     pytest.param(b"data: 1\n\ndata: 2\n\n", [b"1", b"2"], id="two events"),
@@ -47,3 +47,10 @@ def test_any_bytes_give_the_same_however_they_are_cut(parts: list[bytes], data: 
     pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
 
     assert [event for piece in pieces for event in decoder.feed(piece)] == EventDecoder().feed(stream)
+
+
+def test_events_are_written_as_lines_of_compact_json() -> None:
+    events = framed([{"a": 1, "b": [None, "\n\n"]}, {"a": 'é"\x1b'}])
+
+    assert events.decode() == 'data: {"a":1,"b":[null,"\\n\\n"]}\n\ndata: {"a":"é\\"\\u001b"}\n\n'
+    assert framed([]) == b""

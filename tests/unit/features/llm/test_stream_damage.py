@@ -206,21 +206,21 @@ class Pieces:
         """Nothing is open."""
 
 
-async def read_in(pieces: Sequence[bytes]) -> tuple[list[Any], bool]:
-    """The chunks of a stream that comes in `pieces`, and whether it ended well."""
+async def read_in(pieces: Sequence[bytes]) -> tuple[bytes, bool]:
+    """The events made of a stream that comes in `pieces`, and whether it ended well."""
     asked = request(stream=True, n=2, stream_options={"include_usage": True})
     answer = cast("Answer", Pieces(pieces))
     stream = ChatStream(
         answer, ChunkTranslator(asked, Reading()), redacted=bytes, lifecycle=Lifecycle(), spending=Spending(b"")
     )
-    chunks: list[Any] = []
+    made = b""
     try:
-        async for batch in stream:
-            chunks += batch
+        async for events in stream:
+            made += events
     except openai.APIError:
-        return chunks, False
+        return made, False
     await stream.aclose()
-    return chunks, True
+    return made, True
 
 
 TEXTS = chunk(choice(0, role="assistant", content="")) + chunk(choice(1, role="assistant", content=""))
@@ -254,8 +254,8 @@ async def test_every_cut_and_every_byte_for_itself_give_the_same_chunks(stream: 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 async def test_no_beginning_of_a_stream_is_a_success(stream: bytes) -> None:
-    chunks, _ = await read_in([stream])
+    made, _ = await read_in([stream])
     for end in range(len(stream) - 1):
         begun, ended_well = await read_in([stream[:end]])
         assert not ended_well
-        assert begun == chunks[: len(begun)]
+        assert begun == made[: len(begun)]

@@ -13,7 +13,7 @@ from app.features.llm.timeouts import Timeouts
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served_over
-from tests.unit.features.llm.test_client import chunks_of, client_of, raw_server, read_request, request
+from tests.unit.features.llm.test_client import chunks_in, chunks_of, client_of, raw_server, read_request, request
 
 BEGUN = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"
 REFUSED = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"
@@ -102,12 +102,12 @@ async def test_a_whole_answer_that_stops_coming_is_not_waited_for() -> None:
 
 
 async def test_a_stream_that_stops_coming_ends_after_what_came(simulator: Simulator) -> None:
-    chunks = []
+    chunks: list[Any] = []
     async with client_of(simulator.base_url, timeouts=Timeouts(idle_s=0.1)) as client:
         stream = await client.stream_chat_completion(request("[sim fault=stall after=3 tokens=9]", stream=True))
         with pytest.raises(openai.APITimeoutError, match="UPSTREAM_IDLE_TIMEOUT_S"):
-            async for batch in stream:
-                chunks += batch
+            async for events in stream:
+                chunks += chunks_in(events)
         await stream.aclose()
 
     assert len(chunks) == 3
