@@ -105,6 +105,8 @@ class ChunkTranslator:
         self._counts_at_stop = bool(reading.tokens and reading.tokens.counts_at_stop and not reading.usage_details)
         self._finished: set[int] = set()
         self._usage_shown = False
+        # With several choices no two events in a row are alike.
+        self._has_plain_texts = not (self._tokens or reading.edits_text) and (request.n or 1) == 1
 
     @property
     def complete(self) -> bool:
@@ -136,6 +138,19 @@ class ChunkTranslator:
         elif self._shows_usage and self._tokens and self.complete:
             translated.append(self._usage(event, self._tokens.usage()))
         return translated
+
+    def plain_text(self, event: JSONObject) -> str | None:
+        """The text of an event that was translated, if it says nothing else, and did nothing else here.
+
+        All that its chunk has beside the text, unless it was the first of its choice, is the same in each such chunk.
+        """
+        if not self._has_plain_texts:
+            return None
+        match event:
+            case {"choices": [{"delta": {"content": str(text), **others}} as choice]} if not others:
+                says_more = choice.get("logprobs") is not None or choice.get("finish_reason") is not None
+                return None if says_more or event.get("usage") else text
+        return None
 
     def _make_head(self, event: JSONObject) -> JSONObject:
         return {

@@ -9,10 +9,11 @@ from pydantic_core import from_json
 
 from app.core.lifecycle import Lifecycle
 from app.features.llm.answers import ChunkTranslator
+from app.features.llm.moulds import Moulds
 from app.features.llm.schema import JSONObject
 from app.features.llm.sdk_errors import connection_error, event_error, not_understood
 from app.features.llm.spending import Spending
-from app.features.llm.sse import EventDecoder, framed
+from app.features.llm.sse import END, EventDecoder, data_of, framed
 from app.features.llm.upstream_answer import Answer
 
 END_OF_BODY_S = 0.1
@@ -45,6 +46,7 @@ class ChatStream:
         self._translator = translator
         self._render = render
         self._decoder = EventDecoder()
+        self._moulds = Moulds()
         self._ended_by_upstream = False
         self._done = False
         self._aborted = False
@@ -106,26 +108,44 @@ class ChatStream:
         return data
 
     def _translated(self, data: bytes) -> bytes:
-        chunks: list[JSONObject] = []
-        for payload in self._payloads(data):
-            if payload == b"[DONE]":
-                self._end()
-                break
-            try:
-                chunks += self._chunks(payload)
-            except openai.APIError as exc:
-                self._failure = exc
-                break
-            if self._translator.complete:
-                self._done = True
-                break
-        return self._render(chunks) if chunks else b""
+        events = self._whole(data)
+        made: list[bytes] = []
+        at = 0
+        while (end := events.find(END, at)) >= 0 and not (self._done or self._failure):
+            filled = self._moulds.fill(events, at)
+            if filled is None:
+                made.append(self._made_of(events[at:end]))
+                at = end + len(END)
+            else:
+                run, count, at = filled
+                made.append(run)
+                self._events += count
+        return b"".join(made)
 
-    def _payloads(self, data: bytes) -> list[bytes]:
+    def _whole(self, data: bytes) -> bytes:
         try:
             return self._decoder.feed(data)
         except ValueError as exc:
             raise not_understood(self._url, b"") from exc
+
+    def _made_of(self, event: bytes) -> bytes:
+        payload = data_of(event)
+        if payload is None:
+            return b""
+        if payload == b"[DONE]":
+            self._end()
+            return b""
+        try:
+            said, chunks = self._understood(payload)
+        except openai.APIError as exc:
+            self._failure = exc
+            return b""
+        self._done = self._translator.complete
+        made = self._render(chunks) if chunks else b""
+        text = self._translator.plain_text(said)
+        if text is not None:
+            self._moulds.learn(event, made, text)
+        return made
 
     def _end(self) -> None:
         if self._translator.finished:
@@ -133,14 +153,15 @@ class ChatStream:
         else:
             self._failure = connection_error(self._url, _CUT_SHORT)
 
-    def _chunks(self, payload: bytes) -> list[JSONObject]:
+    def _understood(self, payload: bytes) -> tuple[JSONObject, list[JSONObject]]:
+        """What an event says, and its chunks."""
         try:
             event = from_json(payload, allow_inf_nan=False)
             if isinstance(event, dict) and event.get("error") is None:
                 self._events += 1
                 if "usage" in event and event["usage"]:  # noqa: RUF019 - no call for each event
                     self._spending.tell(event["usage"]["total_tokens"])
-                return self._translator.chunks(event)
+                return event, self._translator.chunks(event)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             # Not JSON, or not the shape of a chunk.
             raise not_understood(self._url, payload) from exc

@@ -8,6 +8,9 @@ from pydantic_core import to_json
 BOM = b"\xef\xbb\xbf"
 """A stream may begin with a byte order mark, which is no part of it."""
 
+END = b"\n\n"
+"""The empty line that ends an event, with the end of the line before it."""
+
 MOST_EVENT_BYTES = 8_000_000
 """Far beyond any event of OpenAI's; what is longer has no end."""
 
@@ -18,15 +21,15 @@ def framed(events: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 class EventDecoder:
-    """Takes bytes however the network cut them and gives the data of each event that is complete."""
+    """Takes bytes however the network cut them and gives the events that are complete."""
 
     def __init__(self) -> None:
         self._pending = b""
         self._after_cr = False
         self._begun = False
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The data of the events that `data` completes, in order; events without data are none.
+    def feed(self, data: bytes) -> bytes:
+        """The events that `data` completes, each with its `END`, all line ends being LF.
 
         Raises:
             ValueError: the event that was begun before grows beyond `MOST_EVENT_BYTES`.
@@ -35,12 +38,17 @@ class EventDecoder:
             raise ValueError(f"an event has no end within {MOST_EVENT_BYTES} bytes")
         if data and (self._after_cr or b"\r" in data):
             data = self._with_plain_line_ends(data)
-        data = self._pending + data
+        if self._pending:
+            data = self._pending + data
         if not self._begun and len(data) >= len(BOM):
             self._begun = True
             data = data.removeprefix(BOM)
-        *blocks, self._pending = data.split(b"\n\n")
-        return [payload for block in blocks if (payload := _data_of(block)) is not None]
+        whole = data.rfind(END) + len(END)
+        if whole < len(END):
+            self._pending = data
+            return b""
+        self._pending = data[whole:]
+        return data[:whole]
 
     def _with_plain_line_ends(self, data: bytes) -> bytes:
         if self._after_cr:
@@ -50,8 +58,9 @@ class EventDecoder:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def _data_of(block: bytes) -> bytes | None:
-    if block.startswith(b"data: ") and b"\n" not in block:
-        return block[6:]
-    lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(b"data:")]
+def data_of(event: bytes) -> bytes | None:
+    """What an event says, given without its `END`; None if nothing."""
+    if event.startswith(b"data: ") and b"\n" not in event:
+        return event[6:]
+    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.features.llm.sse import BOM, EventDecoder, framed
+from app.features.llm.sse import BOM, EventDecoder, data_of, framed
+
+
+def decoded(*pieces: bytes) -> list[bytes]:
+    """What the events say that come in `pieces`."""
+    decoder = EventDecoder()
+    events = b"".join([decoder.feed(piece) for piece in pieces]).split(b"\n\n")
+    return [said for event in events if (said := data_of(event)) is not None]
+
 
 STREAMS = [
     pytest.param(b"data: 1\n\ndata: 2\n\n", [b"1", b"2"], id="two events"),
@@ -27,26 +35,23 @@ STREAMS = [
 
 @pytest.mark.parametrize(("stream", "expected"), STREAMS)
 def test_the_data_of_each_event_is_found(stream: bytes, expected: list[bytes]) -> None:
-    assert EventDecoder().feed(stream) == expected
+    assert decoded(stream) == expected
 
 
 @pytest.mark.parametrize(("stream", "expected"), STREAMS)
 def test_every_cut_gives_the_same(stream: bytes, expected: list[bytes]) -> None:
     for first in range(len(stream) + 1):
         for second in range(first, len(stream) + 1):
-            decoder = EventDecoder()
-            pieces = (stream[:first], stream[first:second], stream[second:])
-            assert [event for piece in pieces for event in decoder.feed(piece)] == expected
+            assert decoded(stream[:first], stream[first:second], stream[second:]) == expected
 
 
 @given(st.lists(st.sampled_from([b"data: a", b"data:b", b": c", b"\n", b"\r", b"\r\n", b"\n\n"])), st.data())
 def test_any_bytes_give_the_same_however_they_are_cut(parts: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(parts)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
-    decoder = EventDecoder()
     pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
 
-    assert [event for piece in pieces for event in decoder.feed(piece)] == EventDecoder().feed(stream)
+    assert decoded(*pieces) == decoded(stream)
 
 
 def test_events_are_written_as_lines_of_compact_json() -> None:
