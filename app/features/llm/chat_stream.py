@@ -63,7 +63,16 @@ class ChatStream:
         while not self._done:
             if self._failure:
                 raise self._failure
-            events = self._translated(await self._read())
+            # Read here and not in a function of its own: whatever waits is called twice for each event.
+            try:
+                data = await self._answer.read()
+            except openai.APIError:
+                if not self._aborted:
+                    raise
+                data = b""
+            if not data and not self._aborted:
+                raise connection_error(self._url, _CUT_SHORT)
+            events = self._translated(data)
             if self._aborted and not (self._done or self._failure):
                 events += self._end_aborted()
             if events:
@@ -96,19 +105,11 @@ class ChatStream:
         self._done = True
         return self._render(self._translator.aborted_chunks())
 
-    async def _read(self) -> bytes:
-        try:
-            data = await self._answer.read()
-        except openai.APIError:
-            if not self._aborted:
-                raise
-            return b""
-        if not data and not self._aborted:
-            raise connection_error(self._url, _CUT_SHORT)
-        return data
-
     def _translated(self, data: bytes) -> bytes:
-        events = self._whole(data)
+        try:
+            events = self._decoder.feed(data)
+        except ValueError as exc:
+            raise not_understood(self._url, b"") from exc
         made: list[bytes] = []
         at = 0
         while (end := events.find(END, at)) >= 0 and not (self._done or self._failure):
@@ -121,12 +122,6 @@ class ChatStream:
                 made.append(run)
                 self._events += count
         return b"".join(made)
-
-    def _whole(self, data: bytes) -> bytes:
-        try:
-            return self._decoder.feed(data)
-        except ValueError as exc:
-            raise not_understood(self._url, b"") from exc
 
     def _made_of(self, event: bytes) -> bytes:
         payload = data_of(event)

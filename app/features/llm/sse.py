@@ -10,6 +10,7 @@ BOM = b"\xef\xbb\xbf"
 
 END = b"\n\n"
 """The empty line that ends an event, with the end of the line before it."""
+_END_BYTES = len(END)
 
 MOST_EVENT_BYTES = 8_000_000
 """Far beyond any event of OpenAI's; what is longer has no end."""
@@ -34,7 +35,7 @@ class EventDecoder:
         Raises:
             ValueError: the event that was begun before grows beyond `MOST_EVENT_BYTES`.
         """
-        if len(self._pending) > MOST_EVENT_BYTES:
+        if self._pending and len(self._pending) > MOST_EVENT_BYTES:
             raise ValueError(f"an event has no end within {MOST_EVENT_BYTES} bytes")
         if data and (self._after_cr or b"\r" in data):
             data = self._with_plain_line_ends(data)
@@ -43,12 +44,12 @@ class EventDecoder:
         if not self._begun and len(data) >= len(BOM):
             self._begun = True
             data = data.removeprefix(BOM)
-        whole = data.rfind(END) + len(END)
-        if whole < len(END):
+        end = data.rfind(END)
+        if end < 0:
             self._pending = data
             return b""
-        self._pending = data[whole:]
-        return data[:whole]
+        self._pending = data[end + _END_BYTES :]
+        return data[: end + _END_BYTES]
 
     def _with_plain_line_ends(self, data: bytes) -> bytes:
         if self._after_cr:
