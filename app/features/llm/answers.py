@@ -144,13 +144,14 @@ class ChunkTranslator:
 
         All that its chunk has beside the text, unless it was the first of its choice, is the same in each such chunk.
         """
-        if not self._has_plain_texts:
+        choices = event.get("choices") or []
+        if not self._has_plain_texts or len(choices) != 1 or event.get("usage"):
             return None
-        match event:
-            case {"choices": [{"delta": {"content": str(text), **others}} as choice]} if not others:
-                says_more = choice.get("logprobs") is not None or choice.get("finish_reason") is not None
-                return None if says_more or event.get("usage") else text
-        return None
+        choice = choices[0]
+        if choice.get("logprobs") is not None or choice.get("finish_reason") is not None or len(choice["delta"]) != 1:
+            return None
+        text = choice["delta"].get("content")
+        return text if isinstance(text, str) else None
 
     def _make_head(self, event: JSONObject) -> JSONObject:
         return {
