@@ -96,14 +96,14 @@ async def served_over(upstream: str, **settings: object) -> AsyncIterator[str]:
         yield server.url
 
 
-def held_by(components: Components) -> tuple[int, float, int, int]:
+def held_by(components: Components) -> tuple[int, int, int, int]:
     """Requests, calls to OpenAI as Prometheus and as the keys count them, and connections in use."""
     upstream = components.openai_client._upstream
     assert upstream.session is not None
     assert upstream.session.connector is not None
     return (
         components.server_load.requests,
-        components.metrics.upstream.in_flight._value.get(),
+        components.metrics.upstream.in_flight,
         sum(key.calls for key in upstream.keys._keys),
         len(upstream.session.connector._acquired),
     )

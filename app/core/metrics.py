@@ -21,11 +21,14 @@ class UpstreamMetrics:
         )
         self.attempts = {name: attempts.labels(name) for name in ("answered", "refused", "failed", "cancelled")}
         self.retries = {name: retries.labels(name) for name in ("connect", "closed", "status", "rate_limit", "key")}
-        self.in_flight = Gauge(
+        self.in_flight = 0
+        """Calls that are not over: a number that is cheap to change, and read when Prometheus asks."""
+        gauge = Gauge(
             "llm_server_upstream_calls_in_flight",
             "Calls to OpenAI that are not over; a stream is one until it is closed.",
             registry=registry,
         )
+        gauge.set_function(lambda: self.in_flight)
 
 
 class Metrics:

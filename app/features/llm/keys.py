@@ -28,6 +28,7 @@ class KeyRing:
 
     def __init__(self, secrets: Sequence[str], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._keys = [Key(secret, position) for position, secret in enumerate(dict.fromkeys(secrets))]
+        self._only = self._keys[0] if len(self._keys) == 1 else None
         self._clock = clock
         self._turn = 0
         # The longest first: a key may begin with another one.
@@ -38,9 +39,7 @@ class KeyRing:
 
     def choose(self) -> Key:
         """The key with the fewest calls in flight, in turn where several have; else the one that is back first."""
-        if len(self._keys) == 1:
-            return self._keys[0]
-        return self.another(()) or min(self._keys, key=lambda key: key.set_aside_until)
+        return self._only or self.another(()) or min(self._keys, key=lambda key: key.set_aside_until)
 
     def another(self, tried: Collection[Key]) -> Key | None:
         """The same without `tried` and without keys that are set aside; None: there is no such key."""
@@ -56,7 +55,7 @@ class KeyRing:
     def set_aside(self, key: Key, pause_s: float, why: str) -> None:
         """Leave `key` alone for `pause_s` seconds, 60 at most."""
         pause_s = min(pause_s, LONGEST_PAUSE_S)
-        if len(self._keys) == 1 or pause_s <= 0:
+        if self._only or pause_s <= 0:
             return
         key.set_aside_until = max(key.set_aside_until, self._clock() + pause_s)
         place = f"{key.position + 1} of {len(self._keys)}"

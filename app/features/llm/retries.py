@@ -63,7 +63,8 @@ class RetryBudget:
 
     def earn(self) -> None:
         """One more call is made."""
-        self._saved = min(self._saved + EARNED_PER_CALL, SAVED_AT_MOST)
+        if self._saved < SAVED_AT_MOST:
+            self._saved = min(self._saved + EARNED_PER_CALL, SAVED_AT_MOST)
 
     def spend(self) -> bool:
         """Whether one more retry may be made, which is then counted as made."""

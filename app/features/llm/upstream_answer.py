@@ -20,7 +20,7 @@ class Lease:
         self._over = False
         self.at_end: Callable[[], None] | None = None
         key.calls += 1
-        metrics.in_flight.inc()
+        metrics.in_flight += 1
 
     def end(self) -> None:
         """Give the key back; a second time does nothing."""
@@ -28,7 +28,7 @@ class Lease:
             return
         self._over = True
         self._key.calls -= 1
-        self._metrics.in_flight.dec()
+        self._metrics.in_flight -= 1
         if self.at_end:
             self.at_end()
 
