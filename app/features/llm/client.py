@@ -79,7 +79,8 @@ class OpenAIClient:
             metrics=metrics or Metrics().upstream,
             admission=self.admission,
         )
-        self._upstream.session = session
+        if session:
+            self.attach(session)
         self._chat_url = f"{self._client.base_url}chat/completions"
         self._models_url = f"{self._client.base_url}models"
         self._catalogue = catalogue or Catalogue()
@@ -93,8 +94,8 @@ class OpenAIClient:
         return {name: value for name, value in headers.items() if isinstance(value, str) and value}
 
     def attach(self, session: aiohttp.ClientSession) -> None:
-        """Use `session` for all calls from now on; whoever opened it closes it."""
-        self._upstream.session = session
+        """Use the connections of `session` for all calls from now on; whoever opened it closes it."""
+        self._upstream.attach(session)
 
     async def create_chat_completion(self, request: ChatCompletionRequest) -> ChatCompletionResponse:
         """The whole answer to a request that does not ask for a stream; an aborted one if the server ends first.
@@ -136,7 +137,7 @@ class OpenAIClient:
             return AbortedStream(translator, render)
         if answer.content_type != "text/event-stream":
             answer.close()
-            raise not_understood(self._chat_url, answer.content_type.encode())
+            raise not_understood(self._chat_url, answer.content_type.encode(errors="replace"))
         return ChatStream(
             answer,
             translator,

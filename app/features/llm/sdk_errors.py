@@ -1,7 +1,6 @@
 """Failures of a call to OpenAI as the openai SDK's own exceptions: same class, message and attributes."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -23,19 +22,11 @@ _STATUS_ERRORS: dict[int, type[openai.APIStatusError]] = {
 _BODY_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
-@contextmanager
-def sdk_errors(url: str) -> Iterator[None]:
-    """Raises what the SDK raises for the failures of the transport inside.
-
-    Raises:
-        openai.APIConnectionError: there was no connection, or it broke.
-    """
-    try:
-        yield
-    except aiohttp.ClientConnectorError as exc:
-        raise connection_error(url, "The upstream service could not be reached.") from exc
-    except (aiohttp.ClientError, OSError) as exc:
-        raise connection_error(url, "The connection to the upstream service broke.") from exc
+def transport_error(url: str, failure: aiohttp.ClientError | OSError) -> openai.APIConnectionError:
+    """What the SDK raises where there was no connection, or it broke."""
+    if isinstance(failure, aiohttp.ClientConnectorError):
+        return connection_error(url, "The upstream service could not be reached.")
+    return connection_error(url, "The connection to the upstream service broke.")
 
 
 def timeout_error(url: str, message: str) -> openai.APITimeoutError:

@@ -1,8 +1,6 @@
 """How long OpenAI is waited for, and what is said when it was too long."""
 
-import asyncio
 from dataclasses import dataclass
-from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,26 +14,6 @@ class Limit:
     def complaint(self) -> str:
         """For the client and the log."""
         return self.text.format(f"{self.seconds:g}")
-
-
-class Deadline(NamedTuple):
-    """A moment by the event loop's clock, and what was to happen before it."""
-
-    limit: Limit
-    at_s: float
-
-    @classmethod
-    def after(cls, limit: Limit) -> "Deadline":
-        """The one of a wait that begins now."""
-        return cls(limit, asyncio.get_running_loop().time() + limit.seconds)
-
-    def or_earlier(self, other: "Deadline | None") -> "Deadline":
-        """This one, or `other` if that comes first."""
-        return self if other is None or self.at_s <= other.at_s else other
-
-    def left_s(self) -> float:
-        """Seconds until it."""
-        return self.at_s - asyncio.get_running_loop().time()
 
 
 class Timeouts:
@@ -59,3 +37,5 @@ class Timeouts:
         self.total = Limit(
             total_s, "The upstream service did not complete its answer within {} s (UPSTREAM_TOTAL_TIMEOUT_S)."
         )
+        self.whole_begins = min(self.first_byte, self.total, key=lambda limit: limit.seconds)
+        """What an answer that is no stream has to begin within."""

@@ -12,11 +12,12 @@ from app.core.admission import Admission, Places
 from app.core.errors import is_out_of_money
 from app.core.metrics import UpstreamMetrics
 from app.core.record import current_record
+from app.features.llm.http1 import Endpoint, Response, StaleConnectionError
 from app.features.llm.keys import LONGEST_PAUSE_S, Key, KeyRing
 from app.features.llm.retries import CallRetries, RetryBudget, RetryReason, asked_wait_s, status_reason
-from app.features.llm.sdk_errors import sdk_errors, status_error, timeout_error
-from app.features.llm.session import Connection, environment_proxy
-from app.features.llm.timeouts import Deadline, Timeouts
+from app.features.llm.sdk_errors import status_error, timeout_error, transport_error
+from app.features.llm.session import environment_proxy
+from app.features.llm.timeouts import Timeouts
 from app.features.llm.upstream_answer import Answer, Lease
 
 # Told to the client under these names. All else stays here: cookies, account ids, what OpenAI's proxies add.
@@ -61,7 +62,6 @@ class Upstream:
         metrics: UpstreamMetrics,
         admission: Admission,
     ) -> None:
-        self.headers = headers
         self.keys = keys
         self.timeouts = timeouts
         self.max_attempts = max_attempts
@@ -69,8 +69,14 @@ class Upstream:
         self.admission = admission
         self.budget = RetryBudget()
         self.session: aiohttp.ClientSession | None = None
-        self.connecting = aiohttp.ClientTimeout(total=None, connect=timeouts.connect.seconds)
-        self.proxy = environment_proxy(base_url)
+        self._headers = headers
+        self._proxy = environment_proxy(base_url)
+        self._endpoints: dict[str, Endpoint] = {}
+
+    def attach(self, session: aiohttp.ClientSession) -> None:
+        """Use the connections of `session` from now on."""
+        self.session = session
+        self._endpoints = {}
 
     async def read(self, call: Call) -> bytes:
         """The whole body of an accepted answer.
@@ -79,8 +85,11 @@ class Upstream:
             Overloaded: there is no place for the call.
             openai.APIError: the call failed.
         """
-        with closing(await self.open(call)) as answer:
+        answer = await self.open(call)
+        try:
             return await answer.read_all()
+        finally:
+            answer.close()
 
     async def open(self, call: Call, places: Places | None = None) -> Answer:
         """An accepted answer whose body is unread. The caller must `close()` it, which gives its place back.
@@ -99,6 +108,23 @@ class Upstream:
         answer.at_close(self.admission.leave)
         return answer
 
+    def endpoint(self, call: Call) -> Endpoint:
+        """Where `call` goes; the same one for all calls to its URL."""
+        return self._endpoints.get(call.url) or self._new_endpoint(call)
+
+    def _new_endpoint(self, call: Call) -> Endpoint:
+        if self.session is None:
+            raise RuntimeError("OpenAIClient has no session yet: the application's lifespan attaches it")
+        endpoint = self._endpoints[call.url] = Endpoint(
+            self.session,
+            call.method,
+            call.url,
+            self._headers,
+            proxy=self._proxy,
+            connect_s=self.timeouts.connect.seconds,
+        )
+        return endpoint
+
     async def _accepted(self, call: Call) -> Answer:
         attempts = _Attempts(self, call)
         while True:
@@ -116,12 +142,14 @@ class _Attempts:
         timeouts = upstream.timeouts
         self._upstream = upstream
         self._call = call
-        self._complete_by = None if call.is_stream else Deadline.after(timeouts.total)
-        self._begin_by = Deadline.after(timeouts.first_byte).or_earlier(self._complete_by)
+        self._loop = asyncio.get_running_loop()
+        self._began_s = self._loop.time()
+        self._begin = timeouts.first_byte if call.is_stream else timeouts.whole_begins
+        self._begin_by_s = self._began_s + self._begin.seconds
         self._retries = CallRetries(upstream.max_attempts, upstream.budget)
         self._key = upstream.keys.choose()
         self._refused_keys: list[Key] = []
-        self._connection = Connection()
+        self._record = current_record()
 
     async def make(self) -> Answer:
         """One attempt.
@@ -132,7 +160,7 @@ class _Attempts:
         lease = Lease(self._key, self._upstream.metrics)
         outcome = "failed"
         try:
-            answer = await self._begun(lease)
+            answer = self._answer(await self._begun(), lease)
             if answer.status == 200:
                 outcome = "answered"
                 return answer
@@ -154,7 +182,7 @@ class _Attempts:
         reason = self._reason_for_another(failure)
         if reason is None:
             return False
-        wait_s = self._retries.wait_s(reason, asked_s=_asked_wait_s(failure), left_s=self._begin_by.left_s())
+        wait_s = self._retries.wait_s(reason, asked_s=_asked_wait_s(failure), left_s=self._left_s())
         if wait_s is None:
             return False
         await asyncio.sleep(wait_s)
@@ -162,44 +190,26 @@ class _Attempts:
         self._upstream.metrics.retries[reason].inc()
         return True
 
-    async def _begun(self, lease: Lease) -> Answer:
-        record = current_record()
+    async def _begun(self) -> Response:
+        call, record = self._call, self._record
         record.upstream_attempts += 1
         # An earlier attempt's would be taken for this one's.
         record.upstream_headers = {}
-        response = await self._response()
-        record.upstream_headers = _passed_headers(response.headers)
+        try:
+            return await self._upstream.endpoint(call).send(self._key.secret, call.body, begin_by_s=self._begin_by_s)
+        except aiohttp.ConnectionTimeoutError as exc:
+            raise timeout_error(call.url, self._upstream.timeouts.connect.complaint) from exc
+        except TimeoutError as exc:
+            raise timeout_error(call.url, self._begin.complaint) from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            raise transport_error(call.url, exc) from exc
+
+    def _answer(self, response: Response, lease: Lease) -> Answer:
+        self._record.upstream_headers = _passed_headers(response.headers)
+        timeouts = self._upstream.timeouts
         # A refusal of a stream is no stream, and as short as the beginning of an answer.
-        complete_by = self._complete_by if response.status == 200 else self._begin_by
-        return Answer(response, lease, self._upstream.timeouts.idle, complete_by)
-
-    async def _response(self) -> aiohttp.ClientResponse:
-        self._connection = Connection()
-        url, timeouts = self._call.url, self._upstream.timeouts
-        with sdk_errors(url):
-            try:
-                async with asyncio.timeout_at(self._begin_by.at_s):
-                    return await self._request()
-            except aiohttp.ConnectionTimeoutError as exc:
-                raise timeout_error(url, timeouts.connect.complaint) from exc
-            except TimeoutError as exc:
-                raise timeout_error(url, self._begin_by.limit.complaint) from exc
-
-    async def _request(self) -> aiohttp.ClientResponse:
-        upstream, call = self._upstream, self._call
-        if upstream.session is None:
-            raise RuntimeError("OpenAIClient has no session yet: the application's lifespan attaches it")
-        return await upstream.session.request(
-            call.method,
-            call.url,
-            data=call.body,
-            headers={**upstream.headers, "Authorization": f"Bearer {self._key.secret}"},
-            proxy=upstream.proxy,
-            timeout=upstream.connecting,
-            # A redirect would post the prompt to another host.
-            allow_redirects=False,
-            trace_request_ctx=self._connection,
-        )
+        whole = self._begin if response.status != 200 else None if self._call.is_stream else timeouts.total
+        return Answer(self._call.url, response, lease=lease, idle=timeouts.idle, whole=whole, began_s=self._began_s)
 
     def _moved_to_another_key(self, failure: openai.APIError) -> bool:
         pause_s = _key_pause_s(failure)
@@ -215,24 +225,19 @@ class _Attempts:
         self._upstream.metrics.retries["key"].inc()
         return True
 
+    def _left_s(self) -> float:
+        return self._begin_by_s - self._loop.time()
+
     def _reason_for_another(self, failure: openai.APIError) -> RetryReason | None:
         if isinstance(failure, openai.APIStatusError):
             return None if is_out_of_money(failure) else status_reason(failure.status_code, failure.response.headers)
         cause = failure.__cause__
         if isinstance(cause, _NO_CONNECTION) and not isinstance(cause, aiohttp.ClientConnectorCertificateError):
             return "connect"
-        return "closed" if self._connection.reused and _nothing_came(cause) else None
+        return "closed" if isinstance(cause, StaleConnectionError) else None
 
 
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-
-
-def _nothing_came(cause: BaseException | None) -> bool:
-    """Whether a connection ended before a byte of the answer. After a reset aiohttp does not tell."""
-    if isinstance(cause, aiohttp.ServerDisconnectedError):
-        # Else it is the beginning of the answer.
-        return isinstance(cause.message, str)
-    return isinstance(cause, aiohttp.ClientOSError)
 
 
 def _asked_wait_s(failure: openai.APIError) -> float:
@@ -252,6 +257,8 @@ def _key_pause_s(failure: openai.APIError) -> float | None:
 def _passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """What the client is to see of OpenAI's headers, as far as it can be sent on in a header."""
     given = {passed: headers[name] for name, passed in _PASSED_HEADERS.items() if name in headers}
+    if _is_plain("".join(given.values())):
+        return given
     return {name: value for name, value in given.items() if _is_plain(value)}
 
 

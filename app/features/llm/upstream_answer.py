@@ -6,9 +6,10 @@ from collections.abc import Callable
 import aiohttp
 
 from app.core.metrics import UpstreamMetrics
+from app.features.llm.http1 import Response
 from app.features.llm.keys import Key
-from app.features.llm.sdk_errors import sdk_errors, timeout_error
-from app.features.llm.timeouts import Deadline, Limit
+from app.features.llm.sdk_errors import timeout_error, transport_error
+from app.features.llm.timeouts import Limit
 
 
 class Lease:
@@ -36,43 +37,53 @@ class Lease:
 class Answer:
     """An answer whose body is unread. Whoever has it must `close()` it.
 
+    It falls silent for `idle` at most, and is complete within `whole`, where there is such a limit, counted from
+    `began_s` by the event loop's clock.
+
     Raises:
         openai.APITimeoutError: a read waited too long, or the whole answer took too long.
         openai.APIConnectionError: the connection broke; what came before the break has been read.
     """
 
     def __init__(
-        self, response: aiohttp.ClientResponse, lease: Lease, idle: Limit, complete_by: Deadline | None
+        self, url: str, response: Response, *, lease: Lease, idle: Limit, whole: Limit | None, began_s: float
     ) -> None:
-        self.url = str(response.url)
+        self.url = url
         self.status = response.status
         self.headers = response.headers
-        self.content_type = response.content_type
         self._response = response
         self._lease = lease
-        self._watch = _Watch(idle, complete_by, response.close)
+        self._idle = idle
+        self._whole = whole
+        self._began_s = began_s
+        self._watch: _Watch | None = None
+
+    @property
+    def content_type(self) -> str:
+        """In lower case and without parameters."""
+        return self.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
 
     async def read(self) -> bytes:
         """What has arrived, as soon as it is at least a byte; none at the end."""
-        content = self._response.content
-        if content.is_eof() and content.exception() is None:
-            return content.read_nowait()
-        self._watch.begin()
+        if self._response.is_complete:
+            return self._response.rest()
+        watch = self._watch = self._watch or self._new_watch()
+        watch.begin()
         try:
-            return await _arrived(content)
+            return await self._response.read()
         except (aiohttp.ClientError, OSError) as exc:
-            if self._watch.expired:
-                raise timeout_error(self.url, self._watch.expired.complaint) from exc
-            with sdk_errors(self.url):
-                raise
+            if watch.expired:
+                raise timeout_error(self.url, watch.expired.complaint) from exc
+            raise transport_error(self.url, exc) from exc
         finally:
-            self._watch.pause()
+            watch.pause()
 
     async def read_all(self) -> bytes:
         """What is left of the body."""
         parts = []
-        while part := await self.read():
-            parts.append(part)
+        while not self._response.is_complete:
+            parts.append(await self.read())
+        parts.append(self._response.rest())
         return b"".join(parts)
 
     def at_close(self, callback: Callable[[], None]) -> None:
@@ -81,19 +92,24 @@ class Answer:
 
     def close(self) -> None:
         """Give the connection back if the body has been read to its end; close it otherwise, which stops OpenAI."""
-        self._watch.end()
+        if self._watch:
+            self._watch.end()
         self._response.close()
         self._lease.end()
+
+    def _new_watch(self) -> "_Watch":
+        return _Watch(self._idle, self._whole, self._began_s, self._response.close)
 
 
 class _Watch:
     """Ends a wait that is too long. One timer serves many waits, for a stream waits once for each of its events."""
 
-    def __init__(self, idle: Limit, complete_by: Deadline | None, expire: Callable[[], None]) -> None:
+    def __init__(self, idle: Limit, whole: Limit | None, began_s: float, expire: Callable[[], None]) -> None:
         self.expired: Limit | None = None
         """The limit that was reached."""
         self._idle = idle
-        self._complete_by = complete_by
+        self._whole = whole
+        self._began_s = began_s
         self._expire = expire
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -103,7 +119,8 @@ class _Watch:
         """A wait begins."""
         self._waiting_since = self._loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_at(self._deadline(self._waiting_since).at_s, self._check)
+            _, at_s = self._deadline(self._waiting_since)
+            self._timer = self._loop.call_at(at_s, self._check)
 
     def pause(self) -> None:
         """The wait is over; the timer goes on for the next one."""
@@ -118,24 +135,17 @@ class _Watch:
         self._timer = None
         if self._waiting_since is None:
             return
-        deadline = self._deadline(self._waiting_since)
-        if self._loop.time() < deadline.at_s:
-            self._timer = self._loop.call_at(deadline.at_s, self._check)
+        limit, at_s = self._deadline(self._waiting_since)
+        if self._loop.time() < at_s:
+            self._timer = self._loop.call_at(at_s, self._check)
             return
-        self.expired = deadline.limit
+        self.expired = limit
         # Whoever waits is woken by it.
         self._expire()
 
-    def _deadline(self, since_s: float) -> Deadline:
-        return Deadline(self._idle, since_s + self._idle.seconds).or_earlier(self._complete_by)
-
-
-async def _arrived(content: aiohttp.StreamReader) -> bytes:
-    try:
-        return await content.readany()
-    except aiohttp.ClientError:
-        # aiohttp raises before it hands out what arrived just before the break, and only this gives it.
-        data = content._read_nowait(-1)
-        if not data:
-            raise
-        return data
+    def _deadline(self, since_s: float) -> tuple[Limit, float]:
+        """What a wait is ended by, and when."""
+        idle_s = since_s + self._idle.seconds
+        if self._whole is None or idle_s <= self._began_s + self._whole.seconds:
+            return self._idle, idle_s
+        return self._whole, self._began_s + self._whole.seconds

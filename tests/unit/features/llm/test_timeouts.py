@@ -78,7 +78,6 @@ async def test_an_answer_that_does_not_begin_is_not_waited_for(begun: bytes, str
     assert said == "The upstream service did not begin to answer within 0.1 s (UPSTREAM_FIRST_BYTE_TIMEOUT_S)."
 
 
-@pytest.mark.filterwarnings("ignore:Sending a large body")  # larger than the kernel's buffers, or it would be sent
 async def test_a_request_that_nobody_reads_is_not_sent_for_ever() -> None:
     over = asyncio.Event()
 
@@ -86,7 +85,7 @@ async def test_a_request_that_nobody_reads_is_not_sent_for_ever() -> None:
         await over.wait()
 
     async with raw_server(converse) as url:
-        # An image: a text would be counted first.
+        # Larger than the kernel's buffers, or it would be sent. An image: a text would be counted first.
         image = {"type": "image_url", "image_url": "data:image/png;base64," + "A" * 8_000_000}
         said = await timeout_of(url, Timeouts(first_byte_s=0.3), content=[image])
         over.set()
