@@ -12,7 +12,8 @@ from app.core.admission import Admission, Places
 from app.core.errors import is_out_of_money
 from app.core.metrics import UpstreamMetrics
 from app.core.record import current_record
-from app.features.llm.http1 import Endpoint, Response, StaleConnectionError
+from app.features.llm.http1 import Endpoint
+from app.features.llm.http1_response import Response, StaleConnectionError
 from app.features.llm.keys import LONGEST_PAUSE_S, Key, KeyRing
 from app.features.llm.retries import CallRetries, RetryBudget, RetryReason, asked_wait_s, status_reason
 from app.features.llm.sdk_errors import status_error, timeout_error, transport_error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import aiohttp
 
 from app.core.metrics import UpstreamMetrics
-from app.features.llm.http1 import Response
+from app.features.llm.http1_response import Response
 from app.features.llm.keys import Key
 from app.features.llm.sdk_errors import timeout_error, transport_error
 from app.features.llm.timeouts import Limit
@@ -65,25 +65,25 @@ class Answer:
 
     async def read(self) -> bytes:
         """What has arrived, as soon as it is at least a byte; none at the end."""
-        if self._response.is_complete:
-            return self._response.rest()
-        watch = self._watch = self._watch or self._new_watch()
-        watch.begin()
         try:
+            if self._response.is_complete:
+                return self._response.rest()
+            watch = self._watch = self._watch or self._new_watch()
+            watch.begin()
             return await self._response.read()
         except (aiohttp.ClientError, OSError) as exc:
-            if watch.expired:
-                raise timeout_error(self.url, watch.expired.complaint) from exc
+            if self._watch and self._watch.expired:
+                raise timeout_error(self.url, self._watch.expired.complaint) from exc
             raise transport_error(self.url, exc) from exc
         finally:
-            watch.pause()
+            if self._watch:
+                self._watch.pause()
 
     async def read_all(self) -> bytes:
         """What is left of the body."""
         parts = []
-        while not self._response.is_complete:
-            parts.append(await self.read())
-        parts.append(self._response.rest())
+        while part := await self.read():
+            parts.append(part)
         return b"".join(parts)
 
     def at_close(self, callback: Callable[[], None]) -> None:
