@@ -1,9 +1,11 @@
 """Endpoints that are called without FastAPI's router."""
 
 from collections.abc import Awaitable, Callable, Iterable
+from inspect import iscoroutinefunction
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,9 +16,9 @@ from app.core.paths import route_path
 class DirectRoutesMiddleware:
     """Answers a request whose method and path are those of one of `routes`.
 
-    Their endpoints take the request and what `Depends` gives them, and return a response. FastAPI's own way there, made
-    for parameters and answers of every kind, is a fifth of a request's calls. It is taken for all else: other paths and
-    methods, and applications that override dependencies.
+    Their endpoints return a response. FastAPI's own way there, made for parameters and answers of every kind, is a
+    fifth of a request's calls (docs/decisions/0007). It is taken for all else: other paths and methods, endpoints that
+    take more than the request and what coroutine functions make of it, and applications that override dependencies.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
@@ -24,7 +26,7 @@ class DirectRoutesMiddleware:
         self._endpoints = {
             (method, route.path): _Endpoint(route)
             for route in routes
-            if isinstance(route, APIRoute)
+            if isinstance(route, APIRoute) and _takes_the_request_only(route.dependant)
             for method in route.methods or ()
         }
 
@@ -34,6 +36,18 @@ class DirectRoutesMiddleware:
         if endpoint is None or scope["app"].dependency_overrides:
             return self.app(scope, receive, send)
         return endpoint.answer(scope, receive, send)
+
+
+def _takes_the_request_only(needs: Dependant) -> bool:
+    """Whether nothing but the request is needed, by it or by what it depends on."""
+    others = (
+        *(needs.path_params, needs.query_params, needs.header_params, needs.cookie_params, needs.body_params),
+        *(needs.response_param_name, needs.background_tasks_param_name),
+    )
+    return not any(others) and all(
+        iscoroutinefunction(given.call) and not given.dependencies and _takes_the_request_only(given)
+        for given in needs.dependencies
+    )
 
 
 class _Endpoint:

@@ -26,6 +26,20 @@ async def echo(request: Request, word: Annotated[str, Depends(provided)]) -> Res
     return Response(await request.body() + word.encode() + str(request.scope.get("route")).encode())
 
 
+async def nested(word: Annotated[str, Depends(provided)]) -> str:
+    return f"nested {word}"
+
+
+@router.post("/deep")
+async def deep(_request: Request, word: Annotated[str, Depends(nested)]) -> Response:
+    return Response(word)
+
+
+@router.post("/ask")
+async def ask(_request: Request, word: str) -> Response:
+    return Response(word)
+
+
 @router.post("/refuse")
 async def refuse(_request: Request) -> Response:
     raise KEPT
@@ -58,6 +72,11 @@ async def test_an_endpoint_has_its_request_and_what_it_depends_on(client: httpx.
 async def test_other_methods_and_paths_are_fastapis(client: httpx.AsyncClient) -> None:
     assert [(await client.get("/echo")).status_code, (await client.post("/nope")).status_code] == [405, 404]
     assert (await client.post("/echo/")).headers["location"].endswith("/echo")
+
+
+async def test_an_endpoint_that_takes_more_has_it_from_fastapi(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/ask?word=asked")).text == "asked"
+    assert (await client.post("/deep")).text == "nested given"
 
 
 async def test_dependencies_can_be_overridden() -> None:
