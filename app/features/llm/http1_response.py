@@ -63,6 +63,7 @@ class Response(asyncio.Protocol):
         self._may_be_kept = False
         self._failure: Exception | None = None
         self._unpacker: Any = None
+        self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
         # httptools calls it for each chunk; the list's own method is no call of Python's.
@@ -184,11 +185,11 @@ class Response(asyncio.Protocol):
 
     # --- this side ----------------------------------------------------------------------------------------------------
 
-    async def _more(self) -> None:
+    def _more(self) -> asyncio.Future[None]:
         if self._failure:
             raise self._failure
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
-        await waiter
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
