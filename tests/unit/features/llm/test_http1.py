@@ -149,11 +149,16 @@ async def test_a_plain_upstream_is_asked_for_by_its_whole_address(monkeypatch: p
     assert (len(proxy.asked), proxy.connections) == (2, 1)
 
 
-async def test_a_tls_upstream_is_reached_through_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
-    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's side for localhost, and that of a client who trusts it."""
+    authority, context, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("localhost").configure_cert(context)
-    trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
+    return context, trusting
+
+
+async def test_a_tls_upstream_is_reached_through_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    context, trusting = tls()
     upstream, tunnels = Upstream(), []
 
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -525,7 +530,24 @@ async def _kept_after_a_large_body() -> int:
     return upstream.connections
 
 
-@pytest.mark.parametrize("conversation", [_used_again, _kept_after_a_large_body])
+async def _kept_over_tls() -> int:
+    context, trusting = tls()
+    stream = http_answer(
+        event(GOOD) + event(FINISH) + b"data: [DONE]\n\n", headers="content-type: text/event-stream\r\n"
+    )
+    upstream = Upstream(stream)
+    server = await asyncio.start_server(upstream, "localhost", 0, ssl=context)
+    url = f"https://localhost:{server.sockets[0].getsockname()[1]}/v1"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session:
+        client = OpenAIClient("sk-test", url, session=session)
+        for _ in range(3):
+            assert (await chunks_of(client))[-1]["choices"][0]["finish_reason"] == "stop"
+    server.close()
+    assert len(upstream.asked) == 3
+    return upstream.connections
+
+
+@pytest.mark.parametrize("conversation", [_used_again, _kept_after_a_large_body, _kept_over_tls])
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_connections_are_kept_on_either_loop(
     run: Callable[[Coroutine[Any, Any, int]], int], conversation: Callable[[], Coroutine[Any, Any, int]]
