@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -46,8 +47,8 @@ Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[
 
 
 @asynccontextmanager
-async def raw_server(converse: Conversation) -> AsyncIterator[str]:
-    """A server that speaks bytes; its base URL."""
+async def raw_server(converse: Conversation, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """A server that speaks bytes, over TLS as localhost; its base URL."""
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -57,9 +58,10 @@ async def raw_server(converse: Conversation) -> AsyncIterator[str]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(on_connection, "127.0.0.1", 0)
+    scheme, host = ("https", "localhost") if tls else ("http", "127.0.0.1")
+    server = await asyncio.start_server(on_connection, host, 0, ssl=tls)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        yield f"{scheme}://{host}:{server.sockets[0].getsockname()[1]}/v1"
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:

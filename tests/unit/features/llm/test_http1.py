@@ -173,19 +173,17 @@ async def test_a_tls_upstream_is_reached_through_a_tunnel(monkeypatch: pytest.Mo
             writer.write(data)
         writer.close()
 
-    server = await asyncio.start_server(upstream, "localhost", 0, ssl=context)
-    port = server.sockets[0].getsockname()[1]
-    async with raw_server(tunnel) as proxy:
+    async with raw_server(upstream, context) as url, raw_server(tunnel) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.removesuffix("/v1").replace("http://", "http://me:secret@"))
         monkeypatch.setenv("NO_PROXY", "")
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session:
-            client = OpenAIClient("sk-test", f"https://localhost:{port}/v1", session=session)
+            client = OpenAIClient("sk-test", url, session=session)
             for _ in range(2):
                 await client.create_chat_completion(request())
-    server.close()
 
+    authority = url.removeprefix("https://").removesuffix("/v1")
     assert len(tunnels) == 1
-    assert tunnels[0].startswith(f"CONNECT localhost:{port} HTTP/1.1\r\n".encode())
+    assert tunnels[0].startswith(f"CONNECT {authority} HTTP/1.1\r\n".encode())
     assert ("proxy-authorization", "Basic bWU6c2VjcmV0") in fields(tunnels[0])
     assert b"sk-test" not in tunnels[0]
     for asked in upstream.asked:
@@ -536,13 +534,13 @@ async def _kept_over_tls() -> int:
         event(GOOD) + event(FINISH) + b"data: [DONE]\n\n", headers="content-type: text/event-stream\r\n"
     )
     upstream = Upstream(stream)
-    server = await asyncio.start_server(upstream, "localhost", 0, ssl=context)
-    url = f"https://localhost:{server.sockets[0].getsockname()[1]}/v1"
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session:
+    async with (
+        raw_server(upstream, context) as url,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session,
+    ):
         client = OpenAIClient("sk-test", url, session=session)
         for _ in range(3):
             assert (await chunks_of(client))[-1]["choices"][0]["finish_reason"] == "stop"
-    server.close()
     assert len(upstream.asked) == 3
     return upstream.connections
 

@@ -79,9 +79,10 @@ async def over_tls(upstream: Unread) -> AsyncIterator[OpenAIClient]:
     authority.issue_cert("localhost").configure_cert(context)
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
-    server = await asyncio.start_server(upstream, "localhost", 0, ssl=context)
-    url = f"https://localhost:{server.sockets[0].getsockname()[1]}/v1"
-    async with server, aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session:
+    async with (
+        raw_server(upstream, context) as url,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session,
+    ):
         yield OpenAIClient("sk-test", url, session=session)
 
 
