@@ -39,21 +39,25 @@ class DirectRoutesMiddleware:
 
 
 def _takes_the_request_only(needs: Dependant) -> bool:
-    """Whether nothing but the request is needed, by it or by what it depends on."""
+    """Whether it takes the request, and beside it nothing but what coroutine functions make of the request."""
     others = (
         *(needs.path_params, needs.query_params, needs.header_params, needs.cookie_params, needs.body_params),
-        *(needs.response_param_name, needs.background_tasks_param_name),
+        *(needs.response_param_name, needs.background_tasks_param_name, needs.http_connection_param_name),
+        needs.security_scopes_param_name,
     )
-    return not any(others) and all(
-        iscoroutinefunction(given.call) and not given.dependencies and _takes_the_request_only(given)
-        for given in needs.dependencies
-    )
+    return needs.request_param_name is not None and not any(others) and all(map(_is_made_of_it, needs.dependencies))
+
+
+def _is_made_of_it(given: Dependant) -> bool:
+    # Without a name it is a condition, not a value: FastAPI sees to those.
+    is_plain = given.name is not None and iscoroutinefunction(given.call) and not given.dependencies
+    return is_plain and _takes_the_request_only(given)
 
 
 class _Endpoint:
     def __init__(self, route: APIRoute) -> None:
         self._call: Callable[..., Awaitable[Response]] = route.endpoint
-        self._providers = [(given.name, given.call) for given in route.dependant.dependencies if given.name]
+        self._providers = [(str(given.name), given.call) for given in route.dependant.dependencies]
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
@@ -63,6 +67,7 @@ class _Endpoint:
                 given[name] = await provider(request)  # type: ignore[misc]  # ours are all coroutine functions
             response = await self._call(request, **given)
         except Exception as exc:
+            # Whatever the application has a handler for, as in Starlette.
             handler = _handler_of(request, exc)
             if handler is None:
                 raise

@@ -40,6 +40,21 @@ async def ask(_request: Request, word: str) -> Response:
     return Response(word)
 
 
+async def forbid_guests(request: Request) -> None:
+    if "guest" in request.query_params:
+        raise Refusal("forbidden")
+
+
+@router.post("/guarded", dependencies=[Depends(forbid_guests)])
+async def guarded(_request: Request) -> Response:
+    return Response()
+
+
+@router.post("/nothing")
+async def take_nothing() -> Response:
+    return Response("nothing")
+
+
 @router.post("/refuse")
 async def refuse(_request: Request) -> Response:
     raise KEPT
@@ -77,6 +92,12 @@ async def test_other_methods_and_paths_are_fastapis(client: httpx.AsyncClient) -
 async def test_an_endpoint_that_takes_more_has_it_from_fastapi(client: httpx.AsyncClient) -> None:
     assert (await client.post("/ask?word=asked")).text == "asked"
     assert (await client.post("/deep")).text == "nested given"
+    assert (await client.post("/nothing")).text == "nothing"
+
+
+async def test_a_condition_of_a_route_is_held(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/guarded")).status_code == 200
+    assert (await client.post("/guarded?guest")).json()["error"]["message"] == "forbidden"
 
 
 async def test_dependencies_can_be_overridden() -> None:

@@ -257,3 +257,26 @@ async def test_a_stream_that_opens_in_spite_of_being_cancelled_is_closed() -> No
         await run_until_disconnect(leave, open_it())
 
     assert stream.closed.is_set()
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_client_that_leaves_as_a_timeout_strikes_is_noticed(steps: int) -> None:
+    loop, left = asyncio.get_running_loop(), asyncio.Event()
+
+    async def leave() -> Any:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def work() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(loop.time()):
+                await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    answering = asyncio.create_task(run_until_disconnect(leave, work()))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    left.set()
+    async with asyncio.timeout(5):
+        with pytest.raises(ClientDisconnected):
+            await answering
