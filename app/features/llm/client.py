@@ -33,6 +33,11 @@ class _UpstreamModels(BaseModel):
     data: list[_UpstreamModel]
 
 
+def _no_http() -> httpx2.AsyncClient:
+    """In the place of the SDK's own, which would load the certificates and the parts of an HTTP client for nothing."""
+    return httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport(), trust_env=False)
+
+
 class OpenAIClient:
     """OpenAI behind vLLM's requests and answers.
 
@@ -58,15 +63,9 @@ class OpenAIClient:
         lifecycle: Lifecycle | None = None,
         admission: Admission | None = None,
     ) -> None:
-        # It supplies address and headers. It sends nothing, for that is several times slower (docs/decisions), and so
-        # needs no connections, nor the certificates and megabytes that they bring.
+        # It supplies address and headers. It sends nothing, for that is several times slower (docs/decisions).
         self._client = openai.AsyncOpenAI(
-            api_key=api_key,
-            base_url=base_url,
-            organization=organization,
-            project=project,
-            max_retries=0,
-            http_client=httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport(), trust_env=False),
+            api_key=api_key, base_url=base_url, organization=organization, project=project, http_client=_no_http()
         )
         self._keys = KeyRing([api_key, *further_keys])
         self.admission = admission or Admission(max_calls=4096, max_queued=0, queue_timeout_s=1)
@@ -108,13 +107,14 @@ class OpenAIClient:
         try:
             with self._lifecycle.abortable(), Spending(call.body) as spending:
                 answer = await self._upstream.read(Call("POST", self._chat_url, call.body))
-            translated = chat_answer(request, call.reading, answer)
-            spending.tell(translated.usage.total_tokens)
-            return translated
-        except ValueError as exc:
-            raise not_understood(self._chat_url, answer) from exc
         except Aborted:
             return aborted_answer(request, call.reading)
+        try:
+            translated = chat_answer(request, call.reading, answer)
+        except ValueError as exc:
+            raise not_understood(self._chat_url, answer) from exc
+        spending.tell(translated.usage.total_tokens)
+        return translated
 
     async def stream_chat_completion(
         self, request: ChatCompletionRequest, places: Places | None = None, render: Render = framed

@@ -129,7 +129,11 @@ def _at_most(seconds: float) -> aiohttp.ClientTimeout:
 
 
 def _lines(fields: Iterable[tuple[str, str]]) -> str:
-    fields = list(fields)
-    if any(_NO_HEADER.search(name + value) for name, value in fields):
-        raise ValueError("a header must be one line")
-    return "".join(f"{name}: {value}\r\n" for name, value in fields)
+    return "".join([f"{name}: {_in_one_line(name, value)}\r\n" for name, value in fields])
+
+
+def _in_one_line(name: str, value: str) -> str:
+    if _NO_HEADER.search(name + value):
+        # Not what it says: it may be a key.
+        raise ValueError(f"the header {name!r} must be one line")
+    return value

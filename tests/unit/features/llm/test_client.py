@@ -11,6 +11,7 @@ import aiohttp.web
 import httpx2
 import openai
 import pytest
+import trustme
 
 from app.core.errors import Refusal
 from app.core.record import RequestRecord, begin_record
@@ -62,6 +63,14 @@ async def raw_server(converse: Conversation, tls: ssl.SSLContext | None = None) 
     server = await asyncio.start_server(on_connection, host, 0, ssl=tls)
     async with server:
         yield f"{scheme}://{host}:{server.sockets[0].getsockname()[1]}/v1"
+
+
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's side for localhost, and that of a client who trusts it."""
+    authority, context, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.configure_trust(trusting)
+    return context, trusting
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:

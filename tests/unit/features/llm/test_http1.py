@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import inspect
 import socket
-import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
@@ -13,7 +12,6 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
-import trustme
 import uvloop
 from aiohttp.client_proto import ResponseHandler
 
@@ -30,6 +28,7 @@ from tests.unit.features.llm.test_client import (
     raw_server,
     read_request,
     request,
+    tls,
 )
 from tests.unit.features.llm.test_client_damage import FINISH, GOOD, event
 
@@ -147,14 +146,6 @@ async def test_a_plain_upstream_is_asked_for_by_its_whole_address(monkeypatch: p
         assert ("proxy-authorization", "Basic bWU6c2VjcmV0") in fields(asked)
         assert ("authorization", "Bearer sk-test") in fields(asked)
     assert (len(proxy.asked), proxy.connections) == (2, 1)
-
-
-def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's side for localhost, and that of a client who trusts it."""
-    authority, context, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("localhost").configure_cert(context)
-    authority.configure_trust(trusting)
-    return context, trusting
 
 
 async def test_a_tls_upstream_is_reached_through_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,6 +308,18 @@ async def test_no_more_is_taken_from_the_network_than_is_read() -> None:
                 read += len(data)
             assert read == whole
             stuck.clear()
+
+
+async def test_an_answer_that_is_far_longer_than_its_compressed_bytes_is_whole() -> None:
+    body = b"x" * 5_000_000
+    upstream = Upstream(http_answer(gzip.compress(body), headers="content-encoding: gzip\r\n"))
+    async with raw_server(upstream) as url, endpoint_of(url) as endpoint:
+        response, pieces = await begun(endpoint), []
+        while piece := await response.read():
+            pieces.append(piece)
+
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) < len(body)
 
 
 async def test_a_type_that_is_no_text_is_no_stream() -> None:

@@ -1,19 +1,17 @@
 """Requests that are larger than what the network holds: what becomes of the part that has not been sent."""
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import aiohttp
 import openai
 import pytest
-import trustme
 
 from app.features.llm.client import OpenAIClient
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.timeouts import Timeouts
-from tests.unit.features.llm.test_client import OK, client_of, http_answer, raw_server, read_request, request
+from tests.unit.features.llm.test_client import OK, client_of, http_answer, raw_server, read_request, request, tls
 
 LARGE = 12_000_000
 
@@ -75,10 +73,7 @@ async def plain(upstream: Unread) -> AsyncIterator[OpenAIClient]:
 
 @asynccontextmanager
 async def over_tls(upstream: Unread) -> AsyncIterator[OpenAIClient]:
-    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+    context, trusting = tls()
     async with (
         raw_server(upstream, context) as url,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session,
