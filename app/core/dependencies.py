@@ -20,10 +20,10 @@ from app.core.metrics import Metrics
 from app.features.llm.catalogue import Catalogue, ModelFamily
 from app.features.llm.client import OpenAIClient
 from app.features.llm.service import LLMService
-from app.features.llm.session import new_session
 from app.features.llm.startup_check import startup_problem
-from app.features.llm.timeouts import Timeouts
 from app.features.tokenizer.service import TokenizerService
+from app.upstream.session import new_session
+from app.upstream.timeouts import Timeouts
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from app.core.lifecycle import Lifecycle
 from app.features.llm.answers import ChunkTranslator
 from app.features.llm.moulds import Moulds
 from app.features.llm.schema import JSONObject
-from app.features.llm.sdk_errors import connection_error, event_error, not_understood
 from app.features.llm.spending import Spending
-from app.features.llm.sse import END, EventDecoder, data_of, framed
-from app.features.llm.upstream_answer import Answer
+from app.upstream.sdk_errors import connection_error, event_error, not_understood
+from app.upstream.sse import END, EventDecoder, data_of, framed
+from app.upstream.upstream_response import Answer
 
 END_OF_BODY_S = 0.1
 Render = Callable[[Iterable[JSONObject]], bytes]

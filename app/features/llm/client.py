@@ -14,15 +14,15 @@ from app.features.llm.answers import ChunkTranslator, aborted_answer, chat_answe
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.chat_stream import AbortedStream, ChatStream, Render
 from app.features.llm.draft import UnsupportedParams
-from app.features.llm.keys import KeyRing
 from app.features.llm.limits import read_prompt
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
-from app.features.llm.sdk_errors import not_understood
 from app.features.llm.spending import Spending
-from app.features.llm.sse import framed
-from app.features.llm.timeouts import Timeouts
 from app.features.llm.translation import UpstreamCall, encode_request
-from app.features.llm.upstream import Call, Upstream
+from app.upstream.api_keys import KeyRing
+from app.upstream.sdk_errors import not_understood
+from app.upstream.sse import framed
+from app.upstream.timeouts import Timeouts
+from app.upstream.upstream import Call, Upstream
 
 
 class _UpstreamModel(BaseModel):

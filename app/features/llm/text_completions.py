@@ -22,7 +22,7 @@ from app.features.llm.schema import (
     JSONObject,
     Usage,
 )
-from app.features.llm.sse import framed
+from app.upstream.sse import framed
 
 # What the request has of its own; all other fields are those of a chat, and so is their fate.
 OWN_FIELDS = frozenset(

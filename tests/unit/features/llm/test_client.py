@@ -18,8 +18,8 @@ from app.core.record import RequestRecord, begin_record
 from app.features.llm.chat_stream import ChatStream
 from app.features.llm.client import OpenAIClient
 from app.features.llm.schema import ChatCompletionRequest
-from app.features.llm.session import new_session
 from app.simulator.server import Simulator
+from app.upstream.session import new_session
 
 OK = b'{"id":"chatcmpl-1","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":1}}'
 

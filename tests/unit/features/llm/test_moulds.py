@@ -23,9 +23,9 @@ from app.features.llm.moulds import Moulds
 from app.features.llm.reading import Reading, Wrapping
 from app.features.llm.schema import CompletionRequest, JSONObject
 from app.features.llm.spending import Spending
-from app.features.llm.sse import framed
 from app.features.llm.text_completions import CompletionTranslator, Prompt
-from app.features.llm.upstream_answer import Answer
+from app.upstream.sse import framed
+from app.upstream.upstream_response import Answer
 from tests.unit.features.llm.test_client import request
 from tests.unit.features.llm.test_stream_damage import Pieces
 

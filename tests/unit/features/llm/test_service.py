@@ -11,8 +11,8 @@ from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.service import LLMService, UpstreamModels
-from app.features.llm.session import new_session
 from app.simulator.server import Simulator
+from app.upstream.session import new_session
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from app.features.llm.answers import ChunkTranslator
 from app.features.llm.chat_stream import ChatStream
 from app.features.llm.reading import Reading
 from app.features.llm.spending import Spending
-from app.features.llm.sse import BOM
-from app.features.llm.upstream_answer import Answer
+from app.upstream.sse import BOM
+from app.upstream.upstream_response import Answer
 from tests.conftest import CHAT
 from tests.serving import served_over
 from tests.unit.features.llm.test_client import http_answer, raw_server, read_request, request

@@ -16,10 +16,10 @@ import uvloop
 from aiohttp.client_proto import ResponseHandler
 
 from app.features.llm.client import OpenAIClient
-from app.features.llm.http1 import Endpoint
-from app.features.llm.http1_response import Response
-from app.features.llm.session import new_session
-from app.features.llm.timeouts import Timeouts
+from app.upstream.http1_endpoint import Endpoint
+from app.upstream.http1_protocol import Response
+from app.upstream.session import new_session
+from app.upstream.timeouts import Timeouts
 from tests.unit.features.llm.test_client import (
     OK,
     chunks_of,

@@ -9,8 +9,8 @@ import httpx
 import openai
 import pytest
 
-from app.features.llm.timeouts import Timeouts
 from app.simulator.server import Simulator
+from app.upstream.timeouts import Timeouts
 from tests.conftest import CHAT
 from tests.serving import served_over
 from tests.unit.features.llm.test_client import chunks_in, chunks_of, client_of, raw_server, read_request, request

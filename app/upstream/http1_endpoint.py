@@ -14,7 +14,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from yarl import URL
 
-from app.features.llm.http1_response import Response, was_used
+from app.upstream.http1_protocol import Response, was_used
 
 _NO_HEADER = re.compile("[\r\n\0]")
 _MADE_FOR_EACH = frozenset({"authorization", "content-length"})

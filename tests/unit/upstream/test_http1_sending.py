@@ -10,7 +10,7 @@ import pytest
 
 from app.features.llm.client import OpenAIClient
 from app.features.llm.schema import ChatCompletionRequest
-from app.features.llm.timeouts import Timeouts
+from app.upstream.timeouts import Timeouts
 from tests.unit.features.llm.test_client import OK, client_of, http_answer, raw_server, read_request, request, tls
 
 LARGE = 12_000_000

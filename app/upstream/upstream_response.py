@@ -6,10 +6,10 @@ from collections.abc import Callable
 import aiohttp
 
 from app.core.metrics import UpstreamMetrics
-from app.features.llm.http1_response import Response
-from app.features.llm.keys import Key
-from app.features.llm.sdk_errors import timeout_error, transport_error
-from app.features.llm.timeouts import Limit
+from app.upstream.api_keys import Key
+from app.upstream.http1_protocol import Response
+from app.upstream.sdk_errors import timeout_error, transport_error
+from app.upstream.timeouts import Limit
 
 
 class Lease:

@@ -15,9 +15,9 @@ import pytest
 import trustme
 
 from app.core.record import RequestRecord, begin_record
-from app.features.llm import retries
-from app.features.llm.retries import CallRetries, RetryBudget, RetryReason, asked_wait_s, status_reason
 from app.simulator.server import Simulator
+from app.upstream import retry_policy
+from app.upstream.retry_policy import CallRetries, RetryBudget, RetryReason, asked_wait_s, status_reason
 from tests.conftest import CHAT
 from tests.serving import served_over
 from tests.unit.core.test_metrics import counted
@@ -26,7 +26,7 @@ from tests.unit.features.llm.test_client import OK, client_of, http_answer, raw_
 
 @pytest.fixture(autouse=True)
 def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(retry_policy, "FIRST_BACKOFF_S", 0.01)
 
 
 # --- the policy -------------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def test_openais_headers_have_a_say(status: int, headers: dict[str, str], reason
 
 
 def test_the_wait_is_what_was_asked_for_and_a_random_part_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "FIRST_BACKOFF_S", 0.5)
+    monkeypatch.setattr(retry_policy, "FIRST_BACKOFF_S", 0.5)
     longest = [0.0] * 7
     for _ in range(300):
         call = CallRetries(8, RetryBudget())

@@ -12,14 +12,14 @@ from app.core.admission import Admission, Places
 from app.core.errors import is_out_of_money
 from app.core.metrics import UpstreamMetrics
 from app.core.record import current_record
-from app.features.llm.http1 import Endpoint
-from app.features.llm.http1_response import Response, StaleConnectionError
-from app.features.llm.keys import LONGEST_PAUSE_S, Key, KeyRing
-from app.features.llm.retries import CallRetries, RetryBudget, RetryReason, asked_wait_s, status_reason
-from app.features.llm.sdk_errors import status_error, timeout_error, transport_error
-from app.features.llm.session import environment_proxy
-from app.features.llm.timeouts import Timeouts
-from app.features.llm.upstream_answer import Answer, Lease
+from app.upstream.api_keys import LONGEST_PAUSE_S, Key, KeyRing
+from app.upstream.http1_endpoint import Endpoint
+from app.upstream.http1_protocol import Response, StaleConnectionError
+from app.upstream.retry_policy import CallRetries, RetryBudget, RetryReason, asked_wait_s, status_reason
+from app.upstream.sdk_errors import status_error, timeout_error, transport_error
+from app.upstream.session import environment_proxy
+from app.upstream.timeouts import Timeouts
+from app.upstream.upstream_response import Answer, Lease
 
 # Told to the client under these names. All else stays here: cookies, account ids, what OpenAI's proxies add.
 _PASSED_HEADERS = {

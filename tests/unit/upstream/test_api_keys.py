@@ -10,9 +10,9 @@ import pytest
 
 from app.core.record import RequestRecord, begin_record
 from app.features.llm.client import OpenAIClient
-from app.features.llm.keys import KeyRing
-from app.features.llm.session import new_session
 from app.simulator.server import Simulator
+from app.upstream.api_keys import KeyRing
+from app.upstream.session import new_session
 from tests.unit.features.llm.test_client import OK, http_answer, raw_server, read_request, request
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.features.llm.sse import BOM, EventDecoder, data_of, framed
+from app.upstream.sse import BOM, EventDecoder, data_of, framed
 
 
 def decoded(*pieces: bytes) -> list[bytes]:
