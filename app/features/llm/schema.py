@@ -7,8 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeI
 from typing_extensions import TypedDict
 
 from app.core.record import MAX_REQUEST_ID_CHARACTERS
-from app.features.llm import checks
-from app.features.llm.long_values import Many, OneOrMore, Table
+from app.features.llm.validation import vllm_rules
+from app.features.llm.validation.bounded_types import Many, OneOrMore, Table
 
 JSONObject = dict[str, Any]
 
@@ -204,12 +204,12 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     @classmethod
     def _check_form(cls, body: object) -> object:
         if isinstance(body, dict):
-            checks.check_form(body)
+            vllm_rules.check_form(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        checks.check_values(vars(self), self.model_fields_set)
+        vllm_rules.check_values(vars(self), self.model_fields_set)
         return self
 
 
@@ -312,12 +312,12 @@ class CompletionRequest(BaseModel):
     @classmethod
     def _check_form(cls, body: object) -> object:
         if isinstance(body, dict):
-            checks.check_completion_form(body)
+            vllm_rules.check_completion_form(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        checks.check_completion_values(vars(self), self.model_fields_set)
+        vllm_rules.check_completion_values(vars(self), self.model_fields_set)
         return self
 
 
