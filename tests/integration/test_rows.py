@@ -6,11 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.features.llm.translation import ROWS, Fate
+from app.features.llm.to_openai.encode import ROWS, Fate
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served_over
-from tests.unit.features.llm.test_translation import DROPPED, NEUTRAL, REFUSED, SENT
+from tests.unit.features.llm.to_openai.test_encode import DROPPED, NEUTRAL, REFUSED, SENT
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 TOOL = {"type": "function", "function": {"name": "f"}}

@@ -13,11 +13,11 @@ from app.core.metrics import Metrics, UpstreamMetrics
 from app.features.llm.answers import ChunkTranslator, aborted_answer, chat_answer
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.chat_stream import AbortedStream, ChatStream, Render
-from app.features.llm.draft import UnsupportedParams
-from app.features.llm.limits import read_prompt
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
 from app.features.llm.spending import Spending
-from app.features.llm.translation import UpstreamCall, encode_request
+from app.features.llm.to_openai.builder import UnsupportedParams
+from app.features.llm.to_openai.context_window import read_prompt
+from app.features.llm.to_openai.encode import UpstreamCall, encode_request
 from app.upstream.api_keys import KeyRing
 from app.upstream.sdk_errors import not_understood
 from app.upstream.sse import framed

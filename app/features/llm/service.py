@@ -12,8 +12,6 @@ from app.core.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.chat_stream import ChatStream
 from app.features.llm.client import OpenAIClient
-from app.features.llm.effort import effort_for
-from app.features.llm.limits import check_token_ids
 from app.features.llm.merging import ConcludedStream, MergedStream, Source, all_or_first_failure
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
@@ -33,6 +31,8 @@ from app.features.llm.text_completions import (
     prompts_of,
     summed,
 )
+from app.features.llm.to_openai.context_window import check_token_ids
+from app.features.llm.to_openai.reasoning_effort import effort_for
 
 UPSTREAM_MODELS_KEPT_S = 300.0
 UPSTREAM_MODELS_FAILURE_KEPT_S = 5.0

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from app.core.encoding import Encoding
 from app.core.errors import Refusal
 from app.features.llm.catalogue import ModelFamily
-from app.features.llm.limits import check_truncation
 from app.features.llm.schema import (
     ChatCompletionRequest,
     ChatCompletionResponse,
@@ -22,6 +21,7 @@ from app.features.llm.schema import (
     JSONObject,
     Usage,
 )
+from app.features.llm.to_openai.context_window import check_truncation
 from app.upstream.sse import framed
 
 # What the request has of its own; all other fields are those of a chat, and so is their fate.

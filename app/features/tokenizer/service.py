@@ -7,9 +7,9 @@ from app.core.encoding import Encoding, beside_the_loop, encoding
 from app.core.errors import Refusal
 from app.core.record import current_record
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.fields import UNTRUSTED_TEMPLATE
-from app.features.llm.prompt import prompt_ids
-from app.features.llm.translation import DISABLED_KWARGS
+from app.features.llm.to_openai.encode import DISABLED_KWARGS
+from app.features.llm.to_openai.field_mappers import UNTRUSTED_TEMPLATE
+from app.features.llm.to_openai.prompt_tokens import prompt_ids
 from app.features.tokenizer.schema import (
     DetokenizeRequest,
     DetokenizeResponse,

@@ -7,9 +7,9 @@ from app.core.encoding import encoding
 from app.core.errors import Refusal
 from app.features.llm.answer_tokens import TokenReading
 from app.features.llm.catalogue import Effort, ModelFamily
-from app.features.llm.constraints import Constraint
 from app.features.llm.reading import Reading
 from app.features.llm.schema import ChatCompletionRequest, JSONObject
+from app.features.llm.to_openai.structured_outputs.response_format import Constraint
 
 UnsupportedParams = Literal["drop", "reject", "silent"]
 """What to do about a field without an equivalent whose loss only shifts the answer's style."""

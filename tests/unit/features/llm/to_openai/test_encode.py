@@ -8,10 +8,10 @@ import pytest
 from app.core.errors import Refusal
 from app.core.record import RequestRecord, begin_record
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.draft import UnsupportedParams
 from app.features.llm.reading import Reading, Wrapping
 from app.features.llm.schema import ChatCompletionRequest
-from app.features.llm.translation import ROWS, Fate, UpstreamCall, encode_request
+from app.features.llm.to_openai.builder import UnsupportedParams
+from app.features.llm.to_openai.encode import ROWS, Fate, UpstreamCall, encode_request
 from tests.parameter_table import README, with_table
 
 TEXT = {"type": "text", "text": "ce"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from app.core.errors import Refusal
-from app.features.llm.json_schema import (
+from app.features.llm.to_openai.structured_outputs.json_schema import (
     MAX_NESTING,
     PreparedSchema,
     choice_schema,

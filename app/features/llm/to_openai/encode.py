@@ -7,13 +7,13 @@ from typing import Any
 
 from app.core.errors import Refusal
 from app.core.record import current_record
-from app.features.llm import fields, token_fields
 from app.features.llm.catalogue import Catalogue, ModelFamily
-from app.features.llm.constraints import constraint_of, guided_keys
-from app.features.llm.draft import Draft, UnsupportedParams
-from app.features.llm.effort import effort_for
 from app.features.llm.reading import Reading
 from app.features.llm.schema import ChatCompletionRequest
+from app.features.llm.to_openai import field_mappers, token_mappers
+from app.features.llm.to_openai.builder import Draft, UnsupportedParams
+from app.features.llm.to_openai.reasoning_effort import effort_for
+from app.features.llm.to_openai.structured_outputs.response_format import constraint_of, guided_keys
 from app.features.llm.wire import encoded_body
 
 # --- rows -------------------------------------------------------------------------------------------------------------
@@ -92,96 +92,103 @@ DISABLED_KWARGS = (
     "Start the server with --trust-request-mm-kwargs only when clients are trusted. (parameter={name})"
 )
 ROWS: dict[str, Row] = {
-    "messages": _translated(fields.messages, "keys, roles and parts OpenAI does not know are left out or mapped"),
-    "model": _translated(fields.model, "the OpenAI model the served name stands for", always=True),
-    "frequency_penalty": _translated(fields.classic, _CLASSIC_ONLY, neutral=(0,)),
-    "logit_bias": _translated(
-        fields.logit_bias, "rounded to integers between -100 and 100; " + _CLASSIC_ONLY, neutral=({},)
+    "messages": _translated(
+        field_mappers.messages, "keys, roles and parts OpenAI does not know are left out or mapped"
     ),
-    "logprobs": _translated(fields.logprobs, "refused while the model reasons", neutral=(False,)),
-    "top_logprobs": _translated(fields.logprobs, "refused while the model reasons", neutral=(0,)),
-    "max_tokens": _translated(fields.max_tokens, "as `max_completion_tokens`, at most the model's output limit"),
-    "max_completion_tokens": _translated(fields.max_tokens, "at most the model's output limit"),
-    "n": _translated(fields.choices, f"at most {fields.MAX_UPSTREAM_CHOICES}", neutral=(1,)),
-    "presence_penalty": _translated(fields.classic, _CLASSIC_ONLY, neutral=(0,)),
+    "model": _translated(field_mappers.model, "the OpenAI model the served name stands for", always=True),
+    "frequency_penalty": _translated(field_mappers.classic, _CLASSIC_ONLY, neutral=(0,)),
+    "logit_bias": _translated(
+        field_mappers.logit_bias, "rounded to integers between -100 and 100; " + _CLASSIC_ONLY, neutral=({},)
+    ),
+    "logprobs": _translated(field_mappers.logprobs, "refused while the model reasons", neutral=(False,)),
+    "top_logprobs": _translated(field_mappers.logprobs, "refused while the model reasons", neutral=(0,)),
+    "max_tokens": _translated(field_mappers.max_tokens, "as `max_completion_tokens`, at most the model's output limit"),
+    "max_completion_tokens": _translated(field_mappers.max_tokens, "at most the model's output limit"),
+    "n": _translated(field_mappers.choices, f"at most {field_mappers.MAX_UPSTREAM_CHOICES}", neutral=(1,)),
+    "presence_penalty": _translated(field_mappers.classic, _CLASSIC_ONLY, neutral=(0,)),
     "response_format": _translated(
-        fields.seen_elsewhere, "any JSON schema is made strict where that is exact; `structural_tag` is refused"
+        field_mappers.seen_elsewhere, "any JSON schema is made strict where that is exact; `structural_tag` is refused"
     ),
     "seed": _passed("best effort at OpenAI", neutral=(-1,)),
-    "stop": _translated(fields.stop, _STOP, neutral=([],)),
-    "stream": _translated(fields.stream, "usage is always asked for", neutral=(False,)),
+    "stop": _translated(field_mappers.stop, _STOP, neutral=([],)),
+    "stream": _translated(field_mappers.stream, "usage is always asked for", neutral=(False,)),
     "stream_options": _translated(
-        fields.stream_options, "usage is shown if asked for; while the answer grows, this server counts it"
+        field_mappers.stream_options, "usage is shown if asked for; while the answer grows, this server counts it"
     ),
-    "temperature": _translated(fields.sampling, "`DEFAULT_TEMPERATURE` where absent; " + _NOT_WHILE_REASONING),
-    "top_p": _translated(fields.sampling, _NOT_WHILE_REASONING, neutral=(1,)),
-    "tools": _translated(fields.tools, "`defer_loading` has no effect"),
-    "tool_choice": _translated(fields.tool_choice, "sent where there are tools"),
-    "reasoning_effort": _translated(fields.reasoning_effort, "the nearest level the model has; told where it has none"),
+    "temperature": _translated(field_mappers.sampling, "`DEFAULT_TEMPERATURE` where absent; " + _NOT_WHILE_REASONING),
+    "top_p": _translated(field_mappers.sampling, _NOT_WHILE_REASONING, neutral=(1,)),
+    "tools": _translated(field_mappers.tools, "`defer_loading` has no effect"),
+    "tool_choice": _translated(field_mappers.tool_choice, "sent where there are tools"),
+    "reasoning_effort": _translated(
+        field_mappers.reasoning_effort, "the nearest level the model has; told where it has none"
+    ),
     "thinking_token_budget": _translated(
-        fields.thinking_token_budget, "0 as the least effort the model has; else dropped and told", neutral=(-1,)
+        field_mappers.thinking_token_budget, "0 as the least effort the model has; else dropped and told", neutral=(-1,)
     ),
     "include_reasoning": _without_effect("OpenAI shows no reasoning here"),
     "parallel_tool_calls": _translated(
-        fields.parallel_tool_calls,
+        field_mappers.parallel_tool_calls,
         "sent where there are tools; kept by this server where the model takes none",
         neutral=(True,),
     ),
     "user": _passed(),
     "use_beam_search": _refused("beam search is not available", "", neutral=(False,)),
-    "top_k": _translated(fields.top_k, "1 as temperature 0; else dropped and told", neutral=(0, -1)),
+    "top_k": _translated(field_mappers.top_k, "1 as temperature 0; else dropped and told", neutral=(0, -1)),
     "min_p": _dropped(neutral=(0,)),
     "repetition_penalty": _dropped(neutral=(1,)),
     "watermarking": _dropped(neutral=(False,)),
     "length_penalty": _without_effect("beam search only"),
-    "stop_token_ids": _translated(token_fields.stop_token_ids, _STOP_TOKENS, neutral=([],)),
-    "include_stop_str_in_output": _translated(fields.seen_elsewhere, "see `stop`", neutral=(False,)),
+    "stop_token_ids": _translated(token_mappers.stop_token_ids, _STOP_TOKENS, neutral=([],)),
+    "include_stop_str_in_output": _translated(field_mappers.seen_elsewhere, "see `stop`", neutral=(False,)),
     "ignore_eos": _dropped(neutral=(False,)),
     "min_tokens": _dropped(neutral=(0,)),
     "skip_special_tokens": _without_effect("OpenAI sends text, without special tokens"),
     "spaces_between_special_tokens": _without_effect("OpenAI sends text, without special tokens"),
     "truncate_prompt_tokens": _translated(
-        token_fields.truncate_prompt_tokens, "no effect on a prompt that is short enough; a longer one is refused"
+        token_mappers.truncate_prompt_tokens, "no effect on a prompt that is short enough; a longer one is refused"
     ),
     "truncation_side": _without_effect("nothing is truncated"),
     "prompt_logprobs": _refused(_NOT_AVAILABLE, ""),
     "logprob_token_ids": _refused(_NOT_AVAILABLE, ""),
     "allowed_token_ids": _translated(
-        token_fields.allowed_token_ids,
-        f"as `logit_bias` of 100; at most {token_fields.MAX_BIASES}, refused for models that reason",
+        token_mappers.allowed_token_ids,
+        f"as `logit_bias` of 100; at most {token_mappers.MAX_BIASES}, refused for models that reason",
     ),
-    "bad_words": _translated(token_fields.bad_words, _BAD_WORDS, neutral=([],)),
+    "bad_words": _translated(token_mappers.bad_words, _BAD_WORDS, neutral=([],)),
     "echo": _translated(
-        fields.echo, "the last message before the answer, where it is the assistant's", neutral=(False,)
+        field_mappers.echo, "the last message before the answer, where it is the assistant's", neutral=(False,)
     ),
     "add_generation_prompt": _translated(
-        fields.add_generation_prompt, "`false` answers in the last message's role", neutral=(True,)
+        field_mappers.add_generation_prompt, "`false` answers in the last message's role", neutral=(True,)
     ),
     "continue_final_message": _refused(_NOT_AVAILABLE, "OpenAI cannot go on with a message", neutral=(False,)),
     "add_special_tokens": _without_effect("OpenAI makes the prompt"),
     "documents": _dropped(neutral=([],)),
-    "chat_template": _refused(fields.UNTRUSTED_TEMPLATE, "as vLLM does unless told to trust templates"),
+    "chat_template": _refused(field_mappers.UNTRUSTED_TEMPLATE, "as vLLM does unless told to trust templates"),
     "chat_template_kwargs": _translated(
-        fields.chat_template_kwargs, "`enable_thinking`, `reasoning_effort`; else dropped and told", neutral=({},)
+        field_mappers.chat_template_kwargs,
+        "`enable_thinking`, `reasoning_effort`; else dropped and told",
+        neutral=({},),
     ),
     "media_io_kwargs": _refused(DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
     "mm_processor_kwargs": _refused(DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
     "structured_outputs": _translated(
-        fields.seen_elsewhere, "`json`, `regex`, `choice`, `json_object`; `grammar`, `structural_tag` are refused"
+        field_mappers.seen_elsewhere,
+        "`json`, `regex`, `choice`, `json_object`; `grammar`, `structural_tag` are refused",
     ),
     "priority": _without_effect("OpenAI schedules as it likes"),
-    "request_id": _translated(fields.seen_elsewhere, "the answer's id; the header `X-Request-Id` wins"),
-    "session_id": _translated(fields.cache_key, "as `prompt_cache_key`"),
+    "request_id": _translated(field_mappers.seen_elsewhere, "the answer's id; the header `X-Request-Id` wins"),
+    "session_id": _translated(field_mappers.cache_key, "as `prompt_cache_key`"),
     "return_tokens_as_token_ids": _translated(
-        token_fields.return_tokens_as_token_ids, "in `logprobs`", neutral=(False,)
+        token_mappers.return_tokens_as_token_ids, "in `logprobs`", neutral=(False,)
     ),
-    "return_token_ids": _translated(token_fields.return_token_ids, _IDS_FROM, neutral=(False,)),
+    "return_token_ids": _translated(token_mappers.return_token_ids, _IDS_FROM, neutral=(False,)),
     "routed_experts_prompt_start": _without_effect("the model is not ours"),
     "return_token_offsets": _without_effect("vLLM's render endpoint only"),
     "return_prompt_text": _dropped(neutral=(False,)),
     "mm_payload": _without_effect("vLLM's render endpoint only"),
     "return_mm_kwargs": _without_effect("vLLM's render endpoint only"),
-    "cache_salt": _translated(fields.cache_key, "as `prompt_cache_key`, hashed"),
+    "cache_salt": _translated(field_mappers.cache_key, "as `prompt_cache_key`, hashed"),
     "kv_transfer_params": _refused(_NOT_AVAILABLE, ""),
     "ec_transfer_params": _refused(_NOT_AVAILABLE, ""),
     "vllm_xargs": _dropped(neutral=({},)),
@@ -226,7 +233,7 @@ def encode_request(
         row, value = ROWS[name], getattr(request, name)
         if value is not None and value not in row.neutral:
             row.apply(draft, name, value)
-    token_fields.count_at_stop(draft)
+    token_mappers.count_at_stop(draft)
     if request.model_extra:
         _add_extra_keys(draft, request.model_extra)
     _tell(draft)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import Refusal
-from app.features.llm.messages import Conversation
+from app.features.llm.to_openai.messages import Conversation
 
 
 def nested(depth: int) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import pytest
 
 from app.core.encoding import EncodingName, encoding
 from app.core.errors import Refusal
-from app.features.llm.prompt import prompt_ids
 from app.features.llm.schema import Tool
+from app.features.llm.to_openai.prompt_tokens import prompt_ids
 
 O200K = encoding("o200k_base")
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from app.core.encoding import Encoding, beside_the_loop, encoding, longest_token, vocabulary_size
 from app.core.errors import Refusal
 from app.features.llm.catalogue import ModelFamily
-from app.features.llm.messages import media_characters, plain_text
-from app.features.llm.prompt import prompt_ids
 from app.features.llm.schema import ChatCompletionRequest
-from app.features.llm.translation import UpstreamCall
+from app.features.llm.to_openai.encode import UpstreamCall
+from app.features.llm.to_openai.messages import media_characters, plain_text
+from app.features.llm.to_openai.prompt_tokens import prompt_ids
 
 _BEYOND = "token_id(s) {beyond} in {name} contain out-of-vocab token ids. Vocabulary size: {size}"
 # Fields that list token ids, with vLLM's words for those that its vocabulary has not.

@@ -5,8 +5,8 @@ from itertools import chain
 from typing import Any
 
 from app.core.encoding import Encoding, EncodingName
-from app.features.llm.messages import Conversation
 from app.features.llm.schema import FunctionDefinition, MessageRole, RequestMessage, Tool
+from app.features.llm.to_openai.messages import Conversation
 
 
 def prompt_ids(

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.core.errors import Refusal
 from app.features.llm.schema import JSONObject
-from app.features.llm.tightening import OF_ROOT, NotStrict, require, tightened
+from app.features.llm.to_openai.structured_outputs.strict_schema import OF_ROOT, NotStrict, require, tightened
 
 MAX_NESTING = 64
 """vLLM's own limit on the objects and arrays around one another in a schema's text."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from app.core.encoding import Encoding, encoding, is_ordinary, longest_token
 from app.core.errors import Refusal
-from app.features.llm.draft import Draft
-from app.features.llm.messages import has_media
+from app.features.llm.to_openai.builder import Draft
+from app.features.llm.to_openai.messages import has_media
 
 MAX_BIASES = 1024
 """Entries of `logit_bias` that OpenAI is sent for `allowed_token_ids`; it publishes no limit."""

@@ -6,10 +6,10 @@ from typing import Any
 
 from app.core.errors import Refusal
 from app.features.llm.catalogue import EFFORTS
-from app.features.llm.draft import Draft
-from app.features.llm.effort import THINKING_SWITCHES, kwargs_effort, thinking
-from app.features.llm.messages import Conversation, plain_text
 from app.features.llm.schema import JSONObject, StreamOptions, Tool
+from app.features.llm.to_openai.builder import Draft
+from app.features.llm.to_openai.messages import Conversation, plain_text
+from app.features.llm.to_openai.reasoning_effort import THINKING_SWITCHES, kwargs_effort, thinking
 
 MAX_UPSTREAM_CHOICES = 128
 CACHE_KEY_CHARACTERS = 64
