@@ -10,11 +10,11 @@ from pydantic import BaseModel, ValidationError
 from app.core.admission import Admission, Places
 from app.core.lifecycle import Aborted, Lifecycle
 from app.core.metrics import Metrics, UpstreamMetrics
-from app.features.llm.answers import ChunkTranslator, aborted_answer, chat_answer
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.chat_stream import AbortedStream, ChatStream, Render
+from app.features.llm.from_openai.chat_completion import ChunkTranslator, aborted_answer, chat_answer
+from app.features.llm.from_openai.stream import AbortedStream, ChatStream, Render
+from app.features.llm.from_openai.usage_meter import Spending
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
-from app.features.llm.spending import Spending
 from app.features.llm.to_openai.builder import UnsupportedParams
 from app.features.llm.to_openai.context_window import read_prompt
 from app.features.llm.to_openai.encode import UpstreamCall, encode_request

@@ -10,8 +10,8 @@ from functools import partial
 from app.core.encoding import beside_the_loop, encoding
 from app.core.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.chat_stream import ChatStream
 from app.features.llm.client import OpenAIClient
+from app.features.llm.from_openai.stream import ChatStream
 from app.features.llm.merging import ConcludedStream, MergedStream, Source, all_or_first_failure
 from app.features.llm.schema import (
     BatchChatCompletionRequest,

@@ -5,9 +5,9 @@ from typing import Literal
 
 from app.core.encoding import encoding
 from app.core.errors import Refusal
-from app.features.llm.answer_tokens import TokenReading
 from app.features.llm.catalogue import Effort, ModelFamily
-from app.features.llm.reading import Reading
+from app.features.llm.from_openai.plan import Reading
+from app.features.llm.from_openai.tokens import TokenReading
 from app.features.llm.schema import ChatCompletionRequest, JSONObject
 from app.features.llm.to_openai.structured_outputs.response_format import Constraint
 

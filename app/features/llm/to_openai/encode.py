@@ -8,7 +8,7 @@ from typing import Any
 from app.core.errors import Refusal
 from app.core.record import current_record
 from app.features.llm.catalogue import Catalogue, ModelFamily
-from app.features.llm.reading import Reading
+from app.features.llm.from_openai.plan import Reading
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.to_openai import field_mappers, token_mappers
 from app.features.llm.to_openai.builder import Draft, UnsupportedParams

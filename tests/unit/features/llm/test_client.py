@@ -15,8 +15,8 @@ import trustme
 
 from app.core.errors import Refusal
 from app.core.record import RequestRecord, begin_record
-from app.features.llm.chat_stream import ChatStream
 from app.features.llm.client import OpenAIClient
+from app.features.llm.from_openai.stream import ChatStream
 from app.features.llm.schema import ChatCompletionRequest
 from app.simulator.server import Simulator
 from app.upstream.session import new_session

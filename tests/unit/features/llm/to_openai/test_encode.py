@@ -8,7 +8,7 @@ import pytest
 from app.core.errors import Refusal
 from app.core.record import RequestRecord, begin_record
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.reading import Reading, Wrapping
+from app.features.llm.from_openai.plan import Reading, Wrapping
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.to_openai.builder import UnsupportedParams
 from app.features.llm.to_openai.encode import ROWS, Fate, UpstreamCall, encode_request

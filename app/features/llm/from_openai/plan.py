@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from app.features.llm.answer_tokens import StopTokenFinder, TokenReading
+from app.features.llm.from_openai.json_envelope import Unwrapper
+from app.features.llm.from_openai.stop_strings import StopFinder
+from app.features.llm.from_openai.tokens import StopTokenFinder, TokenReading
 from app.features.llm.schema import JSONObject
-from app.features.llm.stops import StopFinder
-from app.features.llm.unwrapping import Unwrapper
 
 
 class Wrapping(Enum):

@@ -8,10 +8,10 @@ import openai
 from pydantic_core import from_json
 
 from app.core.lifecycle import Lifecycle
-from app.features.llm.answers import ChunkTranslator
-from app.features.llm.moulds import Moulds
+from app.features.llm.from_openai.chat_completion import ChunkTranslator
+from app.features.llm.from_openai.event_template import Moulds
+from app.features.llm.from_openai.usage_meter import Spending
 from app.features.llm.schema import JSONObject
-from app.features.llm.spending import Spending
 from app.upstream.sdk_errors import connection_error, event_error, not_understood
 from app.upstream.sse import END, EventDecoder, data_of, framed
 from app.upstream.upstream_response import Answer

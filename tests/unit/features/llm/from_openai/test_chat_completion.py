@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.features.llm.answers import ChunkTranslator, chat_answer
-from app.features.llm.reading import Reading, Wrapping
+from app.features.llm.from_openai.chat_completion import ChunkTranslator, chat_answer
+from app.features.llm.from_openai.plan import Reading, Wrapping
 from app.features.llm.schema import ChatCompletionRequest
 
 DETAILS = {"prompt_tokens_details": {"cached_tokens": 1}, "completion_tokens_details": {"reasoning_tokens": 0}}

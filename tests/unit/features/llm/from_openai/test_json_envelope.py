@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.features.llm.unwrapping import Unwrapper
+from app.features.llm.from_openai.json_envelope import Unwrapper
 
 BARE = [
     pytest.param('{"value":"yes"}', "yes", id="plain"),

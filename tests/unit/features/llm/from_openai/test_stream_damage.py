@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.lifecycle import Lifecycle
-from app.features.llm.answers import ChunkTranslator
-from app.features.llm.chat_stream import ChatStream
-from app.features.llm.reading import Reading
-from app.features.llm.spending import Spending
+from app.features.llm.from_openai.chat_completion import ChunkTranslator
+from app.features.llm.from_openai.plan import Reading
+from app.features.llm.from_openai.stream import ChatStream
+from app.features.llm.from_openai.usage_meter import Spending
 from app.upstream.sse import BOM
 from app.upstream.upstream_response import Answer
 from tests.conftest import CHAT

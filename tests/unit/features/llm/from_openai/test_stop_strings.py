@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.features.llm.stops import StopFinder
+from app.features.llm.from_openai.stop_strings import StopFinder
 
 FOUND = [
     pytest.param("one\ntwo", ["\n"], "one", "\n", id="in the middle"),

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from app.core.encoding import encoding
-from app.features.llm.answer_tokens import TokenReading
-from app.features.llm.answers import ChunkTranslator, chat_answer
-from app.features.llm.reading import Reading, Wrapping
-from tests.unit.features.llm.test_answers import FIRST, USAGE, event, request, token, upstream
+from app.features.llm.from_openai.chat_completion import ChunkTranslator, chat_answer
+from app.features.llm.from_openai.plan import Reading, Wrapping
+from app.features.llm.from_openai.tokens import TokenReading
+from tests.unit.features.llm.from_openai.test_chat_completion import FIRST, USAGE, event, request, token, upstream
 
 O200K = encoding("o200k_base")
 HI, THERE, YOU = O200K.encode("Hi"), O200K.encode(" there"), O200K.encode(" you")

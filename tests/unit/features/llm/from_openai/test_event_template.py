@@ -16,18 +16,18 @@ from pydantic_core import from_json, to_json
 from app.core.encoding import encoding
 from app.core.lifecycle import Lifecycle
 from app.core.record import RequestRecord, begin_record
-from app.features.llm.answer_tokens import TokenReading
-from app.features.llm.answers import ChunkTranslator
-from app.features.llm.chat_stream import ChatStream, Render
-from app.features.llm.moulds import Moulds
-from app.features.llm.reading import Reading, Wrapping
+from app.features.llm.from_openai.chat_completion import ChunkTranslator
+from app.features.llm.from_openai.event_template import Moulds
+from app.features.llm.from_openai.plan import Reading, Wrapping
+from app.features.llm.from_openai.stream import ChatStream, Render
+from app.features.llm.from_openai.tokens import TokenReading
+from app.features.llm.from_openai.usage_meter import Spending
 from app.features.llm.schema import CompletionRequest, JSONObject
-from app.features.llm.spending import Spending
 from app.features.llm.text_completions import CompletionTranslator, Prompt
 from app.upstream.sse import framed
 from app.upstream.upstream_response import Answer
+from tests.unit.features.llm.from_openai.test_stream_damage import Pieces
 from tests.unit.features.llm.test_client import request
-from tests.unit.features.llm.test_stream_damage import Pieces
 
 O200K = encoding("o200k_base")
 

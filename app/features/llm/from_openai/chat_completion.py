@@ -4,8 +4,8 @@ import time
 import uuid
 from typing import Any
 
-from app.features.llm.answer_tokens import StreamTokens, show_tokens
-from app.features.llm.reading import Reading, TextReader
+from app.features.llm.from_openai.plan import Reading, TextReader
+from app.features.llm.from_openai.tokens import StreamTokens, show_tokens
 from app.features.llm.schema import (
     ChatCompletionRequest,
     ChatCompletionResponse,
