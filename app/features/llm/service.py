@@ -11,8 +11,16 @@ from app.core.encoding import beside_the_loop, encoding
 from app.core.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
+from app.features.llm.completions.merged_stream import ConcludedStream, MergedStream, Source, all_or_first_failure
+from app.features.llm.completions.request import (
+    CompletionTranslator,
+    characters_to_encode,
+    chat_request,
+    only_echoes,
+    prompts_of,
+    summed,
+)
 from app.features.llm.from_openai.stream import ChatStream
-from app.features.llm.merging import ConcludedStream, MergedStream, Source, all_or_first_failure
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
     ChatCompletionRequest,
@@ -22,14 +30,6 @@ from app.features.llm.schema import (
     ModelInfo,
     ModelPermission,
     ModelsResponse,
-)
-from app.features.llm.text_completions import (
-    CompletionTranslator,
-    characters_to_encode,
-    chat_request,
-    only_echoes,
-    prompts_of,
-    summed,
 )
 from app.features.llm.to_openai.context_window import check_token_ids
 from app.features.llm.to_openai.reasoning_effort import effort_for

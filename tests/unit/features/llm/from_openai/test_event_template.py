@@ -16,6 +16,7 @@ from pydantic_core import from_json, to_json
 from app.core.encoding import encoding
 from app.core.lifecycle import Lifecycle
 from app.core.record import RequestRecord, begin_record
+from app.features.llm.completions.request import CompletionTranslator, Prompt
 from app.features.llm.from_openai.chat_completion import ChunkTranslator
 from app.features.llm.from_openai.event_template import Moulds
 from app.features.llm.from_openai.plan import Reading, Wrapping
@@ -23,7 +24,6 @@ from app.features.llm.from_openai.stream import ChatStream, Render
 from app.features.llm.from_openai.tokens import TokenReading
 from app.features.llm.from_openai.usage_meter import Spending
 from app.features.llm.schema import CompletionRequest, JSONObject
-from app.features.llm.text_completions import CompletionTranslator, Prompt
 from app.upstream.sse import framed
 from app.upstream.upstream_response import Answer
 from tests.unit.features.llm.from_openai.test_stream_damage import Pieces

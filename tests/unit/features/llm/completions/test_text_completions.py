@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from app.core.encoding import encoding
 from app.core.errors import validation_answer
+from app.features.llm.completions.request import OWN_FIELDS
 from app.features.llm.schema import CompletionRequest
 from app.features.llm.service import CALLS_AT_ONCE
-from app.features.llm.text_completions import OWN_FIELDS
 from app.features.llm.to_openai.encode import ROWS
 from app.simulator.server import Simulator
 from tests.serving import served_over
