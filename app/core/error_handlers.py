@@ -18,8 +18,8 @@ from app.core.errors import (
     upstream_answer,
     validation_answer,
 )
+from app.core.middleware.request_size import BodyRefused
 from app.core.record import current_record
-from app.core.request_limits import BodyRefused
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; nobody receives it, the access log shows it."""

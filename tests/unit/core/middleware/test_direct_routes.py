@@ -8,9 +8,9 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from app.core.direct_routes import DirectRoutesMiddleware
 from app.core.error_handlers import register_error_handlers
 from app.core.errors import Refusal
+from app.core.middleware.direct_routes import DirectRoutesMiddleware
 from tests.serving import served
 
 KEPT = Refusal("kept")

@@ -10,8 +10,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from app.__main__ import parse_arguments
-from app.core.access import ClientKeys
 from app.core.config import SettingsError, load_settings
+from app.core.middleware.authentication import ClientKeys
 from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
