@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from app.core.errors import Overloaded
+from app.core.errors.errors import Overloaded
 
 
 class Admission:

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
-from app.core.errors import (
+from app.core.errors.errors import (
     INTERNAL_ERROR,
     ClientDisconnected,
     ErrorAnswer,

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 
-from app.core.errors import KeyLimitReached
+from app.core.errors.errors import KeyLimitReached
 
 MINUTE_S = 60.0
 BUSY_RETRY_AFTER_S = 1.0

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from pydantic_core import from_json
 
-from app.core.errors import ClientDisconnected, Refusal
+from app.core.errors.errors import ClientDisconnected, Refusal
 from app.core.paths import first_header
 from app.features.llm.wire import refuse_lone_surrogates
 

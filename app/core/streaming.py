@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.core.cancelling import Cancellable
-from app.core.errors import (
+from app.core.errors.errors import (
     INTERNAL_ERROR,
     ClientDisconnected,
     ErrorAnswer,

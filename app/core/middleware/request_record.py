@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.config import SettingsError
-from app.core.errors import SHUTTING_DOWN
+from app.core.errors.errors import SHUTTING_DOWN
 from app.core.lifecycle import Lifecycle
 from app.core.load import ServerLoad
 from app.core.paths import asks_for_an_answer, first_header

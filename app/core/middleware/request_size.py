@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import ErrorAnswer
+from app.core.errors.errors import ErrorAnswer
 from app.core.record import MAX_REQUEST_ID_CHARACTERS
 
 MAX_HEADERS = 256

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import ConfigDict, Field, with_config
 
 from app.core.encoding import EncodingName
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)

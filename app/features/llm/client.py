@@ -41,7 +41,7 @@ def _no_http() -> httpx2.AsyncClient:
 class OpenAIClient:
     """OpenAI behind vLLM's requests and answers.
 
-    Every failure of a call is raised as the openai SDK's exception class for it; `app.core.errors` says what
+    Every failure of a call is raised as the openai SDK's exception class for it; `app.core.errors.errors` says what
     becomes of each. Calls are paid for with `api_key` or one of `further_keys`.
     """
 

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from pydantic_core import to_json
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 
 
 def encoded(value: object, *, param: str | None = None) -> bytes:

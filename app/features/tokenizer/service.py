@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.core.encoding import Encoding, beside_the_loop, encoding
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.core.record import current_record
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.to_openai.encode import DISABLED_KWARGS

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.admission import Admission
-from app.core.errors import Overloaded
+from app.core.errors.errors import Overloaded
 from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.core.key_limits import KeyLimits
 
 

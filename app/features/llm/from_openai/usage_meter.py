@@ -1,6 +1,6 @@
 """What a call costs, as far as it is known."""
 
-from app.core.errors import Refusal, UpstreamError
+from app.core.errors.errors import Refusal, UpstreamError
 from app.core.record import current_record
 
 BYTES_PER_TOKEN = 4

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from app.core.encoding import encoding
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.features.llm.catalogue import Effort, ModelFamily
 from app.features.llm.from_openai.plan import Reading
 from app.features.llm.from_openai.tokens import TokenReading

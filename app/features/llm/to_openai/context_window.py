@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from app.core.encoding import Encoding, beside_the_loop, encoding, longest_token, vocabulary_size
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.features.llm.catalogue import ModelFamily
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.to_openai.encode import UpstreamCall

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.core.record import current_record
 from app.features.llm.catalogue import Catalogue, ModelFamily
 from app.features.llm.from_openai.plan import Reading

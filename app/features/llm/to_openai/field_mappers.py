@@ -4,7 +4,7 @@ import hashlib
 import math
 from typing import Any
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.features.llm.catalogue import EFFORTS
 from app.features.llm.schema import JSONObject, StreamOptions, Tool
 from app.features.llm.to_openai.builder import Draft

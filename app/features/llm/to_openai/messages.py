@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.features.llm.schema import JSONObject, MessageRole, RequestMessage
 from app.features.llm.wire import encoded
 

@@ -1,6 +1,6 @@
 """How hard the model is to think: every way vLLM's clients say it, made into one level of the model's family."""
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.features.llm.catalogue import EFFORTS, Effort, ModelFamily
 from app.features.llm.schema import ChatCompletionRequest, JSONObject
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from app.core.encoding import Encoding, encoding, is_ordinary, longest_token
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.features.llm.to_openai.builder import Draft
 from app.features.llm.to_openai.messages import has_media
 

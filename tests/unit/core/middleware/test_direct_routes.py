@@ -9,7 +9,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from app.core.error_handlers import register_error_handlers
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.core.middleware.direct_routes import DirectRoutesMiddleware
 from tests.serving import served
 

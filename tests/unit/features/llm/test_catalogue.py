@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.features.llm.catalogue import EFFORTS, UNKNOWN_FAMILY, Catalogue, Effort, ModelFamily, family_of
 
 NAMES = ["gpt-4o-mini", "gpt-4o", "o3", "gpt-5", "gpt-5.1", "gpt-5.5", "gpt-6-astra"]

@@ -13,7 +13,7 @@ import openai
 import pytest
 import trustme
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.core.record import RequestRecord, begin_record
 from app.features.llm.client import OpenAIClient
 from app.features.llm.from_openai.stream import ChatStream

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import Refusal, UpstreamError
+from app.core.errors.errors import Refusal, UpstreamError
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 from app.features.llm.schema import ChatCompletionRequest

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.features.llm.schema import JSONObject
 from app.features.llm.to_openai.structured_outputs.strict_schema import OF_ROOT, NotStrict, require, tightened
 

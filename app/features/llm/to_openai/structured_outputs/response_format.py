@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.features.llm.from_openai.plan import Wrapping
 from app.features.llm.schema import ChatCompletionRequest, JSONObject, JSONSchemaFormat, StructuredOutputs
 from app.features.llm.to_openai.structured_outputs.json_schema import choice_schema, legal_name, prepared, regex_schema

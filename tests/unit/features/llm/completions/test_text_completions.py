@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.core.encoding import encoding
-from app.core.errors import validation_answer
+from app.core.errors.errors import validation_answer
 from app.features.llm.completions.request import OWN_FIELDS
 from app.features.llm.schema import CompletionRequest
 from app.features.llm.service import CALLS_AT_ONCE

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.features.llm.to_openai.structured_outputs.json_schema import (
     MAX_NESTING,
     PreparedSchema,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import Refusal
+from app.core.errors.errors import Refusal
 from app.features.llm.to_openai.messages import Conversation
 
 

@@ -7,8 +7,8 @@ import httpx2
 import openai
 import pytest
 
-from app.core import errors
-from app.core.errors import scrubbed, upstream_answer, validation_answer
+from app.core.errors import errors
+from app.core.errors.errors import scrubbed, upstream_answer, validation_answer
 
 REQUEST = httpx2.Request("POST", "http://upstream/v1/chat/completions")
 
