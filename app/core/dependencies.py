@@ -11,10 +11,10 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request
 from pydantic import TypeAdapter, ValidationError
 
-from app.core.admission import Admission
 from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
-from app.core.key_limits import KeyLimits
 from app.core.lifecycle import Lifecycle
+from app.core.limits.concurrency_limit import Admission
+from app.core.limits.rate_limit import KeyLimits
 from app.core.load import ServerLoad
 from app.core.metrics import Metrics
 from app.features.llm.catalogue import Catalogue, ModelFamily

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import aiohttp
 import openai
 
-from app.core.admission import Admission, Places
 from app.core.errors.errors import is_out_of_money
+from app.core.limits.concurrency_limit import Admission, Places
 from app.core.metrics import UpstreamMetrics
 from app.core.record import current_record
 from app.upstream.api_keys import LONGEST_PAUSE_S, Key, KeyRing

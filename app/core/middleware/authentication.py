@@ -7,9 +7,9 @@ from hashlib import sha256
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.admission import Admission
 from app.core.errors.errors import Refusal
-from app.core.key_limits import KeyLimits
+from app.core.limits.concurrency_limit import Admission
+from app.core.limits.rate_limit import KeyLimits
 from app.core.paths import asks_for_an_answer, first_header, route_path
 from app.core.record import current_record
 

@@ -7,8 +7,8 @@ import httpx2
 import openai
 from pydantic import BaseModel, ValidationError
 
-from app.core.admission import Admission, Places
 from app.core.lifecycle import Aborted, Lifecycle
+from app.core.limits.concurrency_limit import Admission, Places
 from app.core.metrics import Metrics, UpstreamMetrics
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.from_openai.chat_completion import ChunkTranslator, aborted_answer, chat_answer

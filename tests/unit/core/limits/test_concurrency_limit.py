@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.admission import Admission
 from app.core.errors.errors import Overloaded
+from app.core.limits.concurrency_limit import Admission
 from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT

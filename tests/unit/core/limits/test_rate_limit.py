@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.errors.errors import Refusal
-from app.core.key_limits import KeyLimits
+from app.core.limits.rate_limit import KeyLimits
 
 
 class Clock:
