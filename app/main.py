@@ -10,7 +10,8 @@ from fastapi.telemetry import TelemetryConfig
 from app.core.access_log import quiet_access_log
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.dependencies import build_components, lifespan
-from app.core.error_handlers import register_error_handlers
+from app.core.http.error_handlers import register_error_handlers
+from app.core.http.request_body import describe_models
 from app.core.middleware.authentication import AccessMiddleware, ClientKeys, KeyLimitsMiddleware, OverloadMiddleware
 from app.core.middleware.cors import CrossOriginMiddleware
 from app.core.middleware.direct_routes import DirectRoutesMiddleware
@@ -22,7 +23,6 @@ from app.core.middleware.request_record import (
     StartupFailureMiddleware,
 )
 from app.core.middleware.request_size import RequestLimitsMiddleware
-from app.core.request_body import describe_models
 from app.features.llm.router import BODIES as CHAT_BODIES
 from app.features.llm.router import router as llm_router
 from app.features.ops.router import router as ops_router

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from app.core.cancelling import Cancellable
+from app.core.cancel_scope import Cancellable
 
 
 class Aborted(Exception):

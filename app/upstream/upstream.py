@@ -11,7 +11,7 @@ import openai
 from app.core.errors.errors import is_out_of_money
 from app.core.limits.concurrency_limit import Admission, Places
 from app.core.metrics import UpstreamMetrics
-from app.core.record import current_record
+from app.core.request_record import current_record
 from app.upstream.api_keys import LONGEST_PAUSE_S, Key, KeyRing
 from app.upstream.http1_endpoint import Endpoint
 from app.upstream.http1_protocol import Response, StaleConnectionError

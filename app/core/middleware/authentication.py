@@ -8,10 +8,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.errors.errors import Refusal
+from app.core.http.asgi_scope import asks_for_an_answer, first_header, route_path
 from app.core.limits.concurrency_limit import Admission
 from app.core.limits.rate_limit import KeyLimits
-from app.core.paths import asks_for_an_answer, first_header, route_path
-from app.core.record import current_record
+from app.core.request_record import current_record
 
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 """What begins like one of these needs a key, known route or not; all else is open. vLLM's."""

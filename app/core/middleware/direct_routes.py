@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.paths import route_path
+from app.core.http.asgi_scope import route_path
 
 
 class DirectRoutesMiddleware:

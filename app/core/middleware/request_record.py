@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.config import SettingsError
 from app.core.errors.errors import SHUTTING_DOWN
+from app.core.http.asgi_scope import asks_for_an_answer, first_header
 from app.core.lifecycle import Lifecycle
 from app.core.load import ServerLoad
-from app.core.paths import asks_for_an_answer, first_header
-from app.core.record import RequestRecord, begin_record
+from app.core.request_record import RequestRecord, begin_record
 
 PROBES = frozenset({"/health", "/ping", "/metrics", "/load", "/version"})
 """Paths whose answers carry no request headers: they are polled, and vLLM sends none."""

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors.errors import ErrorAnswer
-from app.core.record import MAX_REQUEST_ID_CHARACTERS
+from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
 
 MAX_HEADERS = 256
 """Header fields of a request: as many as vLLM takes by default where it counts them."""

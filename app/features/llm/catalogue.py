@@ -9,8 +9,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import ConfigDict, Field, with_config
 
-from app.core.encoding import EncodingName
 from app.core.errors.errors import Refusal
+from app.core.tokenization import EncodingName
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORTS: tuple[Effort, ...] = get_args(Effort)

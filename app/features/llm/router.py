@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request, Response
 
 from app.core.dependencies import LLMServiceDependency
-from app.core.record import current_record
-from app.core.request_body import described, read_model
-from app.core.streaming import EventStreamResponse, run_until_disconnect
+from app.core.http.request_body import described, read_model
+from app.core.http.sse_response import EventStreamResponse, run_until_disconnect
+from app.core.request_record import current_record
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
     ChatCompletionRequest,

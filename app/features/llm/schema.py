@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, model_validator, with_config
 from typing_extensions import TypedDict
 
-from app.core.record import MAX_REQUEST_ID_CHARACTERS
+from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
 from app.features.llm.validation import vllm_rules
 from app.features.llm.validation.bounded_types import Many, OneOrMore, Table
 

@@ -7,8 +7,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from app.core.encoding import beside_the_loop, encoding
 from app.core.errors.errors import Refusal, UpstreamError
+from app.core.tokenization import beside_the_loop, encoding
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 from app.features.llm.completions.merged_stream import ConcludedStream, MergedStream, Source, all_or_first_failure

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.core.encoding import Encoding, beside_the_loop, encoding
 from app.core.errors.errors import Refusal
-from app.core.record import current_record
+from app.core.request_record import current_record
+from app.core.tokenization import Encoding, beside_the_loop, encoding
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.to_openai.encode import DISABLED_KWARGS
 from app.features.llm.to_openai.field_mappers import UNTRUSTED_TEMPLATE

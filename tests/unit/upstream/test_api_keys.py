@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import openai
 import pytest
 
-from app.core.record import RequestRecord, begin_record
+from app.core.request_record import RequestRecord, begin_record
 from app.features.llm.client import OpenAIClient
 from app.simulator.server import Simulator
 from app.upstream.api_keys import KeyRing

@@ -14,7 +14,7 @@ import openai
 import pytest
 import trustme
 
-from app.core.record import RequestRecord, begin_record
+from app.core.request_record import RequestRecord, begin_record
 from app.simulator.server import Simulator
 from app.upstream import retry_policy
 from app.upstream.retry_policy import CallRetries, RetryBudget, RetryReason, asked_wait_s, status_reason

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from app.core.encoding import Encoding
 from app.core.errors.errors import Refusal
+from app.core.tokenization import Encoding
 from app.features.llm.catalogue import ModelFamily
 from app.features.llm.schema import (
     ChatCompletionRequest,

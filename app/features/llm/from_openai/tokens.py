@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from app.core.encoding import Encoding
+from app.core.tokenization import Encoding
 from app.features.llm.schema import Choice, ChoiceLogprobs, JSONObject
 
 

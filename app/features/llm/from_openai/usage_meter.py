@@ -1,7 +1,7 @@
 """What a call costs, as far as it is known."""
 
 from app.core.errors.errors import Refusal, UpstreamError
-from app.core.record import current_record
+from app.core.request_record import current_record
 
 BYTES_PER_TOKEN = 4
 """Roughly, for a call whose usage OpenAI never told."""

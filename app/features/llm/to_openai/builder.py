@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from app.core.encoding import encoding
 from app.core.errors.errors import Refusal
+from app.core.tokenization import encoding
 from app.features.llm.catalogue import Effort, ModelFamily
 from app.features.llm.from_openai.plan import Reading
 from app.features.llm.from_openai.tokens import TokenReading

@@ -6,7 +6,8 @@ from enum import StrEnum
 from typing import Any
 
 from app.core.errors.errors import Refusal
-from app.core.record import current_record
+from app.core.json_encoding import encoded_body
+from app.core.request_record import current_record
 from app.features.llm.catalogue import Catalogue, ModelFamily
 from app.features.llm.from_openai.plan import Reading
 from app.features.llm.schema import ChatCompletionRequest
@@ -14,7 +15,6 @@ from app.features.llm.to_openai import field_mappers, token_mappers
 from app.features.llm.to_openai.builder import Draft, UnsupportedParams
 from app.features.llm.to_openai.reasoning_effort import effort_for
 from app.features.llm.to_openai.structured_outputs.response_format import constraint_of, guided_keys
-from app.features.llm.wire import encoded_body
 
 # --- rows -------------------------------------------------------------------------------------------------------------
 

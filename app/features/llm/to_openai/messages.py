@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from app.core.errors.errors import Refusal
+from app.core.json_encoding import encoded
 from app.features.llm.schema import JSONObject, MessageRole, RequestMessage
-from app.features.llm.wire import encoded
 
 _ASKED = frozenset({"role", "content", "name"})
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from app.core.encoding import Encoding, EncodingName
+from app.core.tokenization import Encoding, EncodingName
 from app.features.llm.schema import FunctionDefinition, MessageRole, RequestMessage, Tool
 from app.features.llm.to_openai.messages import Conversation
 

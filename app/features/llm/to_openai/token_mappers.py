@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from app.core.encoding import Encoding, encoding, is_ordinary, longest_token
 from app.core.errors.errors import Refusal
+from app.core.tokenization import Encoding, encoding, is_ordinary, longest_token
 from app.features.llm.to_openai.builder import Draft
 from app.features.llm.to_openai.messages import has_media
 

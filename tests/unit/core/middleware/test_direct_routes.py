@@ -8,8 +8,8 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from app.core.error_handlers import register_error_handlers
 from app.core.errors.errors import Refusal
+from app.core.http.error_handlers import register_error_handlers
 from app.core.middleware.direct_routes import DirectRoutesMiddleware
 from tests.serving import served
 

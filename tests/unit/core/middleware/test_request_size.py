@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.core.middleware.request_size import MAX_HEAD_BYTES, MAX_HEADERS
-from app.core.record import MAX_REQUEST_ID_CHARACTERS
+from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served_over

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from app.core.errors.errors import Refusal
-from app.core.record import RequestRecord, begin_record
+from app.core.request_record import RequestRecord, begin_record
 from app.features.llm.client import OpenAIClient
 from app.features.llm.from_openai.stream import ChatStream
 from app.features.llm.schema import ChatCompletionRequest

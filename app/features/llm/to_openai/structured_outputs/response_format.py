@@ -7,11 +7,11 @@ from typing import Any
 from pydantic_core import from_json
 
 from app.core.errors.errors import Refusal
+from app.core.json_encoding import encoded
 from app.features.llm.from_openai.plan import Wrapping
 from app.features.llm.schema import ChatCompletionRequest, JSONObject, JSONSchemaFormat, StructuredOutputs
 from app.features.llm.to_openai.structured_outputs.json_schema import choice_schema, legal_name, prepared, regex_schema
 from app.features.llm.to_openai.structured_outputs.strict_schema import UNSUPPORTED_PATTERN
-from app.features.llm.wire import encoded
 
 MAX_CHOICES = 1000
 """OpenAI's limit on the values of an enumeration."""

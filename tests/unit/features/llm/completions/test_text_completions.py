@@ -10,8 +10,8 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from app.core.encoding import encoding
 from app.core.errors.errors import validation_answer
+from app.core.tokenization import encoding
 from app.features.llm.completions.request import OWN_FIELDS
 from app.features.llm.schema import CompletionRequest
 from app.features.llm.service import CALLS_AT_ONCE

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
-from app.core.encoding import encoding
 from app.core.lifecycle import Lifecycle
-from app.core.record import RequestRecord, begin_record
+from app.core.request_record import RequestRecord, begin_record
+from app.core.tokenization import encoding
 from app.features.llm.completions.request import CompletionTranslator, Prompt
 from app.features.llm.from_openai.chat_completion import ChunkTranslator
 from app.features.llm.from_openai.event_template import Moulds

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.core.encoding import encoding
+from app.core.tokenization import encoding
 from app.features.llm.from_openai.chat_completion import ChunkTranslator, chat_answer
 from app.features.llm.from_openai.plan import Reading, Wrapping
 from app.features.llm.from_openai.tokens import TokenReading

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.core.errors.errors import Refusal
-from app.core.record import RequestRecord, begin_record
+from app.core.request_record import RequestRecord, begin_record
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.from_openai.plan import Reading, Wrapping
 from app.features.llm.schema import ChatCompletionRequest

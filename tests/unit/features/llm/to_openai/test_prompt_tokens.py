@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.core.encoding import EncodingName, encoding
 from app.core.errors.errors import Refusal
+from app.core.tokenization import EncodingName, encoding
 from app.features.llm.schema import Tool
 from app.features.llm.to_openai.prompt_tokens import prompt_ids
 

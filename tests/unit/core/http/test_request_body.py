@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from app.core.request_body import LONG_BODY_BYTES, MOST
+from app.core.http.request_body import LONG_BODY_BYTES, MOST
 from tests.conftest import CHAT
 
 HEADERS = {"content-type": "application/json"}

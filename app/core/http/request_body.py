@@ -13,8 +13,8 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import from_json
 
 from app.core.errors.errors import ClientDisconnected, Refusal
-from app.core.paths import first_header
-from app.features.llm.wire import refuse_lone_surrogates
+from app.core.http.asgi_scope import first_header
+from app.core.json_encoding import refuse_lone_surrogates
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -19,7 +19,7 @@ from app.core.errors.errors import (
     validation_answer,
 )
 from app.core.middleware.request_size import BodyRefused
-from app.core.record import current_record
+from app.core.request_record import current_record
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that left; nobody receives it, the access log shows it."""

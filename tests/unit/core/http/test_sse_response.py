@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.core.errors.errors import ClientDisconnected
-from app.core.streaming import EventStreamResponse, run_until_disconnect
+from app.core.http.sse_response import EventStreamResponse, run_until_disconnect
 from tests.serving import served
 
 Events = AsyncIterator[bytes]

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.core.cancelling import Cancellable
+from app.core.cancel_scope import Cancellable
 from app.core.errors.errors import (
     INTERNAL_ERROR,
     ClientDisconnected,

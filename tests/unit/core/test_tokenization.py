@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiktoken_ext import openai_public  # type: ignore[import-untyped]
 
-from app.core.encoding import LONG_CHARACTERS, EncodingName, beside_the_loop, encoding, vocabulary_size
+from app.core.tokenization import LONG_CHARACTERS, EncodingName, beside_the_loop, encoding, vocabulary_size
 
 NAMES: tuple[EncodingName, ...] = ("o200k_base", "cl100k_base")
 # What OpenAI's library expects of the rank files it downloads.
