@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.simulator.answers.instances import instance_text
+from app.simulator.answers.patterns import matching_text
 from app.simulator.dice import Dice
-from app.simulator.instances import instance_text
-from app.simulator.patterns import matching_text
 
 # Without type stubs, and only needed here.
 jsonschema = pytest.importorskip("jsonschema")

@@ -1,13 +1,13 @@
 """Whether OpenAI would take a chat request."""
 
 from app.simulator import directives, tokens
-from app.simulator.chat_fields import check_fields
-from app.simulator.combinations import check_combinations
 from app.simulator.errors import model_not_found, not_json
 from app.simulator.json_text import JSONObject
-from app.simulator.model_rules import check_model
 from app.simulator.models import BY_NAME
 from app.simulator.request import ChatRequest
+from app.simulator.rules.chat_fields import check_fields
+from app.simulator.rules.combinations import check_combinations
+from app.simulator.rules.model_rules import check_model
 from app.simulator.traffic import Exchange
 
 JSON = "application/json"

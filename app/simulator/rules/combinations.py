@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from app.simulator.conversation import check_messages
 from app.simulator.errors import bad_request
 from app.simulator.json_text import JSONObject
-from app.simulator.schemas import SchemaError, check_schema
+from app.simulator.rules.conversation import check_messages
+from app.simulator.rules.schemas import SchemaError, check_schema
 from app.simulator.tokens import text_of
 
 # A member, the member it is only allowed with, and OpenAI's words for that.

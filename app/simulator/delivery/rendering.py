@@ -5,14 +5,14 @@ from itertools import zip_longest
 from typing import Any
 
 from app.simulator import json_text
-from app.simulator.completion import Choice, Completion
+from app.simulator.answers.completion import Choice, Completion
+from app.simulator.answers.logprobs import logprobs_of
+from app.simulator.answers.tool_calls import WRITTEN, ToolCall
+from app.simulator.delivery.faults import Write
+from app.simulator.delivery.pacing import Pacing
 from app.simulator.dice import ALPHANUMERIC
-from app.simulator.faults import Write
 from app.simulator.json_text import JSONObject
-from app.simulator.logprobs import logprobs_of
-from app.simulator.pacing import Pacing
 from app.simulator.tokens import Piece
-from app.simulator.tool_calls import WRITTEN, ToolCall
 
 DONE = b"data: [DONE]\n\n"
 # OpenAI pads each event to hide the length of its token; the padding here depends on the event's number.

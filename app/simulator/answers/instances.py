@@ -6,11 +6,11 @@ from decimal import Decimal
 from typing import Any
 
 from app.simulator import json_text
+from app.simulator.answers.patterns import matching_text
+from app.simulator.answers.prose import WORDS
 from app.simulator.dice import Dice
 from app.simulator.json_text import JSONObject
-from app.simulator.patterns import matching_text
-from app.simulator.prose import WORDS
-from app.simulator.schemas import resolved
+from app.simulator.rules.schemas import resolved
 
 # From here on down only what a schema insists on: this is where a recursive one ends.
 FULL_DEPTH = 4

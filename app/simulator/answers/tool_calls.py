@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.simulator import directives, tokens
+from app.simulator.answers.instances import instance_text
+from app.simulator.answers.patterns import matching_text
 from app.simulator.dice import Dice
-from app.simulator.instances import instance_text
 from app.simulator.json_text import JSONObject
-from app.simulator.patterns import matching_text
 from app.simulator.request import ChatRequest
 from app.simulator.tokens import Piece
 

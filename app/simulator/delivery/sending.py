@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from aiohttp import web
 
-from app.simulator.faults import HangUp, Step, Write
+from app.simulator.delivery.faults import HangUp, Step, Write
 
 # As much as goes into one write when nothing asks for a pace: a few dozen events.
 BATCH_BYTES = 16_384

@@ -5,13 +5,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.simulator import directives, json_text, prose, tokens, tool_calls
-from app.simulator.bias import biased
+from app.simulator import directives, json_text, tokens
+from app.simulator.answers import prose, tool_calls
+from app.simulator.answers.bias import biased
+from app.simulator.answers.instances import instance_text
+from app.simulator.answers.tool_calls import ToolCall
 from app.simulator.dice import Dice
-from app.simulator.instances import instance_text
 from app.simulator.request import ChatRequest
 from app.simulator.tokens import Piece
-from app.simulator.tool_calls import ToolCall
 
 ID_LETTERS = 29
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from app.simulator.errors import OpenAIError, bad_request
 from app.simulator.request import ChatRequest
-from app.simulator.rules import listed
+from app.simulator.rules.field_rules import listed
 
 # Taken by a model that reasons only while it does not.
 SAMPLING = ("top_p", "logprobs", "top_logprobs")

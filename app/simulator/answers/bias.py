@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from app.simulator.answers.prose import WORDS
 from app.simulator.dice import Dice
-from app.simulator.prose import WORDS
 from app.simulator.tokens import VOCABULARY, Piece, grouped, split, token, tokens_of
 
 BANNED, EXCLUSIVE = -100, 100

@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.simulator.errors import bad_request
-from app.simulator.rules import (
+from app.simulator.rules.field_rules import (
     Rule,
     also,
     any_object,
