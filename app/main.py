@@ -10,19 +10,19 @@ from fastapi.telemetry import TelemetryConfig
 from app.core.access_log import quiet_access_log
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.dependencies import build_components, lifespan
+from app.core.http.asgi_scope import PROBES
 from app.core.http.error_handlers import register_error_handlers
-from app.core.http.request_body import describe_models
-from app.core.middleware.authentication import AccessMiddleware, ClientKeys, KeyLimitsMiddleware, OverloadMiddleware
+from app.core.http.openapi import describe_models
+from app.core.middleware.authentication import AccessMiddleware, ClientKeys
 from app.core.middleware.cors import CrossOriginMiddleware
 from app.core.middleware.direct_routes import DirectRoutesMiddleware
-from app.core.middleware.request_record import (
-    PROBES,
-    DrainMiddleware,
-    KeepAliveMiddleware,
-    RequestRecordMiddleware,
-    StartupFailureMiddleware,
-)
+from app.core.middleware.draining import DrainMiddleware
+from app.core.middleware.overload import OverloadMiddleware
+from app.core.middleware.rate_limit import KeyLimitsMiddleware
+from app.core.middleware.request_record import RequestRecordMiddleware
 from app.core.middleware.request_size import RequestLimitsMiddleware
+from app.core.middleware.sse_keep_alive import KeepAliveMiddleware
+from app.core.middleware.startup_failure import StartupFailureMiddleware
 from app.features.llm.router import BODIES as CHAT_BODIES
 from app.features.llm.router import router as llm_router
 from app.features.ops.router import router as ops_router

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import aiohttp
 import openai
 
-from app.core.errors.errors import is_out_of_money
+from app.core.errors.upstream_errors import is_out_of_money
 from app.core.limits.concurrency_limit import Admission, Places
 from app.core.metrics import UpstreamMetrics
 from app.core.request_record import current_record

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+PROBES = frozenset({"/health", "/ping", "/metrics", "/load", "/version"})
+"""Paths whose answers carry no request headers: they are polled, and vLLM sends none."""
+
 
 def route_path(scope: Mapping[str, Any]) -> str:
     """The path by which an HTTP request's route is found: without the server's own (uvicorn's `--root-path`).

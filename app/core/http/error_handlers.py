@@ -6,18 +6,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
-from app.core.errors.errors import (
-    INTERNAL_ERROR,
-    ClientDisconnected,
-    ErrorAnswer,
-    Refusal,
-    UpstreamError,
-    log_upstream_failure,
-    upstream_answer,
-    validation_answer,
-)
+from app.core.errors.errors import INTERNAL_ERROR, ClientDisconnected, ErrorAnswer, Refusal
+from app.core.errors.upstream_errors import UpstreamError, log_upstream_failure, upstream_answer
+from app.core.errors.validation_errors import validation_answer
+from app.core.http.error_response import error_response
 from app.core.middleware.request_size import BodyRefused
 from app.core.request_record import current_record
 
@@ -47,13 +41,9 @@ def _of_upstream(exc: UpstreamError) -> ErrorAnswer:
 
 def _rendering(answer_of: Callable[[Any], ErrorAnswer]) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def render(_request: Request, exc: Exception) -> Response:
-        return _rendered(answer_of(exc))
+        return error_response(answer_of(exc))
 
     return render
-
-
-def _rendered(answer: ErrorAnswer) -> JSONResponse:
-    return JSONResponse(answer.body(), answer.status, headers=dict(answer.headers))
 
 
 async def _client_left(_request: Request, _exc: Exception) -> Response:
@@ -61,7 +51,7 @@ async def _client_left(_request: Request, _exc: Exception) -> Response:
 
 
 async def _failed(_request: Request, _exc: Exception) -> Response:
-    response = _rendered(INTERNAL_ERROR)
+    response = error_response(INTERNAL_ERROR)
     # Starlette sends this answer from outside of every middleware, so the header is added here.
     response.headers["x-request-id"] = current_record().answered_id
     return response

@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from pydantic.json_schema import models_json_schema
 from pydantic_core import from_json
 
 from app.core.errors.errors import ClientDisconnected, Refusal
@@ -31,7 +30,6 @@ MOST: dict[bytes, tuple[int, str]] = {
 """What a body may have of each, by the character that tells: millions of them would occupy the process for seconds."""
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_REFERENCE = "#/components/schemas/{model}"
 
 
 async def read_model(request: Request, model_for: Callable[[object], type[Model]]) -> Model:
@@ -69,27 +67,6 @@ async def model_of(request: Request, body: bytes, model_for: Callable[[object], 
     if len(body) <= LONG_BODY_BYTES:
         return _validated(body, model_for)
     return await asyncio.to_thread(_validated_long, body, model_for)
-
-
-def described(*models: type[BaseModel]) -> dict[str, Any]:
-    """The body for the interface's description, of a route that reads it by `read_model`."""
-    schemas = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in models]
-    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def describe_models(app: FastAPI, *models: type[BaseModel]) -> None:
-    """Have the interface's description contain `models`, so that `described` bodies are found in it."""
-
-    def openapi() -> dict[str, Any]:
-        if not app.openapi_schema:
-            whole = FastAPI.openapi(app)
-            schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REFERENCE)[1]
-            components = whole.setdefault("components", {})
-            components["schemas"] = schemas["$defs"] | components.get("schemas", {})
-        return FastAPI.openapi(app)
-
-    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual says
 
 
 def _require_json(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""Who may ask, vLLM's `--api-key`, and how much."""
+"""vLLM's `--api-key`: which requests need a key, and which keys are valid."""
 
 import secrets
 from collections.abc import Awaitable, Sequence
@@ -7,10 +7,7 @@ from hashlib import sha256
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.errors.errors import Refusal
-from app.core.http.asgi_scope import asks_for_an_answer, first_header, route_path
-from app.core.limits.concurrency_limit import Admission
-from app.core.limits.rate_limit import KeyLimits
+from app.core.http.asgi_scope import first_header, route_path
 from app.core.request_record import current_record
 
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")
@@ -53,45 +50,3 @@ class AccessMiddleware:
             return JSONResponse({"error": "Unauthorized"}, 401)(scope, receive, send)
         current_record().client_key = position
         return self.app(scope, receive, send)
-
-
-class OverloadMiddleware:
-    """Refuses requests for answers while no call could be made or wait, before their bodies cost anything."""
-
-    def __init__(self, app: ASGIApp, admission: Admission) -> None:
-        self.app = app
-        self.admission = admission
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """The answer, or the refusal."""
-        if self.admission.is_full and asks_for_an_answer(scope):
-            return _refused(self.admission.overloaded())(scope, receive, send)
-        return self.app(scope, receive, send)
-
-
-class KeyLimitsMiddleware:
-    """Holds each key to its limits, before the body is read. All who bring none share one account."""
-
-    def __init__(self, app: ASGIApp, limits: KeyLimits) -> None:
-        self.app = app
-        self.limits = limits
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not asks_for_an_answer(scope):
-            await self.app(scope, receive, send)
-            return
-        record = current_record()
-        try:
-            self.limits.begin(record.client_key)
-        except Refusal as exc:
-            await _refused(exc)(scope, receive, send)
-            return
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self.limits.end(record.client_key, record.tokens_used)
-
-
-def _refused(refusal: Refusal) -> JSONResponse:
-    answer = refusal.answer
-    return JSONResponse(answer.body(), answer.status, headers=dict(answer.headers))

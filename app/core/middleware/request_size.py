@@ -9,10 +9,10 @@ from typing import Any
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors.errors import ErrorAnswer
+from app.core.http.error_response import error_response
 from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
 
 MAX_HEADERS = 256
@@ -59,8 +59,7 @@ class RequestLimitsMiddleware:
             return self.app(scope, receive, send)
         headers = dict(reversed(scope["headers"]))  # of several of a name the first
         if refusal := self._refusal(scope, headers):
-            answer = JSONResponse(refusal.body(), refusal.status, headers=dict(refusal.headers))
-            return answer(scope, receive, _listening(self._refused_body(receive, headers), send))
+            return error_response(refusal)(scope, receive, _listening(self._refused_body(receive, headers), send))
         if b"content-length" in headers and b"content-encoding" not in headers:
             # Nobody can send more than was announced.
             return self.app(scope, receive, send)

@@ -3,8 +3,10 @@
 from fastapi import APIRouter, Request, Response
 
 from app.core.dependencies import LLMServiceDependency
-from app.core.http.request_body import described, read_model
-from app.core.http.sse_response import EventStreamResponse, run_until_disconnect
+from app.core.http.disconnect import run_until_disconnect
+from app.core.http.openapi import described
+from app.core.http.request_body import read_model
+from app.core.http.sse_response import EventStreamResponse
 from app.core.request_record import current_record
 from app.features.llm.schema import (
     BatchChatCompletionRequest,

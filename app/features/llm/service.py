@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from app.core.errors.errors import Refusal, UpstreamError
+from app.core.errors.errors import Refusal
+from app.core.errors.upstream_errors import UpstreamError
 from app.core.tokenization import beside_the_loop, encoding
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient

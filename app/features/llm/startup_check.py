@@ -4,7 +4,7 @@ import asyncio
 
 import openai
 
-from app.core.errors.errors import UpstreamError, scrubbed
+from app.core.errors.upstream_errors import UpstreamError, scrubbed
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 

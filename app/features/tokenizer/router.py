@@ -7,8 +7,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
 
 from app.core.dependencies import TokenizerServiceDependency
-from app.core.http.request_body import described, model_of, read_body
-from app.core.http.sse_response import run_until_disconnect
+from app.core.http.disconnect import run_until_disconnect
+from app.core.http.openapi import described
+from app.core.http.request_body import model_of, read_body
 from app.core.tokenization import beside_the_loop
 from app.features.tokenizer.schema import (
     DetokenizeRequest,

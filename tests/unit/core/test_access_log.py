@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.core.access_log import ACCESS_LOGGER
-from app.core.middleware.request_record import PROBES
+from app.core.http.asgi_scope import PROBES
 
 
 async def test_the_access_log_leaves_out_probes_and_queries(

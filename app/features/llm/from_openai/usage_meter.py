@@ -1,6 +1,7 @@
 """What a call costs, as far as it is known."""
 
-from app.core.errors.errors import Refusal, UpstreamError
+from app.core.errors.errors import Refusal
+from app.core.errors.upstream_errors import UpstreamError
 from app.core.request_record import current_record
 
 BYTES_PER_TOKEN = 4

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from pydantic_core import PydanticCustomError
 
-from app.core.errors.errors import VLLM_ERROR
+from app.core.errors.validation_errors import VLLM_ERROR
 
 MAX_CHOICES = 16384
 MAX_PROMPTS = 1024

@@ -7,8 +7,9 @@ import httpx2
 import openai
 import pytest
 
-from app.core.errors import errors
-from app.core.errors.errors import scrubbed, upstream_answer, validation_answer
+from app.core.errors import upstream_errors
+from app.core.errors.upstream_errors import scrubbed, upstream_answer
+from app.core.errors.validation_errors import VLLM_ERROR, validation_answer
 
 REQUEST = httpx2.Request("POST", "http://upstream/v1/chat/completions")
 
@@ -26,7 +27,7 @@ def exported_exceptions() -> list[type[BaseException]]:
 
 @pytest.mark.parametrize("exception_class", exported_exceptions())
 def test_every_exception_class_of_the_sdk_has_a_row(exception_class: type[BaseException]) -> None:
-    assert exception_class in errors._UPSTREAM
+    assert exception_class in upstream_errors._UPSTREAM
 
 
 CASES = [
@@ -214,13 +215,13 @@ def test_the_branch_of_a_union_is_no_part_of_the_place(loc: tuple[int | str, ...
 
 
 def test_vllms_own_check_is_answered_with_its_bare_field() -> None:
-    own = error(errors.VLLM_ERROR, msg="n must be at least 1, got 0.", ctx={"param": "n"})
+    own = error(VLLM_ERROR, msg="n must be at least 1, got 0.", ctx={"param": "n"})
     answer = validation_answer([own]).body()["error"]
 
     assert (answer["type"], answer["param"], answer["message"]) == ("BadRequestError", "n", own["msg"])
 
 
 def test_types_come_before_values() -> None:
-    own = error(errors.VLLM_ERROR, msg="n must be at least 1, got 0.", ctx={"param": "n"})
+    own = error(VLLM_ERROR, msg="n must be at least 1, got 0.", ctx={"param": "n"})
 
     assert validation_answer([own, error()]).body()["error"]["type"] == "Bad Request"

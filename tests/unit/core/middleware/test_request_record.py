@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.core.config import SettingsError
-from app.core.middleware.request_record import StartupFailureMiddleware
+from app.core.middleware.startup_failure import StartupFailureMiddleware
 from app.core.request_record import RequestRecord, begin_record, current_record
 from app.main import create_app
 from tests.conftest import CHAT

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app.core.middleware.request_record import KeepAliveMiddleware
+from app.core.middleware.sse_keep_alive import KeepAliveMiddleware
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served_over

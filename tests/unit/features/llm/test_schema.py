@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.core.errors.errors import ErrorAnswer, validation_answer
+from app.core.errors.errors import ErrorAnswer
+from app.core.errors.validation_errors import validation_answer
 from app.features.llm.schema import ChatCompletionRequest, ChatMessage, MessageRole
 
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]

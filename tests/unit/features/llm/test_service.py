@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.core.errors.errors import Refusal, UpstreamError
+from app.core.errors.errors import Refusal
+from app.core.errors.upstream_errors import UpstreamError
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 from app.features.llm.schema import ChatCompletionRequest

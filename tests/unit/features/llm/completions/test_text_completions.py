@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from app.core.errors.errors import validation_answer
+from app.core.errors.validation_errors import validation_answer
 from app.core.tokenization import encoding
 from app.features.llm.completions.request import OWN_FIELDS
 from app.features.llm.schema import CompletionRequest
