@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from app.features.llm.to_openai.encode import ROWS, Fate
+from app.features.llm.to_openai.parameters import ROWS, Fate
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- parameters: made by `make format` -->\n", "<!-- end of parameters -->\n"

@@ -15,10 +15,10 @@ from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
 from app.core.lifecycle import Lifecycle
 from app.core.limits.concurrency_limit import Admission
 from app.core.limits.rate_limit import KeyLimits
-from app.core.load import ServerLoad
-from app.core.metrics import Metrics
-from app.features.llm.catalogue import Catalogue, ModelFamily
+from app.core.metrics import Metrics, ServerLoad
+from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
+from app.features.llm.model_families import ModelFamily
 from app.features.llm.service import LLMService
 from app.features.llm.startup_check import startup_problem
 from app.features.tokenizer.service import TokenizerService

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.features.llm.to_openai.encode import ROWS, Fate
+from app.features.llm.to_openai.parameters import ROWS, Fate
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served_over

@@ -15,8 +15,6 @@ UpstreamError = openai.OpenAIError
 """Any failure of a call to OpenAI."""
 _DO_NOT_RETRY = {"x-should-retry": "false"}
 
-# --- upstream ---------------------------------------------------------------------------------------------------------
-
 # OpenAI's texts quote masked keys and the ids of the account's organization and projects.
 _SECRETS = re.compile(r"\b(?:sk-|org-|proj_)[\w*….-]*[\w*…]|(?<=in organization )\S+")
 

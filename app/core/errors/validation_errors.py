@@ -8,8 +8,6 @@ from app.core.errors.errors import ErrorAnswer
 VLLM_ERROR = "vllm"
 """The pydantic error type of vLLM's own checks; its context carries `param`."""
 
-# --- validation -------------------------------------------------------------------------------------------------------
-
 _SHOWN_ERRORS = 10
 _SHOWN_ERROR_CHARACTERS = 1000
 _SHOWN_INPUT_CHARACTERS = 200

@@ -3,7 +3,7 @@
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.http.asgi_scope import PROBES, asks_for_an_answer, first_header
-from app.core.load import ServerLoad
+from app.core.metrics import ServerLoad
 from app.core.request_record import RequestRecord, begin_record
 
 

@@ -11,7 +11,8 @@ from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import Admission, Places
 from app.core.metrics import Metrics, UpstreamMetrics
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.from_openai.chat_completion import ChunkTranslator, aborted_answer, chat_answer
+from app.features.llm.from_openai.chat_completion import aborted_answer, chat_answer
+from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.stream import AbortedStream, ChatStream, Render
 from app.features.llm.from_openai.usage_meter import Spending
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse

@@ -13,14 +13,8 @@ from app.core.tokenization import beside_the_loop, encoding
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 from app.features.llm.completions.merged_stream import ConcludedStream, MergedStream, Source, all_or_first_failure
-from app.features.llm.completions.request import (
-    CompletionTranslator,
-    characters_to_encode,
-    chat_request,
-    only_echoes,
-    prompts_of,
-    summed,
-)
+from app.features.llm.completions.request import characters_to_encode, chat_request, only_echoes, prompts_of
+from app.features.llm.completions.response import CompletionTranslator, summed
 from app.features.llm.from_openai.stream import ChatStream
 from app.features.llm.schema import (
     BatchChatCompletionRequest,

@@ -7,8 +7,8 @@ from app.core.errors.errors import Refusal
 from app.core.request_record import current_record
 from app.core.tokenization import Encoding, beside_the_loop, encoding
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.to_openai.encode import DISABLED_KWARGS
 from app.features.llm.to_openai.field_mappers import UNTRUSTED_TEMPLATE
+from app.features.llm.to_openai.parameters import DISABLED_KWARGS
 from app.features.llm.to_openai.prompt_tokens import prompt_ids
 from app.features.tokenizer.schema import (
     DetokenizeRequest,

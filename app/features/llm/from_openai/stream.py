@@ -8,7 +8,7 @@ import openai
 from pydantic_core import from_json
 
 from app.core.lifecycle import Lifecycle
-from app.features.llm.from_openai.chat_completion import ChunkTranslator
+from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.event_template import Moulds
 from app.features.llm.from_openai.usage_meter import Spending
 from app.features.llm.schema import JSONObject

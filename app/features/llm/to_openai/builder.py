@@ -5,9 +5,9 @@ from typing import Literal
 
 from app.core.errors.errors import Refusal
 from app.core.tokenization import encoding
-from app.features.llm.catalogue import Effort, ModelFamily
 from app.features.llm.from_openai.plan import Reading
 from app.features.llm.from_openai.tokens import TokenReading
+from app.features.llm.model_families import Effort, ModelFamily
 from app.features.llm.schema import ChatCompletionRequest, JSONObject
 from app.features.llm.to_openai.structured_outputs.response_format import Constraint
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from app.core.errors.errors import Refusal
 from app.core.tokenization import Encoding, beside_the_loop, encoding, longest_token, vocabulary_size
-from app.features.llm.catalogue import ModelFamily
+from app.features.llm.model_families import ModelFamily
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.to_openai.encode import UpstreamCall
 from app.features.llm.to_openai.messages import media_characters, plain_text

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from app.core.errors.errors import Refusal
-from app.features.llm.catalogue import EFFORTS
+from app.features.llm.model_families import EFFORTS
 from app.features.llm.schema import JSONObject, StreamOptions, Tool
 from app.features.llm.to_openai.builder import Draft
 from app.features.llm.to_openai.messages import Conversation, plain_text

@@ -61,8 +61,6 @@ def _called(message: Mapping[str, Any]) -> Iterator[str]:
         yield from (text for key in ("name", "arguments") if isinstance(text := call.get(key), str))
 
 
-# --- tools: the cookbook's formula ------------------------------------------------------------------------------------
-
 _FUNCTION: dict[EncodingName, int] = {"o200k_base": 7, "cl100k_base": 10}
 _PROPERTIES = 3
 _PROPERTY = 3

@@ -1,7 +1,7 @@
 """How hard the model is to think: every way vLLM's clients say it, made into one level of the model's family."""
 
 from app.core.errors.errors import Refusal
-from app.features.llm.catalogue import EFFORTS, Effort, ModelFamily
+from app.features.llm.model_families import EFFORTS, Effort, ModelFamily
 from app.features.llm.schema import ChatCompletionRequest, JSONObject
 
 THINKING_SWITCHES = ("enable_thinking", "thinking")

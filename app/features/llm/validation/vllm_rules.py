@@ -34,9 +34,6 @@ def _fail_with_value(message: str, param: str, value: object = None) -> NoReturn
     fail(f"{message} ({shown})", param)
 
 
-# --- before types: what vLLM checks on the raw body -------------------------------------------------------------------
-
-
 def check_form(body: Mapping[str, Any]) -> None:
     """The checks that vLLM makes on the parsed JSON of a chat request, before it looks at any type."""
     _check_form(_FORM_CHECKS, body)
@@ -227,8 +224,6 @@ _COMPLETION_FORM_CHECKS: _FormChecks = (
     ("use_beam_search", _beams_are_no_stream),
     ("cache_salt", _cache_salt_is_plain),
 )
-
-# --- values: what vLLM checks when it makes its sampling parameters ---------------------------------------------------
 
 
 def check_values(request: Mapping[str, Any], given: Set[str]) -> None:

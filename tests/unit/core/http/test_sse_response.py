@@ -119,7 +119,9 @@ async def test_a_bug_on_the_way_is_an_error_event_too_and_logged(caplog: pytest.
 async def test_a_failure_of_openai_on_the_way_is_logged_without_its_key(caplog: pytest.LogCaptureFixture) -> None:
     await body_of(Stream(failing(openai.APIConnectionError(message="cut: sk-abcd1234", request=REQUEST))))
 
-    assert [(entry.levelname, entry.name) for entry in caplog.records] == [("WARNING", "app.core.errors.upstream_errors")]
+    assert [(entry.levelname, entry.name) for entry in caplog.records] == [
+        ("WARNING", "app.core.errors.upstream_errors")
+    ]
     assert "cut: [redacted], answered with 502" in caplog.text
 
 

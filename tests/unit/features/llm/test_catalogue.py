@@ -5,7 +5,8 @@ from datetime import date
 import pytest
 
 from app.core.errors.errors import Refusal
-from app.features.llm.catalogue import EFFORTS, UNKNOWN_FAMILY, Catalogue, Effort, ModelFamily, family_of
+from app.features.llm.catalogue import Catalogue
+from app.features.llm.model_families import EFFORTS, UNKNOWN_FAMILY, Effort, ModelFamily, family_of
 
 NAMES = ["gpt-4o-mini", "gpt-4o", "o3", "gpt-5", "gpt-5.1", "gpt-5.5", "gpt-6-astra"]
 

@@ -75,8 +75,6 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return isinstance(value, dict | list) and (not levels or any(_is_deeper(part, levels - 1) for part in inner))
 
 
-# --- the root and the limits ------------------------------------------------------------------------------------------
-
 _NOT_AT_ROOT = frozenset({"$ref", "anyOf", "oneOf", "allOf", "not", "enum"})
 _MAPS = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
 _VALUES = frozenset({"enum", "const", "default", "examples"})

@@ -15,7 +15,7 @@ from app.core.tokenization import encoding
 from app.features.llm.completions.request import OWN_FIELDS
 from app.features.llm.schema import CompletionRequest
 from app.features.llm.service import CALLS_AT_ONCE
-from app.features.llm.to_openai.encode import ROWS
+from app.features.llm.to_openai.parameters import ROWS
 from app.simulator.server import Simulator
 from tests.serving import served_over
 

@@ -16,8 +16,9 @@ from pydantic_core import from_json, to_json
 from app.core.lifecycle import Lifecycle
 from app.core.request_record import RequestRecord, begin_record
 from app.core.tokenization import encoding
-from app.features.llm.completions.request import CompletionTranslator, Prompt
-from app.features.llm.from_openai.chat_completion import ChunkTranslator
+from app.features.llm.completions.request import Prompt
+from app.features.llm.completions.response import CompletionTranslator
+from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.event_template import Moulds
 from app.features.llm.from_openai.plan import Reading, Wrapping
 from app.features.llm.from_openai.stream import ChatStream, Render

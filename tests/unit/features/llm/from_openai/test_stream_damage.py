@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.lifecycle import Lifecycle
-from app.features.llm.from_openai.chat_completion import ChunkTranslator
+from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.plan import Reading
 from app.features.llm.from_openai.stream import ChatStream
 from app.features.llm.from_openai.usage_meter import Spending

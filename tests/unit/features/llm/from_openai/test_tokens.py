@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from app.core.tokenization import encoding
-from app.features.llm.from_openai.chat_completion import ChunkTranslator, chat_answer
+from app.features.llm.from_openai.chat_completion import chat_answer
+from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.plan import Reading, Wrapping
 from app.features.llm.from_openai.tokens import TokenReading
 from tests.unit.features.llm.from_openai.test_chat_completion import FIRST, USAGE, event, request, token, upstream

@@ -11,7 +11,8 @@ from app.features.llm.catalogue import Catalogue
 from app.features.llm.from_openai.plan import Reading, Wrapping
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.to_openai.builder import UnsupportedParams
-from app.features.llm.to_openai.encode import ROWS, Fate, UpstreamCall, encode_request
+from app.features.llm.to_openai.encode import UpstreamCall, encode_request
+from app.features.llm.to_openai.parameters import ROWS, Fate
 from tests.parameter_table import README, with_table
 
 TEXT = {"type": "text", "text": "ce"}
