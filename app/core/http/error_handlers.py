@@ -11,8 +11,7 @@ from fastapi.responses import Response
 from app.core.errors.errors import INTERNAL_ERROR, ClientDisconnected, ErrorAnswer, Refusal
 from app.core.errors.upstream_errors import UpstreamError, log_upstream_failure, upstream_answer
 from app.core.errors.validation_errors import validation_answer
-from app.core.http.error_response import error_response
-from app.core.middleware.request_size import BodyRefused
+from app.core.http.error_response import BodyRefused, error_response
 from app.core.request_record import current_record
 
 CLIENT_CLOSED_REQUEST = 499

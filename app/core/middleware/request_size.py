@@ -7,12 +7,11 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.errors.errors import ErrorAnswer
-from app.core.http.error_response import error_response
+from app.core.http.error_response import BodyRefused, error_response
 from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
 
 MAX_HEADERS = 256
@@ -32,14 +31,6 @@ HEAD_TOO_LARGE = ErrorAnswer(
 
 REQUEST_ID_TOO_LONG = ErrorAnswer(400, f"X-Request-Id is longer than {MAX_REQUEST_ID_CHARACTERS} characters.")
 NOT_AS_ENCODED = ErrorAnswer(400, "The request's body is not what its Content-Encoding says.")
-
-
-class BodyRefused(HTTPException):
-    """A body that is not read to its end. FastAPI lets only this kind of exception through while it reads."""
-
-    def __init__(self, answer: ErrorAnswer) -> None:
-        super().__init__(answer.status, answer.message)
-        self.answer = answer
 
 
 class RequestLimitsMiddleware:
