@@ -3,24 +3,24 @@
 import sys
 from pathlib import Path
 
-from app.features.llm.to_openai.parameters import ROWS, Fate
+from app.features.llm.to_openai.parameters import PARAMETERS, Handling
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- parameters: made by `make format` -->\n", "<!-- end of parameters -->\n"
 
 _MEANINGS = {
-    Fate.PASS: "passed",
-    Fate.TRANSLATE: "translated",
-    Fate.IGNORE: "no effect",
-    Fate.DROP: "dropped, told",
-    Fate.REFUSE: "refused",
+    Handling.PASS: "passed",
+    Handling.TRANSLATE: "translated",
+    Handling.IGNORE: "no effect",
+    Handling.DROP: "dropped, told",
+    Handling.REFUSE: "refused",
 }
 
 
 def table() -> str:
     """A row for each field, in the schema's order."""
-    rows = [f"| `{name}` | {_MEANINGS[row.fate]} | {row.note} |\n" for name, row in ROWS.items()]
-    return "".join(["| Field | Fate | How |\n|---|---|---|\n", *rows])
+    rules = [f"| `{name}` | {_MEANINGS[rule.fate]} | {rule.note} |\n" for name, rule in PARAMETERS.items()]
+    return "".join(["| Field | Fate | How |\n|---|---|---|\n", *rules])
 
 
 def with_table(readme: str) -> str:

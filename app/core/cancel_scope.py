@@ -7,7 +7,7 @@ ANOTHERS_CANCELLATION_S = 0.01
 """How long another cancellation of the task may take before it is looked at again."""
 
 
-class Cancellable:
+class CancelScope:
     """A block of the running task that may be cancelled from outside of it. Whoever begins it must end it.
 
     The task's count of cancellations tells this one from others, as in `asyncio.timeout`. It does not disturb another

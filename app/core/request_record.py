@@ -31,13 +31,13 @@ class RequestRecord:
     """Calls that were made to the upstream, those that failed and were made once more included."""
 
     @property
-    def answered_id(self) -> str:
+    def response_id(self) -> str:
         """The `X-Request-Id` of the answer: the client's own, else 32 hexadecimal digits."""
         return self.client_request_id or self.request_id
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What the answer says about the request, header by header, as ASGI has them."""
-        told: list[tuple[bytes, bytes]] = [(b"x-request-id", self.answered_id.encode("latin-1"))]
+        told: list[tuple[bytes, bytes]] = [(b"x-request-id", self.response_id.encode("latin-1"))]
         if self.ignored_params:
             told.append((b"x-ignored-params", _joined(self.ignored_params)))
         if self.adjusted_params:

@@ -12,7 +12,7 @@ import splintr
 
 EncodingName = Literal["o200k_base", "cl100k_base"]
 
-LONG_CHARACTERS = 4096
+OFFLOAD_ABOVE_CHARACTERS = 4096
 """A text of more characters is encoded beside the event loop: it may take longer than a millisecond."""
 
 _SPECIAL: dict[EncodingName, dict[int, bytes]] = {
@@ -84,8 +84,8 @@ class Encoding:
         """The ids of a text. Other threads run meanwhile."""
         pieces = _SPECIAL_TOKENS_NAME.split(text) if "<|" in text else [text]
         # Of splintr's ways to encode only this one lets go of the interpreter's lock.
-        encoded = self._tokenizer.encode_batch(pieces)
-        return encoded[0] if len(encoded) == 1 else list(chain.from_iterable(encoded))
+        encode_json = self._tokenizer.encode_batch(pieces)
+        return encode_json[0] if len(encode_json) == 1 else list(chain.from_iterable(encode_json))
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD, an unknown id nothing."""
@@ -134,6 +134,6 @@ def encoding(name: EncodingName) -> Encoding:
     return Encoding(name)
 
 
-async def beside_the_loop(characters: int, work: Callable[[], T]) -> T:
+async def to_thread_if_large(characters: int, work: Callable[[], T]) -> T:
     """The result of `work` on a text of so many characters; a long one does not keep the event loop waiting."""
-    return await asyncio.to_thread(work) if characters > LONG_CHARACTERS else work()
+    return await asyncio.to_thread(work) if characters > OFFLOAD_ABOVE_CHARACTERS else work()

@@ -14,7 +14,7 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from yarl import URL
 
-from app.upstream.http1_protocol import Response, was_used
+from app.upstream.http1_protocol import ResponseProtocol, was_used
 
 _NO_HEADER = re.compile("[\r\n\0]")
 _MADE_FOR_EACH = frozenset({"authorization", "content-length"})
@@ -53,7 +53,7 @@ class Endpoint:
         )
         self._heads: dict[str, bytes] = {}
 
-    async def send(self, key: str, body: bytes | None, *, begin_by_s: float) -> Response:
+    async def send(self, key: str, body: bytes | None, *, begin_by_s: float) -> ResponseProtocol:
         """The beginning of the answer, which has to be there at `begin_by_s` by the event loop's clock.
 
         Raises:
@@ -65,7 +65,7 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         connection = await self._connected(begin_by_s - loop.time())
         try:
-            response = Response(connection)
+            response = ResponseProtocol(connection)
         except BaseException:
             connection.close()
             raise
@@ -73,7 +73,7 @@ class Endpoint:
         limit = loop.call_at(begin_by_s, response.fail, TimeoutError())
         try:
             response.send(self._head(key, body), body)
-            await response.begun()
+            await response.wait_for_headers()
         except BaseException:
             response.close()
             raise

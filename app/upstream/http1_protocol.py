@@ -35,7 +35,7 @@ class _MoreThanAsked(Exception):
     """Bytes after the end of the answer."""
 
 
-class Response(asyncio.Protocol):
+class ResponseProtocol(asyncio.Protocol):
     """An answer that has a connection for itself until it is complete. Whoever has it must `close()` it.
 
     For so long it is the protocol of the connection's transport. aiohttp's own hands every chunk of a body from object
@@ -59,7 +59,7 @@ class Response(asyncio.Protocol):
         self._asked_bytes = 0
         self._received = 0
         self._unread = 0
-        self._reads = True
+        self._reading_paused = True
         self._may_be_kept = False
         self._failure: Exception | None = None
         self._unpacker: Any = None
@@ -82,7 +82,7 @@ class Response(asyncio.Protocol):
             # Who answers before it was asked did so before this was the transport's protocol.
             self.data_received(self._handler._tail)
 
-    async def begun(self) -> None:
+    async def wait_for_headers(self) -> None:
         """Return once the head has come.
 
         Raises:
@@ -139,8 +139,8 @@ class Response(asyncio.Protocol):
             self._let_go()
         elif not self.status and self._received > MAX_HEAD_BYTES:
             self.fail(aiohttp.ClientPayloadError(f"The head of the answer is longer than {MAX_HEAD_BYTES} bytes"))
-        elif self._unread > MAX_UNREAD_BYTES and self._reads:
-            self._reads = False
+        elif self._unread > MAX_UNREAD_BYTES and self._reading_paused:
+            self._reading_paused = False
             self._transport.pause_reading()
         self._wake()
 
@@ -199,8 +199,8 @@ class Response(asyncio.Protocol):
         data = b"".join(self._pieces)
         self._pieces.clear()
         self._unread = 0
-        if not self._reads and self._connection is not None:
-            self._reads = True
+        if not self._reading_paused and self._connection is not None:
+            self._reading_paused = True
             self._transport.resume_reading()
         return data if self._unpacker is None else self._unpacked(data)
 

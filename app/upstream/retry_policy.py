@@ -20,7 +20,7 @@ SAVED_AT_MOST = 10.0
 _RETRIED_STATUSES = frozenset({408, 409, 500, 502, 503, 504})
 
 
-def asked_wait_s(headers: Mapping[str, str]) -> float | None:
+def retry_after_s_of(headers: Mapping[str, str]) -> float | None:
     """The seconds that an answer asks to wait: `retry-after-ms`, else `Retry-After` (RFC 9110), where it has one."""
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
@@ -47,7 +47,7 @@ def _seconds_until(date: str | None) -> float | None:
 
 def status_reason(status: int, headers: Mapping[str, str]) -> RetryReason | None:
     """Why a call that was answered with an error is made once more; None: it is not."""
-    asked, told = asked_wait_s(headers), headers.get("x-should-retry")
+    asked, told = retry_after_s_of(headers), headers.get("x-should-retry")
     if told == "false" or (asked is not None and asked > LONGEST_ASKED_WAIT_S):
         return None
     if status == 429:

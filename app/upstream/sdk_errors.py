@@ -41,7 +41,7 @@ def connection_error(url: str, message: str) -> openai.APIConnectionError:
     return openai.APIConnectionError(message=message, request=_request(url))
 
 
-def not_understood(url: str, content: bytes) -> openai.APIResponseValidationError:
+def invalid_response_error(url: str, content: bytes) -> openai.APIResponseValidationError:
     """What the SDK raises for an answer of status 200 that is none."""
     return openai.APIResponseValidationError(httpx2.Response(200, content=content, request=_request(url)), None)
 

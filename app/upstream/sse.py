@@ -12,11 +12,11 @@ END = b"\n\n"
 """The empty line that ends an event, with the end of the line before it."""
 _END_BYTES = len(END)
 
-MOST_EVENT_BYTES = 8_000_000
+MAX_EVENT_BYTES = 8_000_000
 """Far beyond any event of OpenAI's; what is longer has no end."""
 
 
-def framed(events: Iterable[Mapping[str, Any]]) -> bytes:
+def encode_events(events: Iterable[Mapping[str, Any]]) -> bytes:
     """Events as vLLM writes them: each is one line of compact JSON."""
     return b"".join([b"data: %b\n\n" % to_json(event) for event in events])
 
@@ -33,10 +33,10 @@ class EventDecoder:
         """The events that `data` completes, each with its `END`, all line ends being LF.
 
         Raises:
-            ValueError: the event that was begun before grows beyond `MOST_EVENT_BYTES`.
+            ValueError: the event that was begun before grows beyond `MAX_EVENT_BYTES`.
         """
-        if self._pending and len(self._pending) > MOST_EVENT_BYTES:
-            raise ValueError(f"an event has no end within {MOST_EVENT_BYTES} bytes")
+        if self._pending and len(self._pending) > MAX_EVENT_BYTES:
+            raise ValueError(f"an event has no end within {MAX_EVENT_BYTES} bytes")
         if data and (self._after_cr or b"\r" in data):
             data = self._with_plain_line_ends(data)
         if self._pending:
@@ -59,7 +59,7 @@ class EventDecoder:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def data_of(event: bytes) -> bytes | None:
+def event_data(event: bytes) -> bytes | None:
     """What an event says, given without its `END`; None if nothing."""
     if event.startswith(b"data: ") and b"\n" not in event:
         return event[6:]

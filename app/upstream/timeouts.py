@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class Timeout:
     """The longest wait for one thing, in seconds; `complaint` says what a failure waited for, and names the setting."""
 
     seconds: float
@@ -27,14 +27,16 @@ class Timeouts:
     def __init__(
         self, *, connect_s: float = 5.0, first_byte_s: float = 600.0, idle_s: float = 120.0, total_s: float = 600.0
     ) -> None:
-        self.connect = Limit(
+        self.connect = Timeout(
             connect_s, "The upstream service accepted no connection within {} s (UPSTREAM_CONNECT_TIMEOUT_S)."
         )
-        self.first_byte = Limit(
+        self.first_byte = Timeout(
             first_byte_s, "The upstream service did not begin to answer within {} s (UPSTREAM_FIRST_BYTE_TIMEOUT_S)."
         )
-        self.idle = Limit(idle_s, "The upstream service fell silent in its answer for {} s (UPSTREAM_IDLE_TIMEOUT_S).")
-        self.total = Limit(
+        self.idle = Timeout(
+            idle_s, "The upstream service fell silent in its answer for {} s (UPSTREAM_IDLE_TIMEOUT_S)."
+        )
+        self.total = Timeout(
             total_s, "The upstream service did not complete its answer within {} s (UPSTREAM_TOTAL_TIMEOUT_S)."
         )
         self.whole_begins = min(self.first_byte, self.total, key=lambda limit: limit.seconds)

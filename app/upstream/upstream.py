@@ -8,18 +8,18 @@ from typing import NamedTuple
 import aiohttp
 import openai
 
-from app.core.errors.upstream_errors import is_out_of_money
-from app.core.limits.concurrency_limit import Admission, Places
+from app.core.errors.upstream_errors import is_quota_exhausted
+from app.core.limits.concurrency_limit import ConcurrencyLimiter, Permits
 from app.core.metrics import UpstreamMetrics
 from app.core.request_record import current_record
-from app.upstream.api_keys import LONGEST_PAUSE_S, Key, KeyRing
+from app.upstream.api_keys import MAX_COOLDOWN_S, ApiKey, ApiKeyPool
 from app.upstream.http1_endpoint import Endpoint
-from app.upstream.http1_protocol import Response, StaleConnectionError
-from app.upstream.retry_policy import CallRetries, RetryBudget, RetryReason, asked_wait_s, status_reason
+from app.upstream.http1_protocol import ResponseProtocol, StaleConnectionError
+from app.upstream.retry_policy import CallRetries, RetryBudget, RetryReason, retry_after_s_of, status_reason
 from app.upstream.sdk_errors import status_error, timeout_error, transport_error
 from app.upstream.session import environment_proxy
 from app.upstream.timeouts import Timeouts
-from app.upstream.upstream_response import Answer, Lease
+from app.upstream.upstream_response import InFlight, UpstreamResponse
 
 # Told to the client under these names. All else stays here: cookies, account ids, what OpenAI's proxies add.
 _PASSED_HEADERS = {
@@ -36,7 +36,7 @@ _PASSED_HEADERS = {
 _PASSED_HEADER_LIMIT_CHARACTERS = 256
 
 
-class Call(NamedTuple):
+class UpstreamRequest(NamedTuple):
     """What is asked of OpenAI. With `is_stream` the answer may take as long as it likes, but for its first byte."""
 
     method: str
@@ -56,18 +56,18 @@ class Upstream:
         self,
         base_url: str,
         headers: Mapping[str, str],
-        keys: KeyRing,
+        keys: ApiKeyPool,
         *,
         timeouts: Timeouts,
         max_attempts: int,
         metrics: UpstreamMetrics,
-        admission: Admission,
+        concurrency_limiter: ConcurrencyLimiter,
     ) -> None:
         self.keys = keys
         self.timeouts = timeouts
         self.max_attempts = max_attempts
         self.metrics = metrics
-        self.admission = admission
+        self.concurrency_limiter = concurrency_limiter
         self.budget = RetryBudget()
         self.session: aiohttp.ClientSession | None = None
         self._headers = headers
@@ -79,41 +79,41 @@ class Upstream:
         self.session = session
         self._endpoints = {}
 
-    async def read(self, call: Call) -> bytes:
+    async def read(self, call: UpstreamRequest) -> bytes:
         """The whole body of an accepted answer.
 
         Raises:
             Overloaded: there is no place for the call.
             openai.APIError: the call failed.
         """
-        answer = await self.open(call)
+        response = await self.open(call)
         try:
-            return await answer.read_all()
+            return await response.read_all()
         finally:
-            answer.close()
+            response.close()
 
-    async def open(self, call: Call, places: Places | None = None) -> Answer:
+    async def open(self, call: UpstreamRequest, permits: Permits | None = None) -> UpstreamResponse:
         """An accepted answer whose body is unread. The caller must `close()` it, which gives its place back.
 
         Raises:
             Overloaded: `places` has none left, and there is no other for the call.
             openai.APIError: the call failed.
         """
-        if places is None or not places.take():
-            await self.admission.enter()
+        if permits is None or not permits.take():
+            await self.concurrency_limiter.acquire()
         try:
-            answer = await self._accepted(call)
+            response = await self._accepted(call)
         except BaseException:
-            self.admission.leave()
+            self.concurrency_limiter.release()
             raise
-        answer.at_close(self.admission.leave)
-        return answer
+        response.at_close(self.concurrency_limiter.release)
+        return response
 
-    def endpoint(self, call: Call) -> Endpoint:
+    def endpoint(self, call: UpstreamRequest) -> Endpoint:
         """Where `call` goes; the same one for all calls to its URL."""
         return self._endpoints.get(call.url) or self._new_endpoint(call)
 
-    def _new_endpoint(self, call: Call) -> Endpoint:
+    def _new_endpoint(self, call: UpstreamRequest) -> Endpoint:
         if self.session is None:
             raise RuntimeError("OpenAIClient has no session yet: the application's lifespan attaches it")
         endpoint = self._endpoints[call.url] = Endpoint(
@@ -126,7 +126,7 @@ class Upstream:
         )
         return endpoint
 
-    async def _accepted(self, call: Call) -> Answer:
+    async def _accepted(self, call: UpstreamRequest) -> UpstreamResponse:
         attempts = _Attempts(self, call)
         while True:
             try:
@@ -139,7 +139,7 @@ class Upstream:
 class _Attempts:
     """The attempts of one call, until one is accepted or no other is of use."""
 
-    def __init__(self, upstream: Upstream, call: Call) -> None:
+    def __init__(self, upstream: Upstream, call: UpstreamRequest) -> None:
         timeouts = upstream.timeouts
         self._upstream = upstream
         self._call = call
@@ -149,28 +149,28 @@ class _Attempts:
         self._begin_by_s = self._began_s + self._begin.seconds
         self._retries = CallRetries(upstream.max_attempts, upstream.budget)
         self._key = upstream.keys.choose()
-        self._refused_keys: list[Key] = []
+        self._refused_keys: list[ApiKey] = []
         self._record = current_record()
 
-    async def make(self) -> Answer:
+    async def make(self) -> UpstreamResponse:
         """One attempt.
 
         Raises:
             openai.APIError: it failed.
         """
-        lease = Lease(self._key, self._upstream.metrics)
+        in_flight = InFlight(self._key, self._upstream.metrics)
         outcome = "failed"
         try:
-            answer = self._answer(await self._begun(), lease)
-            if answer.status == 200:
+            response = self._response(await self._begun(), in_flight)
+            if response.status == 200:
                 outcome = "answered"
-                return answer
+                return response
             outcome = "refused"
-            with closing(answer):
-                content = self._upstream.keys.redacted(await answer.read_all())
-            raise status_error(answer.url, answer.status, answer.headers, content)
+            with closing(response):
+                content = self._upstream.keys.redact(await response.read_all())
+            raise status_error(response.url, response.status, response.headers, content)
         except BaseException as exc:
-            lease.end()
+            in_flight.end()
             outcome = "cancelled" if isinstance(exc, asyncio.CancelledError) else outcome
             raise
         finally:
@@ -191,7 +191,7 @@ class _Attempts:
         self._upstream.metrics.retries[reason].inc()
         return True
 
-    async def _begun(self) -> Response:
+    async def _begun(self) -> ResponseProtocol:
         call, record = self._call, self._record
         record.upstream_attempts += 1
         # An earlier attempt's would be taken for this one's.
@@ -205,19 +205,21 @@ class _Attempts:
         except (aiohttp.ClientError, OSError) as exc:
             raise transport_error(call.url, exc) from exc
 
-    def _answer(self, response: Response, lease: Lease) -> Answer:
+    def _response(self, response: ResponseProtocol, in_flight: InFlight) -> UpstreamResponse:
         self._record.upstream_headers = _passed_headers(response.headers)
         timeouts = self._upstream.timeouts
         # A refusal of a stream is no stream, and as short as the beginning of an answer.
         whole = self._begin if response.status != 200 else None if self._call.is_stream else timeouts.total
-        return Answer(self._call.url, response, lease=lease, idle=timeouts.idle, whole=whole, began_s=self._began_s)
+        return UpstreamResponse(
+            self._call.url, response, in_flight=in_flight, idle=timeouts.idle, whole=whole, began_s=self._began_s
+        )
 
     def _moved_to_another_key(self, failure: openai.APIError) -> bool:
         pause_s = _key_pause_s(failure)
         if pause_s is None:
             return False
         keys = self._upstream.keys
-        keys.set_aside(self._key, pause_s, type(failure).__name__)
+        keys.cool_down(self._key, pause_s, type(failure).__name__)
         self._refused_keys.append(self._key)
         other = keys.another(self._refused_keys)
         if other is None:
@@ -231,7 +233,7 @@ class _Attempts:
 
     def _reason_for_another(self, failure: openai.APIError) -> RetryReason | None:
         if isinstance(failure, openai.APIStatusError):
-            return None if is_out_of_money(failure) else status_reason(failure.status_code, failure.response.headers)
+            return None if is_quota_exhausted(failure) else status_reason(failure.status_code, failure.response.headers)
         cause = failure.__cause__
         if isinstance(cause, _NO_CONNECTION) and not isinstance(cause, aiohttp.ClientConnectorCertificateError):
             return "connect"
@@ -242,16 +244,16 @@ _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 def _asked_wait_s(failure: openai.APIError) -> float:
-    return (asked_wait_s(failure.response.headers) or 0.0) if isinstance(failure, openai.APIStatusError) else 0.0
+    return (retry_after_s_of(failure.response.headers) or 0.0) if isinstance(failure, openai.APIStatusError) else 0.0
 
 
 def _key_pause_s(failure: openai.APIError) -> float | None:
     """How long the key that failed is of no use, in seconds; None: another would have failed as well."""
     if isinstance(failure, openai.RateLimitError):
-        return LONGEST_PAUSE_S if is_out_of_money(failure) else _asked_wait_s(failure)
+        return MAX_COOLDOWN_S if is_quota_exhausted(failure) else _asked_wait_s(failure)
     if isinstance(failure, openai.AuthenticationError | openai.PermissionDeniedError):
         # A model that is closed to one key is no reason to withhold the key from requests for others.
-        return 0.0 if failure.code == "model_not_found" else LONGEST_PAUSE_S
+        return 0.0 if failure.code == "model_not_found" else MAX_COOLDOWN_S
     return None
 
 

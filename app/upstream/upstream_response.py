@@ -6,16 +6,16 @@ from collections.abc import Callable
 import aiohttp
 
 from app.core.metrics import UpstreamMetrics
-from app.upstream.api_keys import Key
-from app.upstream.http1_protocol import Response
+from app.upstream.api_keys import ApiKey
+from app.upstream.http1_protocol import ResponseProtocol
 from app.upstream.sdk_errors import timeout_error, transport_error
-from app.upstream.timeouts import Limit
+from app.upstream.timeouts import Timeout
 
 
-class Lease:
+class InFlight:
     """One attempt's hold on a key, counted until `end`."""
 
-    def __init__(self, key: Key, metrics: UpstreamMetrics) -> None:
+    def __init__(self, key: ApiKey, metrics: UpstreamMetrics) -> None:
         self._key = key
         self._metrics = metrics
         self._over = False
@@ -34,7 +34,7 @@ class Lease:
             self.at_end()
 
 
-class Answer:
+class UpstreamResponse:
     """An answer whose body is unread. Whoever has it must `close()` it.
 
     It falls silent for `idle` at most, and is complete within `whole`, where there is such a limit, counted from
@@ -46,13 +46,20 @@ class Answer:
     """
 
     def __init__(
-        self, url: str, response: Response, *, lease: Lease, idle: Limit, whole: Limit | None, began_s: float
+        self,
+        url: str,
+        response: ResponseProtocol,
+        *,
+        in_flight: InFlight,
+        idle: Timeout,
+        whole: Timeout | None,
+        began_s: float,
     ) -> None:
         self.url = url
         self.status = response.status
         self.headers = response.headers
         self._response = response
-        self._lease = lease
+        self._lease = in_flight
         self._idle = idle
         self._whole = whole
         self._began_s = began_s
@@ -104,8 +111,8 @@ class Answer:
 class _Watch:
     """Ends a wait that is too long. One timer serves many waits, for a stream waits once for each of its events."""
 
-    def __init__(self, idle: Limit, whole: Limit | None, began_s: float, expire: Callable[[], None]) -> None:
-        self.expired: Limit | None = None
+    def __init__(self, idle: Timeout, whole: Timeout | None, began_s: float, expire: Callable[[], None]) -> None:
+        self.expired: Timeout | None = None
         """The limit that was reached."""
         self._idle = idle
         self._whole = whole
@@ -143,7 +150,7 @@ class _Watch:
         # Whoever waits is woken by it.
         self._expire()
 
-    def _deadline(self, since_s: float) -> tuple[Limit, float]:
+    def _deadline(self, since_s: float) -> tuple[Timeout, float]:
         """What a wait is ended by, and when."""
         idle_s = since_s + self._idle.seconds
         if self._whole is None or idle_s <= self._began_s + self._whole.seconds:

@@ -26,7 +26,7 @@ _PARAM_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorAnswer:
+class ErrorResponse:
     """An error as vLLM answers it. `type` defaults to vLLM's name for the status."""
 
     status: int
@@ -46,34 +46,34 @@ def _cut(text: str | None, characters: int) -> str | None:
     return text if text is None or len(text) <= characters else f"{text[:characters]}...[truncated]"
 
 
-class Refusal(Exception):
+class RequestError(Exception):
     """A request that this server refuses itself, with a 400 that names the field."""
 
     def __init__(self, message: str, *, param: str | None = None, type: str = "") -> None:  # noqa: A002 - vLLM's key
         super().__init__(message)
-        self.answer = ErrorAnswer(400, message, param, type)
+        self.response = ErrorResponse(400, message, param, type)
 
 
-class Overloaded(Refusal):
+class Overloaded(RequestError):
     """A call for which there is no place now, refused with vLLM's 503, extended by the setting that says so."""
 
     def __init__(self, setting: str) -> None:
         super().__init__(f"{_BUSY} ({setting})")
-        self.answer = ErrorAnswer(503, str(self), type="Service Unavailable", headers={"retry-after": "1"})
+        self.response = ErrorResponse(503, str(self), type="Service Unavailable", headers={"retry-after": "1"})
 
 
-class KeyLimitReached(Refusal):
+class RateLimitReached(RequestError):
     """A request beyond a limit of its client's key. Its type tells it from a limit of OpenAI's."""
 
     def __init__(self, setting: str, *, retry_after_s: int) -> None:
         super().__init__(f"The limit {setting} of this server is reached. Please try again in {retry_after_s} s.")
         headers = {"retry-after": str(retry_after_s)}
-        self.answer = ErrorAnswer(429, str(self), type="RateLimitError", headers=headers)
+        self.response = ErrorResponse(429, str(self), type="RateLimitError", headers=headers)
 
 
 class ClientDisconnected(Exception):
     """The client closed its connection; whatever was being done for it has been cancelled."""
 
 
-INTERNAL_ERROR = ErrorAnswer(500, "The server failed while it handled this request.")
-SHUTTING_DOWN = ErrorAnswer(503, "The server is shutting down.", headers={"connection": "close", "retry-after": "1"})
+INTERNAL_ERROR = ErrorResponse(500, "The server failed while it handled this request.")
+SHUTTING_DOWN = ErrorResponse(503, "The server is shutting down.", headers={"connection": "close", "retry-after": "1"})

@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 
-from app.core.errors.errors import ErrorAnswer
+from app.core.errors.errors import ErrorResponse
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ _DO_NOT_RETRY = {"x-should-retry": "false"}
 # OpenAI's texts quote masked keys and the ids of the account's organization and projects.
 _SECRETS = re.compile(r"\b(?:sk-|org-|proj_)[\w*….-]*[\w*…]|(?<=in organization )\S+")
 
-_OUT_OF_MONEY = frozenset(
+_QUOTA_CODES = frozenset(
     {
         "insufficient_quota",
         "credit_balance_exhausted",
@@ -29,37 +29,37 @@ _OUT_OF_MONEY = frozenset(
 )
 
 
-def scrubbed(text: str) -> str:
+def redact(text: str) -> str:
     """Text of the upstream without keys, organization and project ids."""
     return _SECRETS.sub("[redacted]", text)
 
 
-def is_out_of_money(exc: openai.APIError) -> bool:
+def is_quota_exhausted(exc: openai.APIError) -> bool:
     """Whether an account is empty, rather than its rate limit reached: no retry helps until somebody pays."""
-    return exc.type in _OUT_OF_MONEY or exc.code in _OUT_OF_MONEY
+    return exc.type in _QUOTA_CODES or exc.code in _QUOTA_CODES
 
 
-def upstream_answer(exc: BaseException) -> ErrorAnswer:
+def error_response_for(exc: BaseException) -> ErrorResponse:
     """The answer to a failure of the upstream, by the row of its class or of its nearest ancestor."""
     return next(_UPSTREAM[cls] for cls in type(exc).__mro__ if cls in _UPSTREAM)(exc)
 
 
-def log_upstream_failure(exc: openai.OpenAIError, answer: ErrorAnswer) -> None:
+def log_upstream_failure(exc: openai.OpenAIError, response: ErrorResponse) -> None:
     """Tell the operator what the client is not told; what the client did wrong is no news to the operator."""
-    if answer.status < 429:
+    if response.status < 429:
         return
     cause = f" ({type(exc.__cause__).__name__}: {exc.__cause__})" if exc.__cause__ else ""
-    level = logging.ERROR if answer is _CREDENTIALS_ANSWER else logging.WARNING
-    logger.log(level, "OpenAI: %s, answered with %d", scrubbed(f"{type(exc).__name__}: {exc}{cause}"), answer.status)
+    level = logging.ERROR if response is _CREDENTIALS_ERROR else logging.WARNING
+    logger.log(level, "OpenAI: %s, answered with %d", redact(f"{type(exc).__name__}: {exc}{cause}"), response.status)
 
 
 def _text(exc: openai.APIError, fallback: str) -> str:
     message = exc.body.get("message") if isinstance(exc.body, dict) else None
-    return scrubbed(message) if isinstance(message, str) and message else fallback
+    return redact(message) if isinstance(message, str) and message else fallback
 
 
 def _param(exc: openai.APIError) -> str | None:
-    return scrubbed(exc.param) if isinstance(exc.param, str) else None
+    return redact(exc.param) if isinstance(exc.param, str) else None
 
 
 def _code_header(exc: openai.APIError) -> dict[str, str]:
@@ -68,67 +68,67 @@ def _code_header(exc: openai.APIError) -> dict[str, str]:
     return {"x-openai-error-code": code} if code else {}
 
 
-def _refused(status: int) -> Callable[[Any], ErrorAnswer]:
+def _refused(status: int) -> Callable[[Any], ErrorResponse]:
     """The client's request was at fault: OpenAI's own words and parameter."""
 
-    def answer(exc: openai.APIStatusError) -> ErrorAnswer:
-        return ErrorAnswer(
+    def response(exc: openai.APIStatusError) -> ErrorResponse:
+        return ErrorResponse(
             status, _text(exc, "The upstream refused the request."), _param(exc), headers=_code_header(exc)
         )
 
-    return answer
+    return response
 
 
-def _failed(status: int, message: str) -> Callable[[Any], ErrorAnswer]:
+def _failed(status: int, message: str) -> Callable[[Any], ErrorResponse]:
     """The upstream was at fault: a fixed text."""
-    answer = ErrorAnswer(status, message)
-    return lambda _exc: answer
+    response = ErrorResponse(status, message)
+    return lambda _exc: response
 
 
-def _credentials(_exc: openai.APIStatusError) -> ErrorAnswer:
-    return _CREDENTIALS_ANSWER
+def _credentials(_exc: openai.APIStatusError) -> ErrorResponse:
+    return _CREDENTIALS_ERROR
 
 
-def _not_found(exc: openai.NotFoundError) -> ErrorAnswer:
+def _not_found(exc: openai.NotFoundError) -> ErrorResponse:
     if exc.code != "model_not_found":
-        return ErrorAnswer(502, "The upstream service does not have this endpoint: check OPENAI_BASE_URL.")
-    return ErrorAnswer(400, _text(exc, "The model does not exist."), "model", headers=_code_header(exc))
+        return ErrorResponse(502, "The upstream service does not have this endpoint: check OPENAI_BASE_URL.")
+    return ErrorResponse(400, _text(exc, "The model does not exist."), "model", headers=_code_header(exc))
 
 
-def _rate_limited(exc: openai.RateLimitError) -> ErrorAnswer:
-    headers = _code_header(exc) | (_DO_NOT_RETRY if is_out_of_money(exc) else {})
-    return ErrorAnswer(429, _text(exc, "The upstream's rate limit is reached."), _param(exc), headers=headers)
+def _rate_limited(exc: openai.RateLimitError) -> ErrorResponse:
+    headers = _code_header(exc) | (_DO_NOT_RETRY if is_quota_exhausted(exc) else {})
+    return ErrorResponse(429, _text(exc, "The upstream's rate limit is reached."), _param(exc), headers=headers)
 
 
-def _upstream_failed(exc: openai.InternalServerError) -> ErrorAnswer:
+def _upstream_failed(exc: openai.InternalServerError) -> ErrorResponse:
     status = exc.status_code if exc.status_code in {500, 502, 503, 504} else 502
-    return ErrorAnswer(status, _text(exc, f"The upstream service failed with status {exc.status_code}."))
+    return ErrorResponse(status, _text(exc, f"The upstream service failed with status {exc.status_code}."))
 
 
-def _other_status(exc: openai.APIStatusError) -> ErrorAnswer:
+def _other_status(exc: openai.APIStatusError) -> ErrorResponse:
     status = 413 if exc.status_code == 413 else 502
-    return ErrorAnswer(status, _text(exc, f"The upstream service answered with status {exc.status_code}."))
+    return ErrorResponse(status, _text(exc, f"The upstream service answered with status {exc.status_code}."))
 
 
-def _error_event(exc: openai.APIError) -> ErrorAnswer:
-    return ErrorAnswer(500, _text(exc, "The upstream service failed."))
+def _error_event(exc: openai.APIError) -> ErrorResponse:
+    return ErrorResponse(500, _text(exc, "The upstream service failed."))
 
 
-def _not_reached(exc: openai.APIConnectionError) -> ErrorAnswer:
-    return ErrorAnswer(502, scrubbed(exc.message))
+def _not_reached(exc: openai.APIConnectionError) -> ErrorResponse:
+    return ErrorResponse(502, redact(exc.message))
 
 
-def _too_late(exc: openai.APITimeoutError) -> ErrorAnswer:
-    return ErrorAnswer(504, scrubbed(exc.message))
+def _too_late(exc: openai.APITimeoutError) -> ErrorResponse:
+    return ErrorResponse(504, redact(exc.message))
 
 
-_CREDENTIALS_ANSWER = ErrorAnswer(
+_CREDENTIALS_ERROR = ErrorResponse(
     502, "The upstream service rejected this server's credentials.", headers=_DO_NOT_RETRY
 )
 _GENERIC = _failed(502, "The upstream service failed.")
 
 # One row for every exception class the SDK exports; a test fails when it gains one.
-_UPSTREAM: dict[type[BaseException], Callable[[Any], ErrorAnswer]] = {
+_UPSTREAM: dict[type[BaseException], Callable[[Any], ErrorResponse]] = {
     openai.BadRequestError: _refused(400),
     openai.UnprocessableEntityError: _refused(422),
     openai.NotFoundError: _not_found,

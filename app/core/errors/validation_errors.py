@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.core.errors.errors import ErrorAnswer
+from app.core.errors.errors import ErrorResponse
 
 VLLM_ERROR = "vllm"
 """The pydantic error type of vLLM's own checks; its context carries `param`."""
@@ -16,19 +16,19 @@ _BRANCH_NAMES = frozenset(
 )
 
 
-def validation_answer(errors: Sequence[Mapping[str, Any]]) -> ErrorAnswer:
+def validation_error_response(errors: Sequence[Mapping[str, Any]]) -> ErrorResponse:
     """The answer to pydantic's errors about a request, worded as vLLM words them.
 
     vLLM checks types first, all at once, and values after that, one at a time.
     """
     plain = [error for error in errors if error["type"] != VLLM_ERROR]
     if not plain:
-        return ErrorAnswer(400, errors[0]["msg"], errors[0]["ctx"]["param"])
+        return ErrorResponse(400, errors[0]["msg"], errors[0]["ctx"]["param"])
     lines = [_shown_error(error) for error in plain[:_SHOWN_ERRORS]]
     if len(plain) > _SHOWN_ERRORS:
         lines.append(f"  ...and {len(plain) - _SHOWN_ERRORS} more errors")
     heading = f"{len(plain)} validation error{'s' if len(plain) > 1 else ''}:"
-    return ErrorAnswer(400, "\n".join([heading, *lines]), _shown_location(plain[0]["loc"]), "Bad Request")
+    return ErrorResponse(400, "\n".join([heading, *lines]), _shown_location(plain[0]["loc"]), "Bad Request")
 
 
 def _shown_error(error: Mapping[str, Any]) -> str:

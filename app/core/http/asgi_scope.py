@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-PROBES = frozenset({"/health", "/ping", "/metrics", "/load", "/version"})
+PROBE_PATHS = frozenset({"/health", "/ping", "/metrics", "/load", "/version"})
 """Paths whose answers carry no request headers: they are polled, and vLLM sends none."""
 
 
@@ -16,7 +16,7 @@ def route_path(scope: Mapping[str, Any]) -> str:
     return path.removeprefix(scope["root_path"]) if scope["root_path"] else path
 
 
-def asks_for_an_answer(scope: Mapping[str, Any]) -> bool:
+def is_inference_request(scope: Mapping[str, Any]) -> bool:
     """Whether a request is work, not a question about the server."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return False

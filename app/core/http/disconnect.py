@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from starlette.types import Receive
 
-from app.core.cancel_scope import Cancellable
+from app.core.cancel_scope import CancelScope
 from app.core.errors.errors import ClientDisconnected
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ async def run_until_disconnect(receive: Receive, work: Coroutine[Any, Any, T]) -
     return result
 
 
-class _UntilDisconnect(Cancellable):
+class _UntilDisconnect(CancelScope):
     """A block that is cancelled once the client leaves.
 
     To work in the request's own task, with another that watches, is 37 calls less than two and a wait for the first.

@@ -8,10 +8,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 
-from app.core.errors.errors import INTERNAL_ERROR, ClientDisconnected, ErrorAnswer, Refusal
-from app.core.errors.upstream_errors import UpstreamError, log_upstream_failure, upstream_answer
-from app.core.errors.validation_errors import validation_answer
-from app.core.http.error_response import BodyRefused, error_response
+from app.core.errors.errors import INTERNAL_ERROR, ClientDisconnected, ErrorResponse, RequestError
+from app.core.errors.upstream_errors import UpstreamError, error_response_for, log_upstream_failure
+from app.core.errors.validation_errors import validation_error_response
+from app.core.http.error_response import BodyRejected, json_error_response
 from app.core.request_record import current_record
 
 CLIENT_CLOSED_REQUEST = 499
@@ -20,27 +20,27 @@ CLIENT_CLOSED_REQUEST = 499
 
 def register_error_handlers(app: FastAPI) -> None:
     """Make `app` answer every failure in vLLM's form."""
-    answers: dict[type[Exception], Callable[[Any], ErrorAnswer]] = {
-        RequestValidationError: lambda exc: validation_answer(exc.errors()),
-        Refusal: attrgetter("answer"),
-        BodyRefused: attrgetter("answer"),
+    responses: dict[type[Exception], Callable[[Any], ErrorResponse]] = {
+        RequestValidationError: lambda exc: validation_error_response(exc.errors()),
+        RequestError: attrgetter("response"),
+        BodyRejected: attrgetter("response"),
         UpstreamError: _of_upstream,
     }
-    for exception_class, answer_of in answers.items():
-        app.add_exception_handler(exception_class, _rendering(answer_of))
+    for exception_class, response_for in responses.items():
+        app.add_exception_handler(exception_class, _renderer(response_for))
     app.add_exception_handler(ClientDisconnected, _client_left)
     app.add_exception_handler(Exception, _failed)
 
 
-def _of_upstream(exc: UpstreamError) -> ErrorAnswer:
-    answer = upstream_answer(exc)
-    log_upstream_failure(exc, answer)
-    return answer
+def _of_upstream(exc: UpstreamError) -> ErrorResponse:
+    response = error_response_for(exc)
+    log_upstream_failure(exc, response)
+    return response
 
 
-def _rendering(answer_of: Callable[[Any], ErrorAnswer]) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _renderer(response_for: Callable[[Any], ErrorResponse]) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def render(_request: Request, exc: Exception) -> Response:
-        return error_response(answer_of(exc))
+        return json_error_response(response_for(exc))
 
     return render
 
@@ -50,7 +50,7 @@ async def _client_left(_request: Request, _exc: Exception) -> Response:
 
 
 async def _failed(_request: Request, _exc: Exception) -> Response:
-    response = error_response(INTERNAL_ERROR)
+    response = json_error_response(INTERNAL_ERROR)
     # Starlette sends this answer from outside of every middleware, so the header is added here.
-    response.headers["x-request-id"] = current_record().answered_id
+    response.headers["x-request-id"] = current_record().response_id
     return response

@@ -3,17 +3,17 @@
 from fastapi import HTTPException
 from starlette.responses import JSONResponse
 
-from app.core.errors.errors import ErrorAnswer
+from app.core.errors.errors import ErrorResponse
 
 
-def error_response(answer: ErrorAnswer) -> JSONResponse:
-    """The response that reports `answer`, with its status and headers."""
-    return JSONResponse(answer.body(), answer.status, headers=dict(answer.headers))
+def json_error_response(response: ErrorResponse) -> JSONResponse:
+    """The response that reports `response`, with its status and headers."""
+    return JSONResponse(response.body(), response.status, headers=dict(response.headers))
 
 
-class BodyRefused(HTTPException):
+class BodyRejected(HTTPException):
     """A body that is not read to its end. FastAPI lets only this kind of exception through while it reads."""
 
-    def __init__(self, answer: ErrorAnswer) -> None:
-        super().__init__(answer.status, answer.message)
-        self.answer = answer
+    def __init__(self, response: ErrorResponse) -> None:
+        super().__init__(response.status, response.message)
+        self.response = response

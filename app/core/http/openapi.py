@@ -9,14 +9,14 @@ from pydantic.json_schema import models_json_schema
 _REFERENCE = "#/components/schemas/{model}"
 
 
-def described(*models: type[BaseModel]) -> dict[str, Any]:
+def request_body_schema(*models: type[BaseModel]) -> dict[str, Any]:
     """The body for the interface's description, of a route that reads it by `read_model`."""
     schemas = [{"$ref": _REFERENCE.format(model=model.__name__)} for model in models]
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def describe_models(app: FastAPI, *models: type[BaseModel]) -> None:
+def register_models(app: FastAPI, *models: type[BaseModel]) -> None:
     """Have the interface's description contain `models`, so that `described` bodies are found in it."""
 
     def openapi() -> dict[str, Any]:

@@ -11,9 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from app.core.errors.errors import ClientDisconnected, Refusal
+from app.core.errors.errors import ClientDisconnected, RequestError
 from app.core.http.asgi_scope import first_header
-from app.core.json_encoding import refuse_lone_surrogates
+from app.core.json_encoding import reject_lone_surrogates
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -21,7 +21,7 @@ LONG_BODY_BYTES = 65_536
 """A longer body is parsed and checked beside the event loop: it may take longer than a millisecond or two."""
 MAX_DEPTH = 201
 """Arrays and objects within each other: what the parser allows."""
-MOST: dict[bytes, tuple[int, str]] = {
+MAX_COUNTS: dict[bytes, tuple[int, str]] = {
     b",": (1_048_576, "elements"),
     b":": (262_144, "members of objects"),
     b"[": (65_536, "arrays"),
@@ -58,8 +58,8 @@ async def model_of(request: Request, body: bytes, model_for: Callable[[object], 
     """The request's body, which has been read, as the model that `model_for` names for it.
 
     Raises:
-        Refusal: the content type is not JSON's, exactly as vLLM checks it; the body has too much in it, or is nested
-            too deep; a text in it is not valid Unicode.
+        RequestError: the content type is not JSON's, exactly as vLLM checks it; the body has too much in it, or is
+            nested too deep; a text in it is not valid Unicode.
         RequestValidationError: it is no JSON, or does not fit the model; as FastAPI would say it.
         HTTPException: it cannot be parsed.
     """
@@ -74,19 +74,19 @@ def _require_json(request: Request) -> None:
     if media_type != b"application/json":
         # vLLM answers 400 here, not 415.
         message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
-        raise Refusal(message, type="Bad Request")
+        raise RequestError(message, type="Bad Request")
 
 
 def _validated_long(body: bytes, model_for: Callable[[object], type[Model]]) -> Model:
-    _refuse_masses(body)
+    _check_counts(body)
     return _validated(body, model_for)
 
 
-def _refuse_masses(body: bytes) -> None:
-    if all(body.count(character) <= most for character, (most, _name) in MOST.items()):
+def _check_counts(body: bytes) -> None:
+    if all(body.count(character) <= most for character, (most, _name) in MAX_COUNTS.items()):
         return
     # In texts these characters are harmless.
-    counts, start = dict.fromkeys(MOST, 0), 0
+    counts, start = dict.fromkeys(MAX_COUNTS, 0), 0
     for text in _STRING.finditer(body):
         _count(counts, body, start, text.start())
         start = text.end()
@@ -94,10 +94,10 @@ def _refuse_masses(body: bytes) -> None:
 
 
 def _count(counts: dict[bytes, int], body: bytes, start: int, end: int) -> None:
-    for character, (most, name) in MOST.items():
+    for character, (most, name) in MAX_COUNTS.items():
         counts[character] += body.count(character, start, end)
         if counts[character] > most:
-            raise Refusal(f"The request has more than {most} {name}.")
+            raise RequestError(f"The request has more than {most} {name}.")
 
 
 def _validated(body: bytes, model_for: Callable[[object], type[Model]]) -> Model:
@@ -116,7 +116,7 @@ def _parsed(body: bytes) -> Any:
         return from_json(body)
     except ValueError as exc:
         if "recursion limit" in str(exc):
-            raise Refusal(f"The request is nested too deep: more than {MAX_DEPTH} arrays and objects.") from None
+            raise RequestError(f"The request is nested too deep: more than {MAX_DEPTH} arrays and objects.") from None
         return _parsed_slowly(body)
 
 
@@ -131,7 +131,7 @@ def _parsed_slowly(body: bytes) -> Any:
         raise HTTPException(400, "There was an error parsing the body") from None
     # Of the texts only these take a lone surrogate, which is valid in JSON's escapes and nowhere else: no answer, log
     # or call could carry it.
-    refuse_lone_surrogates(value)
+    reject_lone_surrogates(value)
     return value
 
 

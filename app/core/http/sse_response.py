@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.core.errors.errors import INTERNAL_ERROR, ClientDisconnected, ErrorAnswer, Refusal
-from app.core.errors.upstream_errors import UpstreamError, log_upstream_failure, upstream_answer
+from app.core.errors.errors import INTERNAL_ERROR, ClientDisconnected, ErrorResponse, RequestError
+from app.core.errors.upstream_errors import UpstreamError, error_response_for, log_upstream_failure
 from app.core.http.disconnect import Closable, run_until_disconnect
 
 logger = logging.getLogger(__name__)
@@ -61,12 +61,12 @@ class EventStreamResponse(Response):
                     # cannot be cancelled.
                     await asyncio.sleep(0)
         except UpstreamError as exc:
-            answer = upstream_answer(exc)
-            log_upstream_failure(exc, answer)
-            last = _error_event(answer)
-        except Refusal as exc:
+            response = error_response_for(exc)
+            log_upstream_failure(exc, response)
+            last = _error_event(response)
+        except RequestError as exc:
             # A later call of this request found no place.
-            last = _error_event(exc.answer)
+            last = _error_event(exc.response)
         except Exception:
             # The outermost handler: the status has been sent, and the client must not take this for the end.
             logger.exception("a stream failed")
@@ -80,6 +80,6 @@ async def _in_task(work: Coroutine[Any, Any, None]) -> None:
     await asyncio.create_task(work)
 
 
-def _error_event(answer: ErrorAnswer) -> bytes:
+def _error_event(response: ErrorResponse) -> bytes:
     # The spaces are vLLM's: it writes this one event with json.dumps.
-    return b"data: %b\n\n" % json.dumps(answer.body()).encode()
+    return b"data: %b\n\n" % json.dumps(response.body()).encode()

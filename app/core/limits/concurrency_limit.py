@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from app.core.errors.errors import Overloaded
 
 
-class Admission:
+class ConcurrencyLimiter:
     """Places for calls, given in the order in which they were asked for.
 
     Whoever enters must `leave`, once for each place. Outside of a queue it costs a comparison and an addition.
@@ -32,68 +32,68 @@ class Admission:
         """Whether a call that came now could neither be made nor wait."""
         return (self.running >= self.max_calls or bool(self._queue)) and len(self._queue) >= self._max_queued
 
-    async def enter(self, places: int = 1) -> None:
+    async def acquire(self, permits: int = 1) -> None:
         """Take places, all at once, so that nobody holds some while it waits for others.
 
         Raises:
             Overloaded: there is no room in the queue either, or no place in time.
         """
-        if not places or (not self._queue and self.running + places <= self.max_calls):
-            self.running += places
+        if not permits or (not self._queue and self.running + permits <= self.max_calls):
+            self.running += permits
             return
         if len(self._queue) >= self._max_queued:
             raise self.overloaded()
-        await self._wait(places)
+        await self._wait(permits)
 
     def overloaded(self) -> Overloaded:
         """What is told while there is no room in the queue."""
         return Overloaded(f"MAX_NUM_QUEUED_REQS={self._max_queued}")
 
-    def leave(self, places: int = 1) -> None:
+    def release(self, permits: int = 1) -> None:
         """Give places back; whoever waits first has them at once."""
-        self.running -= places
+        self.running -= permits
         self._admit()
 
     @contextmanager
-    def reserved(self, places: int) -> Iterator["Places"]:
+    def reserved(self, permits: int) -> Iterator["Permits"]:
         """Places that have been entered, for calls that are yet to be made; those that no call took are given back."""
-        reservation = Places(places)
+        reservation = Permits(permits)
         try:
             yield reservation
         finally:
-            self.leave(reservation.take_all())
+            self.release(reservation.take_all())
 
-    async def _wait(self, places: int) -> None:
+    async def _wait(self, permits: int) -> None:
         turn = asyncio.get_running_loop().create_future()
-        self._queue[turn] = places
+        self._queue[turn] = permits
         try:
             async with asyncio.timeout(self._queue_timeout_s):
                 await turn
         except BaseException as exc:
-            self._forget(turn, places)
+            self._forget(turn, permits)
             if isinstance(exc, TimeoutError):
                 raise Overloaded(f"QUEUE_TIMEOUT_S={self._queue_timeout_s:g}") from None
             raise
 
-    def _forget(self, turn: asyncio.Future[None], places: int) -> None:
+    def _forget(self, turn: asyncio.Future[None], permits: int) -> None:
         if self._queue.pop(turn, None) is None:
             # Its turn had come, and nobody is there to take it.
-            self.running -= places
+            self.running -= permits
         # Behind it may be somebody who needs fewer.
         self._admit()
 
     def _admit(self) -> None:
         while self._queue:
-            turn, places = next(iter(self._queue.items()))
-            if self.running + places > self.max_calls:
+            turn, permits = next(iter(self._queue.items()))
+            if self.running + permits > self.max_calls:
                 return
             del self._queue[turn]
-            self.running += places
+            self.running += permits
             if not turn.done():
                 turn.set_result(None)
 
 
-class Places:
+class Permits:
     """Places of one request that its calls take, one each."""
 
     def __init__(self, left: int) -> None:

@@ -5,13 +5,13 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 
-from app.core.errors.errors import KeyLimitReached
+from app.core.errors.errors import RateLimitReached
 
 MINUTE_S = 60.0
 BUSY_RETRY_AFTER_S = 1.0
 
 
-class KeyLimits:
+class RateLimiter:
     """The limits of every key, and what each has used. A limit of 0 is none.
 
     The minute is any 60 seconds, not one of the clock's. Whatever `begin` let in has to `end`, however it does.
@@ -44,12 +44,12 @@ class KeyLimits:
         """Count one more request of a key.
 
         Raises:
-            KeyLimitReached: one is; nothing is counted.
+            RateLimitReached: one is; nothing is counted.
         """
         use, now_s = self._use[key], self._clock()
         for name, limit, wait_s in self._limits:
             if seconds := wait_s(use, limit, now_s):
-                raise KeyLimitReached(f"{name}={limit}", retry_after_s=math.ceil(seconds))
+                raise RateLimitReached(f"{name}={limit}", retry_after_s=math.ceil(seconds))
         use.running += 1
         if self._counts_requests:
             use.requests.add(1, now_s)

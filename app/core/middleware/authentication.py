@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.core.http.asgi_scope import first_header, route_path
 from app.core.request_record import current_record
 
-GUARDED = ("/v1", "/v2", "/inference", "/cohere")
+PROTECTED_PREFIXES = ("/v1", "/v2", "/inference", "/cohere")
 """What begins like one of these needs a key, known route or not; all else is open. vLLM's."""
 
 
@@ -31,7 +31,7 @@ class ClientKeys:
         return matches.index(True) if any(matches) and scheme.lower() == b"bearer" else None
 
 
-class AccessMiddleware:
+class AuthenticationMiddleware:
     """Refuses what needs a key and brings none, before its body is read, and notes which one was brought.
 
     `Host` decides nothing.
@@ -46,7 +46,7 @@ class AccessMiddleware:
         if scope["type"] != "http" or scope["method"] == "OPTIONS":
             return self.app(scope, receive, send)
         position = self.keys.position(first_header(scope, b"authorization") or b"")
-        if position is None and route_path(scope).startswith(GUARDED):
+        if position is None and route_path(scope).startswith(PROTECTED_PREFIXES):
             return JSONResponse({"error": "Unauthorized"}, 401)(scope, receive, send)
         current_record().client_key = position
         return self.app(scope, receive, send)

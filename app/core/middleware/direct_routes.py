@@ -35,7 +35,7 @@ class DirectRoutesMiddleware:
         endpoint = self._endpoints.get((scope["method"], route_path(scope))) if scope["type"] == "http" else None
         if endpoint is None or scope["app"].dependency_overrides:
             return self.app(scope, receive, send)
-        return endpoint.answer(scope, receive, send)
+        return endpoint.response(scope, receive, send)
 
 
 def _takes_the_request_only(needs: Dependant) -> bool:
@@ -59,7 +59,7 @@ class _Endpoint:
         self._call: Callable[..., Awaitable[Response]] = route.endpoint
         self._providers = [(str(given.name), given.call) for given in route.dependant.dependencies]
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def response(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         try:
             given: dict[str, Any] = {}

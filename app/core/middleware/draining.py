@@ -5,12 +5,12 @@ from collections.abc import Awaitable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.errors.errors import SHUTTING_DOWN
-from app.core.http.asgi_scope import asks_for_an_answer
-from app.core.http.error_response import error_response
+from app.core.http.asgi_scope import is_inference_request
+from app.core.http.error_response import json_error_response
 from app.core.lifecycle import Lifecycle
 
 
-class DrainMiddleware:
+class DrainingMiddleware:
     """Refuses requests for answers that come while the server ends."""
 
     def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
@@ -19,7 +19,7 @@ class DrainMiddleware:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """The answer, or the refusal."""
-        ends = self.lifecycle.draining and asks_for_an_answer(scope)
+        ends = self.lifecycle.draining and is_inference_request(scope)
         return _refuse_at_the_end(scope, receive, send) if ends else self.app(scope, receive, send)
 
 
@@ -27,4 +27,4 @@ async def _refuse_at_the_end(scope: Scope, receive: Receive, send: Send) -> None
     # The body is taken first: a connection closed upon unread bytes is reset, and the answer lost.
     while (await receive()).get("more_body"):
         pass
-    await error_response(SHUTTING_DOWN)(scope, receive, send)
+    await json_error_response(SHUTTING_DOWN)(scope, receive, send)

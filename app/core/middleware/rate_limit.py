@@ -2,29 +2,29 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.errors.errors import Refusal
-from app.core.http.asgi_scope import asks_for_an_answer
-from app.core.http.error_response import error_response
-from app.core.limits.rate_limit import KeyLimits
+from app.core.errors.errors import RequestError
+from app.core.http.asgi_scope import is_inference_request
+from app.core.http.error_response import json_error_response
+from app.core.limits.rate_limit import RateLimiter
 from app.core.request_record import current_record
 
 
-class KeyLimitsMiddleware:
+class RateLimitMiddleware:
     """Holds each key to its limits, before the body is read. All who bring none share one account."""
 
-    def __init__(self, app: ASGIApp, limits: KeyLimits) -> None:
+    def __init__(self, app: ASGIApp, limits: RateLimiter) -> None:
         self.app = app
         self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not asks_for_an_answer(scope):
+        if not is_inference_request(scope):
             await self.app(scope, receive, send)
             return
         record = current_record()
         try:
             self.limits.begin(record.client_key)
-        except Refusal as exc:
-            await error_response(exc.answer)(scope, receive, send)
+        except RequestError as exc:
+            await json_error_response(exc.response)(scope, receive, send)
             return
         try:
             await self.app(scope, receive, send)

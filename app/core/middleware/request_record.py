@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.http.asgi_scope import PROBES, asks_for_an_answer, first_header
+from app.core.http.asgi_scope import PROBE_PATHS, first_header, is_inference_request
 from app.core.metrics import ServerLoad
 from app.core.request_record import RequestRecord, begin_record
 
@@ -15,7 +15,7 @@ class RequestRecordMiddleware:
         self.load = load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES:
+        if scope["type"] != "http" or scope["path"] in PROBE_PATHS:
             await self.app(scope, receive, send)
             return
         given_id = first_header(scope, b"x-request-id")
@@ -29,7 +29,7 @@ class RequestRecordMiddleware:
                 message["headers"] = [header for header in message["headers"] if header[0] not in names] + told
             await send(message)
 
-        works = asks_for_an_answer(scope)
+        works = is_inference_request(scope)
         self.load.requests += works
         try:
             await self.app(scope, receive, send_with_headers)

@@ -10,8 +10,8 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors.errors import ErrorAnswer
-from app.core.http.error_response import BodyRefused, error_response
+from app.core.errors.errors import ErrorResponse
+from app.core.http.error_response import BodyRejected, json_error_response
 from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
 
 MAX_HEADERS = 256
@@ -25,21 +25,21 @@ _GZIP_OR_ZLIB = zlib.MAX_WBITS + 32
 _ENCODINGS = {"": False, "identity": False, "gzip": True, "x-gzip": True, "deflate": True}
 """Content encodings, and whether they are compressed. vLLM knows none."""
 
-HEAD_TOO_LARGE = ErrorAnswer(
+HEAD_TOO_LARGE = ErrorResponse(
     431, f"The request has more than {MAX_HEADERS} header fields, or more than {MAX_HEAD_BYTES} bytes of them."
 )
 
-REQUEST_ID_TOO_LONG = ErrorAnswer(400, f"X-Request-Id is longer than {MAX_REQUEST_ID_CHARACTERS} characters.")
-NOT_AS_ENCODED = ErrorAnswer(400, "The request's body is not what its Content-Encoding says.")
+REQUEST_ID_TOO_LONG = ErrorResponse(400, f"X-Request-Id is longer than {MAX_REQUEST_ID_CHARACTERS} characters.")
+NOT_AS_ENCODED = ErrorResponse(400, "The request's body is not what its Content-Encoding says.")
 
 
-class RequestLimitsMiddleware:
+class RequestSizeMiddleware:
     """Refuses heads and bodies that are too large, and unpacks compressed bodies, which count in both forms."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
-        self._too_large = ErrorAnswer(
+        self._too_large = ErrorResponse(
             413,
             f"The request's body is larger than the {max_body_bytes} bytes that this server takes (MAX_BODY_BYTES).",
         )
@@ -50,7 +50,7 @@ class RequestLimitsMiddleware:
             return self.app(scope, receive, send)
         headers = dict(reversed(scope["headers"]))  # of several of a name the first
         if refusal := self._refusal(scope, headers):
-            return error_response(refusal)(scope, receive, _listening(self._refused_body(receive, headers), send))
+            return json_error_response(refusal)(scope, receive, _listening(self._refused_body(receive, headers), send))
         if b"content-length" in headers and b"content-encoding" not in headers:
             # Nobody can send more than was announced.
             return self.app(scope, receive, send)
@@ -67,14 +67,14 @@ class RequestLimitsMiddleware:
         body.ended = b"expect" in headers
         return body
 
-    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ErrorAnswer | None:
+    def _refusal(self, scope: Scope, headers: Mapping[bytes, bytes]) -> ErrorResponse | None:
         if len(scope["headers"]) > MAX_HEADERS or _head_bytes(scope) > MAX_HEAD_BYTES:
             return HEAD_TOO_LARGE
         if len(headers.get(b"x-request-id", b"")) > MAX_REQUEST_ID_CHARACTERS:
             return REQUEST_ID_TOO_LONG
         if b"content-encoding" in headers and _encoding(scope) not in _ENCODINGS:
             message = "The request's Content-Encoding is none of gzip and deflate."
-            return ErrorAnswer(415, message, headers={"accept-encoding": "gzip, deflate"})
+            return ErrorResponse(415, message, headers={"accept-encoding": "gzip, deflate"})
         length = headers.get(b"content-length", b"")
         return self._too_large if length.isdigit() and _exceeds(length, self.max_body_bytes) else None
 
@@ -114,7 +114,7 @@ def _listening(body: "_Body", send: Send) -> Send:
 class _Body:
     """The receiving side of one request."""
 
-    def __init__(self, receive: Receive, too_large: ErrorAnswer, *, compressed: bool, limit_bytes: int) -> None:
+    def __init__(self, receive: Receive, too_large: ErrorResponse, *, compressed: bool, limit_bytes: int) -> None:
         self.refused = False
         self._receive = receive
         self._too_large = too_large
@@ -127,7 +127,7 @@ class _Body:
         """The next piece of the body; after its end, what comes then.
 
         Raises:
-            BodyRefused: it is too large, or not what its encoding says.
+            BodyRejected: it is too large, or not what its encoding says.
         """
         try:
             message = await anext(self._messages, None)
@@ -156,9 +156,9 @@ class _Body:
                 raise self._refuse(self._too_large)
             yield message
 
-    def _refuse(self, answer: ErrorAnswer) -> BodyRefused:
+    def _refuse(self, response: ErrorResponse) -> BodyRejected:
         self.refused = True
-        return BodyRefused(answer)
+        return BodyRejected(response)
 
 
 async def _unpacked(messages: AsyncIterator[Message]) -> AsyncIterator[Message]:
@@ -182,17 +182,17 @@ class _Unpacker:
     """gzip, with one member or several, or zlib's form, which HTTP calls deflate."""
 
     def __init__(self) -> None:
-        self._begun: Any = None
+        self._decompressor: Any = None
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         piece = b""
         while data or len(piece) == _STEP_BYTES:
-            if self._begun is None or self._begun.eof:
-                self._begun = zlib.decompressobj(_GZIP_OR_ZLIB)
-            piece = self._begun.decompress(data, _STEP_BYTES)
-            data = self._begun.unconsumed_tail or self._begun.unused_data
+            if self._decompressor is None or self._decompressor.eof:
+                self._decompressor = zlib.decompressobj(_GZIP_OR_ZLIB)
+            piece = self._decompressor.decompress(data, _STEP_BYTES)
+            data = self._decompressor.unconsumed_tail or self._decompressor.unused_data
             yield piece
 
     def end(self) -> None:
-        if self._begun is not None and not self._begun.eof:
+        if self._decompressor is not None and not self._decompressor.eof:
             raise zlib.error("it ends too early")

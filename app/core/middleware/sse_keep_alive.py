@@ -9,7 +9,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 """A comment: clients skip it, and whatever is between sees that the stream lives."""
 
 
-class KeepAliveMiddleware:
+class SSEKeepAliveMiddleware:
     """Sends a comment into a stream of events whenever it was silent for `interval_s`, as vLLM does."""
 
     def __init__(self, app: ASGIApp, interval_s: float) -> None:
@@ -20,14 +20,14 @@ class KeepAliveMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        stream = _KeptAlive(send, self.interval_s)
+        stream = _KeepAliveSender(send, self.interval_s)
         try:
             await self.app(scope, receive, stream.send)
         finally:
             stream.end()
 
 
-class _KeptAlive:
+class _KeepAliveSender:
     """The sending side of one answer; a task beside it watches for silence if it is a stream of events."""
 
     def __init__(self, send: Send, interval_s: float) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from types import MappingProxyType
 
-from app.core.errors.errors import Refusal
+from app.core.errors.errors import RequestError
 from app.core.tokenization import EncodingName
 from app.features.llm.model_families import ModelFamily, base_model, family_of
 
@@ -27,10 +27,10 @@ class Catalogue:
     def __init__(
         self,
         served: Mapping[str, str] | None = _DEFAULT_SERVED,
-        described: Mapping[str, ModelFamily] = MappingProxyType({}),
+        request_body_schema: Mapping[str, ModelFamily] = MappingProxyType({}),
     ) -> None:
         self._served = served
-        self._described = described
+        self._described = request_body_schema
         # What clients may ask for is asked for again and again; without a list it could be anything.
         self._families = {name: self._family(name) for name in served or ()}
 
@@ -43,11 +43,11 @@ class Catalogue:
         """Return if clients may ask for `name`, as far as that is known without asking upstream.
 
         Raises:
-            Refusal: they may not.
+            RequestError: they may not.
         """
         if self._served is not None and name not in self._served:
             shown, aliases = name[:SHOWN_CHARACTERS], ", ".join(self._served)
-            raise Refusal(f"The model `{shown}` does not exist. Valid aliases: {aliases}.", param="model")
+            raise RequestError(f"The model `{shown}` does not exist. Valid aliases: {aliases}.", param="model")
 
     def upstream_model(self, name: str) -> str:
         """The OpenAI model that `name` stands for."""
@@ -65,11 +65,11 @@ class Catalogue:
         """How text becomes token ids for the model that `name` stands for.
 
         Raises:
-            Refusal: that is not known.
+            RequestError: that is not known.
         """
         known = self.family(name).encoding
         if known is None:
-            raise Refusal(
+            raise RequestError(
                 f"The tokenizer of the model `{name[:SHOWN_CHARACTERS]}` is not known to this server: "
                 "its operator can name it in MODEL_FAMILIES.",
                 param="model",

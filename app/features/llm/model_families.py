@@ -52,7 +52,7 @@ class ModelFamily:
         """Whether these models reason; those that do take no penalties, no `logit_bias` and no `stop`."""
         return bool(self.efforts)
 
-    def samples(self, effort: Effort | None) -> bool:
+    def accepts_sampling(self, effort: Effort | None) -> bool:
         """Whether the model takes `temperature`, `top_p` and `logprobs`: one that reasons only while told not to."""
         return not self.reasons or (effort or self.default_effort) == "none"
 

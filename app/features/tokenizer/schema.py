@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from app.features.llm.schema import JSONObject, Message, Tool
 from app.features.llm.validation import vllm_rules
-from app.features.llm.validation.bounded_types import Many, Table
+from app.features.llm.validation.bounded_types import LongList, LongMapping
 
 TokenId = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
@@ -30,16 +30,16 @@ class TokenizePromptRequest(_Request):
 class TokenizeChatRequest(_Request):
     """A conversation to be made into tokens."""
 
-    messages: Many[Message]
+    messages: LongList[Message]
     add_generation_prompt: bool = True
     return_token_strs: bool | None = False
     continue_final_message: bool = False
     add_special_tokens: bool = False
     chat_template: str | None = None
     chat_template_kwargs: JSONObject | None = None
-    media_io_kwargs: Table[JSONObject] | None = None
+    media_io_kwargs: LongMapping[JSONObject] | None = None
     mm_processor_kwargs: JSONObject | None = None
-    tools: Many[Tool] | None = None
+    tools: LongList[Tool] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -55,7 +55,7 @@ class TokenizeChatRequest(_Request):
 
 
 class _TokenizeNothing(TokenizePromptRequest):
-    messages: Many[Message]
+    messages: LongList[Message]
 
 
 TokenizeRequest = TokenizePromptRequest | TokenizeChatRequest

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiktoken_ext import openai_public  # type: ignore[import-untyped]
 
-from app.core.tokenization import LONG_CHARACTERS, EncodingName, beside_the_loop, encoding, vocabulary_size
+from app.core.tokenization import OFFLOAD_ABOVE_CHARACTERS, EncodingName, encoding, to_thread_if_large, vocabulary_size
 
 NAMES: tuple[EncodingName, ...] = ("o200k_base", "cl100k_base")
 # What OpenAI's library expects of the rank files it downloads.
@@ -140,8 +140,8 @@ async def test_the_loop_runs_while_a_long_text_is_worked_on() -> None:
         asyncio.run_coroutine_threadsafe(begun.wait(), loop).result(timeout=5)
         return "done"
 
-    assert await beside_the_loop(LONG_CHARACTERS + 1, work) == "done"
+    assert await to_thread_if_large(OFFLOAD_ABOVE_CHARACTERS + 1, work) == "done"
 
 
 async def test_a_short_text_costs_no_thread() -> None:
-    assert await beside_the_loop(1, asyncio.get_running_loop) is asyncio.get_running_loop()
+    assert await to_thread_if_large(1, asyncio.get_running_loop) is asyncio.get_running_loop()

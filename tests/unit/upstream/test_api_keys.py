@@ -11,7 +11,7 @@ import pytest
 from app.core.request_record import RequestRecord, begin_record
 from app.features.llm.client import OpenAIClient
 from app.simulator.server import Simulator
-from app.upstream.api_keys import KeyRing
+from app.upstream.api_keys import ApiKeyPool
 from app.upstream.session import new_session
 from tests.unit.features.llm.test_client import OK, http_answer, raw_server, read_request, request
 
@@ -26,9 +26,9 @@ class Clock:
         return self.now
 
 
-def ring_of(*secrets: str) -> tuple[KeyRing, Clock]:
+def ring_of(*secrets: str) -> tuple[ApiKeyPool, Clock]:
     clock = Clock()
-    return KeyRing(secrets, clock=clock), clock
+    return ApiKeyPool(secrets, clock=clock), clock
 
 
 # --- the ring ---------------------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ def test_the_key_with_the_fewest_calls_is_chosen() -> None:
 
 def test_a_key_that_is_set_aside_comes_back() -> None:
     ring, clock = ring_of("a", "b")
-    ring.set_aside(ring.choose(), 10, "refused")
+    ring.cool_down(ring.choose(), 10, "refused")
 
     assert [ring.choose().secret for _ in range(2)] == ["b", "b"]
     clock.now += 10
@@ -59,7 +59,7 @@ def test_a_key_that_is_set_aside_comes_back() -> None:
 
 def test_no_key_is_set_aside_for_more_than_a_minute() -> None:
     ring, clock = ring_of("a", "b")
-    ring.set_aside(ring.choose(), 3600, "busy")
+    ring.cool_down(ring.choose(), 3600, "busy")
     clock.now += 60
 
     assert {ring.choose().secret for _ in range(2)} == {"a", "b"}
@@ -68,7 +68,7 @@ def test_no_key_is_set_aside_for_more_than_a_minute() -> None:
 def test_where_all_are_set_aside_the_first_to_come_back_is_used() -> None:
     ring, _ = ring_of("a", "b", "c")
     for pause_s in (30, 10, 20):
-        ring.set_aside(ring.choose(), pause_s, "refused")
+        ring.cool_down(ring.choose(), pause_s, "refused")
 
     assert [ring.choose().secret for _ in range(2)] == ["b", "b"]
 
@@ -76,8 +76,8 @@ def test_where_all_are_set_aside_the_first_to_come_back_is_used() -> None:
 def test_a_short_pause_does_not_end_a_long_one() -> None:
     ring, clock = ring_of("a", "b")
     first = ring.choose()
-    ring.set_aside(first, 60, "refused")
-    ring.set_aside(first, 1, "busy")
+    ring.cool_down(first, 60, "refused")
+    ring.cool_down(first, 1, "busy")
     clock.now += 2
 
     assert [ring.choose().secret for _ in range(2)] == ["b", "b"]
@@ -85,7 +85,7 @@ def test_a_short_pause_does_not_end_a_long_one() -> None:
 
 def test_an_only_key_is_never_set_aside(caplog: pytest.LogCaptureFixture) -> None:
     ring, _ = ring_of("a", "a")
-    ring.set_aside(ring.choose(), 60, "refused")
+    ring.cool_down(ring.choose(), 60, "refused")
 
     assert ring.another(()) is not None
     assert not caplog.text
@@ -94,7 +94,7 @@ def test_an_only_key_is_never_set_aside(caplog: pytest.LogCaptureFixture) -> Non
 def test_a_text_shows_no_key_though_one_begins_with_another() -> None:
     ring, _ = ring_of("sk-1", "sk-12", "sk-3")
 
-    assert ring.redacted(b"sk-12, sk-1 and sk-3") == b"[redacted], [redacted] and [redacted]"
+    assert ring.redact(b"sk-12, sk-1 and sk-3") == b"[redacted], [redacted] and [redacted]"
 
 
 def test_a_key_does_not_show_itself() -> None:

@@ -17,7 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from app.features.llm.client import OpenAIClient
 from app.upstream.http1_endpoint import Endpoint
-from app.upstream.http1_protocol import Response
+from app.upstream.http1_protocol import ResponseProtocol
 from app.upstream.session import new_session
 from app.upstream.timeouts import Timeouts
 from tests.unit.features.llm.test_client import (
@@ -37,7 +37,7 @@ class Upstream:
     """Notes the requests it gets, and gives each connection's the same answer."""
 
     def __init__(self, answer: bytes = http_answer(OK), *, then_closes: bool = False) -> None:
-        self.answer = answer
+        self.response = answer
         self.then_closes = then_closes
         self.asked: list[bytes] = []
         self.connections = 0
@@ -46,7 +46,7 @@ class Upstream:
         self.connections += 1
         while True:
             self.asked.append(await read_request(reader))
-            writer.write(self.answer)
+            writer.write(self.response)
             if self.then_closes:
                 return
 
@@ -239,7 +239,7 @@ async def endpoint_of(url: str) -> AsyncIterator[Endpoint]:
         yield Endpoint(session, "POST", url, {}, proxy=None, connect_s=5)
 
 
-async def begun(endpoint: Endpoint) -> Response:
+async def begun(endpoint: Endpoint) -> ResponseProtocol:
     return await endpoint.send("sk-test", b"{}", begin_by_s=asyncio.get_running_loop().time() + 5)
 
 
@@ -264,7 +264,7 @@ async def test_a_server_that_speaks_first_is_understood() -> None:
         assert connection.protocol is not None
         # As if it had come before the connection was handed over, which cannot be made to happen.
         connection.protocol.data_received(http_answer(OK))
-        response = Response(connection)
+        response = ResponseProtocol(connection)
         response.send(b"GET / HTTP/1.1\r\n\r\n", None)
         assert await response.read() == OK
 

@@ -25,8 +25,8 @@ class Unread:
     """Reads no more than the head of a request, answers, and reads the rest once it is told to."""
 
     def __init__(self, answer: bytes = b"") -> None:
-        self.answer = answer
-        self.begun = asyncio.Event()
+        self.response = answer
+        self.wait_for_headers = asyncio.Event()
         self.may_read = asyncio.Event()
         self.over = asyncio.Event()
         self.received = 0
@@ -35,8 +35,8 @@ class Unread:
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         await reader.readuntil(b"\r\n\r\n")
-        self.begun.set()
-        writer.write(self.answer)
+        self.wait_for_headers.set()
+        writer.write(self.response)
         await self.may_read.wait()
         with suppress(ConnectionError):
             while data := await reader.read(2**20):
@@ -88,7 +88,7 @@ async def test_a_call_that_is_cancelled_is_not_sent_to_its_end(
     upstream = Unread()
     async with client_over(upstream) as client:
         call = asyncio.create_task(client.create_chat_completion(large()))
-        await upstream.begun.wait()
+        await upstream.wait_for_headers.wait()
         call.cancel()
         await asyncio.wait([call])
         await upstream.ends()

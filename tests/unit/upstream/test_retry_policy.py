@@ -17,7 +17,7 @@ import trustme
 from app.core.request_record import RequestRecord, begin_record
 from app.simulator.server import Simulator
 from app.upstream import retry_policy
-from app.upstream.retry_policy import CallRetries, RetryBudget, RetryReason, asked_wait_s, status_reason
+from app.upstream.retry_policy import CallRetries, RetryBudget, RetryReason, retry_after_s_of, status_reason
 from tests.conftest import CHAT
 from tests.serving import served_over
 from tests.unit.core.test_metrics import counted
@@ -50,11 +50,11 @@ def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=str,
 )
 def test_the_wait_that_is_asked_for_is_understood(headers: dict[str, str], seconds: float | None) -> None:
-    assert asked_wait_s(headers) == seconds
+    assert retry_after_s_of(headers) == seconds
 
 
 def test_a_date_to_come_back_at_is_understood() -> None:
-    seconds = asked_wait_s({"retry-after": formatdate(time.time() + 100, usegmt=True)})
+    seconds = retry_after_s_of({"retry-after": formatdate(time.time() + 100, usegmt=True)})
 
     assert seconds == pytest.approx(100, abs=2)
 

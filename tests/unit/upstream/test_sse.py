@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.upstream.sse import BOM, EventDecoder, data_of, framed
+from app.upstream.sse import BOM, EventDecoder, encode_events, event_data
 
 
 def decoded(*pieces: bytes) -> list[bytes]:
     """What the events say that come in `pieces`."""
     decoder = EventDecoder()
     events = b"".join([decoder.feed(piece) for piece in pieces]).split(b"\n\n")
-    return [said for event in events if (said := data_of(event)) is not None]
+    return [said for event in events if (said := event_data(event)) is not None]
 
 
 STREAMS = [
@@ -55,7 +55,7 @@ def test_any_bytes_give_the_same_however_they_are_cut(parts: list[bytes], data: 
 
 
 def test_events_are_written_as_lines_of_compact_json() -> None:
-    events = framed([{"a": 1, "b": [None, "\n\n"]}, {"a": 'é"\x1b'}])
+    events = encode_events([{"a": 1, "b": [None, "\n\n"]}, {"a": 'é"\x1b'}])
 
     assert events.decode() == 'data: {"a":1,"b":[null,"\\n\\n"]}\n\ndata: {"a":"é\\"\\u001b"}\n\n'
-    assert framed([]) == b""
+    assert encode_events([]) == b""

@@ -66,7 +66,7 @@ class MergedStream:
             Exception: whatever the first failure was.
         """
         try:
-            await all_or_first_failure([source.open() for source in self._first])
+            await gather_or_cancel([source.open() for source in self._first])
         except BaseException:
             await self.aclose()
             raise
@@ -105,14 +105,14 @@ class MergedStream:
         return events
 
 
-class ConcludedStream:
+class StreamWithTrailer:
     """A stream, and what is to be said when it has ended well."""
 
-    def __init__(self, stream: Source | MergedStream, conclusion: Callable[[], bytes]) -> None:
+    def __init__(self, stream: Source | MergedStream, trailer: Callable[[], bytes]) -> None:
         self._stream = stream
-        self._conclusion: Callable[[], bytes] | None = conclusion
+        self._conclusion: Callable[[], bytes] | None = trailer
 
-    def __aiter__(self) -> "ConcludedStream":
+    def __aiter__(self) -> "StreamWithTrailer":
         return self
 
     async def __anext__(self) -> bytes:
@@ -131,7 +131,7 @@ class ConcludedStream:
         await self._stream.aclose()
 
 
-async def all_or_first_failure(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+async def gather_or_cancel(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """The results in order; the first exception cancels what still runs and is raised as it is."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.core.errors.errors import Refusal
+from app.core.errors.errors import RequestError
 from app.core.tokenization import Encoding
 from app.features.llm.model_families import ModelFamily
 from app.features.llm.schema import (
@@ -42,7 +42,7 @@ def prompts_of(request: CompletionRequest, *, family: ModelFamily, load: Callabl
     """The prompts in order, cut as `truncate_prompt_tokens` says. The encoding is loaded where ids play a part.
 
     Raises:
-        Refusal: an id is not in the vocabulary, nothing is left of a prompt, or more than the context is to be left.
+        RequestError: an id is not in the vocabulary, nothing is left of a prompt, or more than the context would be.
     """
     limit = request.truncate_prompt_tokens
     check_truncation(limit, family, {"max_tokens": _max_tokens(request)})
@@ -103,7 +103,7 @@ def _prompt(
     ids = encoding.encode(given) if isinstance(given, str) else _in_vocabulary(given, encoding)
     cut = ids if limit is None else _cut(ids, limit, request.truncation_side)
     if not cut:
-        raise Refusal("The decoder prompt cannot be empty", param="truncate_prompt_tokens")
+        raise RequestError("The decoder prompt cannot be empty", param="truncate_prompt_tokens")
     if isinstance(given, str) and len(cut) == len(ids):
         return Prompt(given, cut)
     # Spelled out, a special token would be plain text to OpenAI.
@@ -113,7 +113,7 @@ def _prompt(
 def _in_vocabulary(ids: list[int], encoding: Encoding) -> list[int]:
     unknown = next((token for token in ids if encoding.token_bytes(token) is None), None)
     if unknown is not None:
-        raise Refusal(f"Token id {unknown} is out of vocabulary", param="prompt")
+        raise RequestError(f"Token id {unknown} is out of vocabulary", param="prompt")
     return ids
 
 

@@ -17,7 +17,7 @@ from app.features.llm.schema import (
     JSONObject,
     Usage,
 )
-from app.upstream.sse import framed
+from app.upstream.sse import encode_events
 
 
 class CompletionTranslator:
@@ -32,19 +32,19 @@ class CompletionTranslator:
             "created": int(time.time()),
             "model": model,
         }
-        self._begun: set[int] = set()
-        self._logprobs: defaultdict[int, _FormerLogprobs] = defaultdict(_FormerLogprobs)
+        self._started_choices: set[int] = set()
+        self._logprobs: defaultdict[int, _LegacyLogprobs] = defaultdict(_LegacyLogprobs)
         self._usages: list[Usage] = []
         self._fingerprint: str | None = None
 
-    def answer(self, chats: Sequence[ChatCompletionResponse]) -> CompletionResponse:
+    def response(self, chats: Sequence[ChatCompletionResponse]) -> CompletionResponse:
         """The whole answer, from those to the prompts in their order; usage is that of all together."""
         return CompletionResponse(
             **self._head,
             choices=[self._choice(number, choice) for number, chat in enumerate(chats) for choice in chat.choices],
             service_tier=chats[0].service_tier,
             system_fingerprint=chats[0].system_fingerprint,
-            usage=summed([chat.usage for chat in chats]),
+            usage=sum_usage([chat.usage for chat in chats]),
         )
 
     def echoes(self) -> CompletionResponse:
@@ -59,7 +59,7 @@ class CompletionTranslator:
 
     def events(self, number: int, chunks: Iterable[JSONObject]) -> bytes:
         """What stands for chunks of the chat about prompt `number`: an event for each choice, or none."""
-        return framed([made for chunk in chunks for made in self._chunks(number, chunk)])
+        return encode_events([made for chunk in chunks for made in self._chunks(number, chunk)])
 
     def _chunks(self, number: int, chunk: JSONObject) -> list[JSONObject]:
         self._fingerprint = chunk.get("system_fingerprint") or self._fingerprint
@@ -67,14 +67,14 @@ class CompletionTranslator:
             self._usages.append(Usage(**chunk["usage"]))
         return [made for choice in chunk["choices"] for made in self._streamed(number, choice, chunk)]
 
-    def conclusion(self) -> bytes:
+    def trailer(self) -> bytes:
         """What follows when all chats have ended: the usage, where it is shown; the prompts, if they were all."""
         chunks = self._echo_chunks() if only_echoes(self._request) else []
         options = self._request.stream_options
         if options and options.include_usage:
-            usage = summed(self._usages).model_dump(exclude_none=True)
+            usage = sum_usage(self._usages).model_dump(exclude_none=True)
             chunks.append({**self._head, "choices": [], "usage": usage, "system_fingerprint": self._fingerprint})
-        return framed(chunks)
+        return encode_events(chunks)
 
     def _echo_chunks(self) -> list[JSONObject]:
         echoes = self.echoes()
@@ -87,7 +87,7 @@ class CompletionTranslator:
         return CompletionChoice(
             index=number * self._request.n + choice.index,
             text=self._echoed(prompt) + (choice.message.content or choice.message.refusal or ""),
-            logprobs=CompletionLogprobs(**_FormerLogprobs().of(tokens)) if tokens is not None else None,
+            logprobs=CompletionLogprobs(**_LegacyLogprobs().of(tokens)) if tokens is not None else None,
             finish_reason=choice.finish_reason,
             stop_reason=choice.stop_reason,
             token_ids=choice.token_ids,
@@ -122,8 +122,8 @@ class CompletionTranslator:
         return [self._chunk(index, prompt, said, chunk)]
 
     def _chunk(self, index: int, prompt: Prompt, said: JSONObject, chat_chunk: JSONObject) -> JSONObject:
-        first = index not in self._begun
-        self._begun.add(index)
+        first = index not in self._started_choices
+        self._started_choices.add(index)
         choice = {
             "index": index,
             "text": said["text"],
@@ -146,7 +146,7 @@ class CompletionTranslator:
 _STREAMED = {"index", "text", "logprobs", "finish_reason", "stop_reason", "prompt_token_ids", "token_ids"}
 
 
-def summed(usages: Sequence[Usage]) -> Usage:
+def sum_usage(usages: Sequence[Usage]) -> Usage:
     """The usage of several calls together; the details of one alone."""
     if len(usages) == 1:
         return usages[0]
@@ -158,7 +158,7 @@ def summed(usages: Sequence[Usage]) -> Usage:
     return total
 
 
-class _FormerLogprobs:
+class _LegacyLogprobs:
     """The log probabilities of one choice's tokens in the form that chats no longer have."""
 
     def __init__(self) -> None:

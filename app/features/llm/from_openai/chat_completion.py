@@ -4,8 +4,8 @@ import time
 import uuid
 from typing import Any
 
-from app.features.llm.from_openai.plan import Reading
-from app.features.llm.from_openai.text import TextReader
+from app.features.llm.from_openai.plan import ResponsePlan
+from app.features.llm.from_openai.text import TextFilter
 from app.features.llm.from_openai.tokens import show_tokens
 from app.features.llm.schema import (
     ChatCompletionRequest,
@@ -15,19 +15,19 @@ from app.features.llm.schema import (
 )
 
 
-def answer_id(request: ChatCompletionRequest, upstream_id: str) -> str:
+def response_id(request: ChatCompletionRequest, upstream_id: str) -> str:
     """The id the client asked for, as vLLM forms it, else upstream's."""
     return f"chatcmpl-{request.request_id}" if request.request_id else upstream_id
 
 
-def chat_answer(request: ChatCompletionRequest, reading: Reading, answer: bytes) -> ChatCompletionResponse:
+def chat_completion(request: ChatCompletionRequest, reading: ResponsePlan, response: bytes) -> ChatCompletionResponse:
     """OpenAI's JSON answer in vLLM's shape, under the name the client asked for.
 
     Raises:
         ValueError: it is no such answer.
     """
-    translated = ChatCompletionResponse.model_validate_json(answer)
-    translated.id = answer_id(request, translated.id)
+    translated = ChatCompletionResponse.model_validate_json(response)
+    translated.id = response_id(request, translated.id)
     translated.model = request.model or translated.model
     if not reading.usage_details:
         translated.usage.prompt_tokens_details = translated.usage.completion_tokens_details = None
@@ -38,7 +38,7 @@ def chat_answer(request: ChatCompletionRequest, reading: Reading, answer: bytes)
     return translated
 
 
-def aborted_answer(request: ChatCompletionRequest, reading: Reading) -> ChatCompletionResponse:
+def aborted_completion(request: ChatCompletionRequest, reading: ResponsePlan) -> ChatCompletionResponse:
     """What vLLM answers where the server ends first: `n` choices that say so, with the text that is known: none."""
     message = {"role": reading.role, "content": reading.echo}
     choices = [{"index": index, "message": message, "finish_reason": "abort"} for index in range(request.n or 1)]
@@ -47,10 +47,10 @@ def aborted_answer(request: ChatCompletionRequest, reading: Reading) -> ChatComp
 
 def own_head(request: ChatCompletionRequest) -> dict[str, Any]:
     fallback = f"chatcmpl-{uuid.uuid4().hex[:16]}"
-    return {"id": answer_id(request, fallback), "created": int(time.time()), "model": request.model or ""}
+    return {"id": response_id(request, fallback), "created": int(time.time()), "model": request.model or ""}
 
 
-def _read_choice(choice: Choice, reading: Reading) -> None:
+def _read_choice(choice: Choice, reading: ResponsePlan) -> None:
     message = choice.message
     if message.role != reading.role:
         message.role = reading.role
@@ -67,8 +67,8 @@ def _read_choice(choice: Choice, reading: Reading) -> None:
         message.content = reading.content_beside_calls if message.content is None else message.content
 
 
-def _read_text(choice: Choice, content: str, reading: Reading) -> str:
-    reader = TextReader(reading)
+def _read_text(choice: Choice, content: str, reading: ResponsePlan) -> str:
+    reader = TextFilter(reading)
     tokens = choice.logprobs.content if choice.logprobs else None
     text, seen = reader.read(content, [token.model_dump() for token in tokens or ()])
     text += reader.finish()

@@ -1,8 +1,8 @@
 """OpenAI stream events made into vLLM chunks."""
 
-from app.features.llm.from_openai.chat_completion import answer_id, own_head
-from app.features.llm.from_openai.plan import Reading
-from app.features.llm.from_openai.text import TextReader
+from app.features.llm.from_openai.chat_completion import own_head, response_id
+from app.features.llm.from_openai.plan import ResponsePlan
+from app.features.llm.from_openai.text import TextFilter
 from app.features.llm.from_openai.tokens import StreamTokens
 from app.features.llm.schema import (
     ChatCompletionRequest,
@@ -22,14 +22,14 @@ class ChunkTranslator:
     `system_fingerprint` into the usage chunk, or into the finish chunk where there is none.
     """
 
-    def __init__(self, request: ChatCompletionRequest, reading: Reading) -> None:
+    def __init__(self, request: ChatCompletionRequest, reading: ResponsePlan) -> None:
         self._request = request
         self._reading = reading
         self._shows_usage = bool(request.stream_options and request.stream_options.include_usage)
         self._head: JSONObject = {}
-        self._begun: set[int] = set()
+        self._started_choices: set[int] = set()
         self._calling: set[int] = set()
-        self._readers: dict[int, TextReader] = {}
+        self._readers: dict[int, TextFilter] = {}
         self._stopped: set[int] = set()
         self._tokens = StreamTokens(reading.tokens, reading.prompt_ids) if reading.tokens else None
         # Details of the usage only OpenAI has.
@@ -48,7 +48,7 @@ class ChunkTranslator:
     @property
     def finished(self) -> bool:
         """Whether every choice that has begun has ended, and there is one."""
-        return bool(self._begun) and self._begun == self._finished
+        return bool(self._started_choices) and self._started_choices == self._finished
 
     def aborted_chunks(self) -> list[JSONObject]:
         """The end of the stream where the server ends first: of each choice that has none, and the usage asked for."""
@@ -86,7 +86,7 @@ class ChunkTranslator:
 
     def _make_head(self, event: JSONObject) -> JSONObject:
         return {
-            "id": answer_id(self._request, event["id"]),
+            "id": response_id(self._request, event["id"]),
             "object": "chat.completion.chunk",
             "created": event["created"],
             "model": self._request.model or event["model"],
@@ -100,7 +100,7 @@ class ChunkTranslator:
         delta.pop("role", None)
         if delta.get("refusal", "") is None:
             del delta["refusal"]
-        chunks = [] if index in self._begun else self._beginning(index, delta)
+        chunks = [] if index in self._started_choices else self._beginning(index, delta)
         if "tool_calls" in delta:
             self._calling.add(index)
             self._limit_calls(delta)
@@ -113,7 +113,7 @@ class ChunkTranslator:
         return [*chunks, self._delta(event, choice)]
 
     def _beginning(self, index: int, delta: JSONObject) -> list[JSONObject]:
-        self._begun.add(index)
+        self._started_choices.add(index)
         if not delta.get("content") and not delta.get("tool_calls"):
             delta.pop("content", None)
         role = {"role": self._reading.role, "content": ""}
@@ -137,7 +137,7 @@ class ChunkTranslator:
 
     def _read(self, index: int, choice: JSONObject) -> None:
         """Put what the client is to see of this choice's text into its delta."""
-        reader = self._readers.setdefault(index, TextReader(self._reading))
+        reader = self._readers.setdefault(index, TextFilter(self._reading))
         delta = choice["delta"]
         tokens = (choice.get("logprobs") or {}).get("content") or []
         text, seen = reader.read(delta.pop("content", None) or "", tokens)

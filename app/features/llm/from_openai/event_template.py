@@ -27,7 +27,7 @@ _AS_IT_STANDS = re.compile(
 PATIENCE = 8
 """After so many events in a row that are all different no more are looked at: to learn from one costs as much as it."""
 
-Filled = tuple[bytes, int, int]
+Rendered = tuple[bytes, int, int]
 """Events, how many they are, and where in the bytes they were made of the next one begins."""
 
 
@@ -40,7 +40,7 @@ class Mould(NamedTuple):
     made_after: bytes
 
 
-class Moulds:
+class TemplateCache:
     """The mould of one stream, once two events of it have given the same."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Moulds:
             return False
         return event.startswith(mould.before) and event.endswith(mould.after.removesuffix(b"\n\n"))
 
-    def fill(self, events: bytes, at: int) -> Filled | None:
+    def render(self, events: bytes, at: int) -> Rendered | None:
         """What the events from `at` on become, up to the first that does not fit; None if that is the one at `at`."""
         if self._mould is None:
             return None

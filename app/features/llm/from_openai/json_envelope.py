@@ -12,7 +12,7 @@ _BEGINS_STRING = frozenset('"')
 _BEGINS_VALUE = frozenset('"{[-0123456789tfn')
 
 
-class Unwrapper:
+class EnvelopeReader:
     """Takes the text of ``{"value": X}`` in whatever pieces and gives the text of X.
 
     As it stands or, for a string asked for as bare text, decoded. A text that is no such object (a refusal, say) is

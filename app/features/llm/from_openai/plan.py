@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from app.features.llm.from_openai.tokens import TokenReading
+from app.features.llm.from_openai.tokens import TokenOptions
 
 
-class Wrapping(Enum):
+class Envelope(Enum):
     """What stands in the `value` of a wrapped answer. OpenAI's schemas must be objects, vLLM's need not be."""
 
     TEXT = "a string, asked for as bare text"
@@ -15,10 +15,10 @@ class Wrapping(Enum):
 
 
 @dataclass(slots=True)
-class Reading:
+class ResponsePlan:
     """What to do to an answer beside giving it vLLM's shape."""
 
-    wrapping: Wrapping | None = None
+    envelope: Envelope | None = None
     stops: tuple[str, ...] = ()
     """Stop strings that OpenAI was not told of."""
     stop_ids: Mapping[str, int] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Reading:
     content_beside_calls: str | None = None
     """`content` where tools are called; vLLM has an empty string where it had to call one."""
     usage_details: bool = False
-    tokens: TokenReading | None = None
+    tokens: TokenOptions | None = None
     """What to do about tokens; None: nothing."""
     prompt_ids: list[int] = field(default_factory=list)
     """The prompt, where the answer needs it."""
@@ -45,4 +45,4 @@ class Reading:
     @property
     def edits_text(self) -> bool:
         """Whether the text that OpenAI sends is not yet the answer's."""
-        return self.wrapping is not None or self.stops_here
+        return self.envelope is not None or self.stops_here

@@ -9,12 +9,12 @@ from pydantic_core import from_json
 
 from app.core.lifecycle import Lifecycle
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
-from app.features.llm.from_openai.event_template import Moulds
-from app.features.llm.from_openai.usage_meter import Spending
+from app.features.llm.from_openai.event_template import TemplateCache
+from app.features.llm.from_openai.usage_meter import UsageMeter
 from app.features.llm.schema import JSONObject
-from app.upstream.sdk_errors import connection_error, event_error, not_understood
-from app.upstream.sse import END, EventDecoder, data_of, framed
-from app.upstream.upstream_response import Answer
+from app.upstream.sdk_errors import connection_error, event_error, invalid_response_error
+from app.upstream.sse import END, EventDecoder, encode_events, event_data
+from app.upstream.upstream_response import UpstreamResponse
 
 END_OF_BODY_S = 0.1
 Render = Callable[[Iterable[JSONObject]], bytes]
@@ -32,27 +32,27 @@ class ChatStream:
 
     def __init__(
         self,
-        answer: Answer,
+        response: UpstreamResponse,
         translator: ChunkTranslator,
         *,
-        redacted: Callable[[bytes], bytes],
+        redact: Callable[[bytes], bytes],
         lifecycle: Lifecycle,
-        spending: Spending,
-        render: Render = framed,
+        usage_meter: UsageMeter,
+        render: Render = encode_events,
     ) -> None:
-        self._answer = answer
-        self._redacted = redacted
-        self._url = answer.url
+        self._response = response
+        self._redact = redact
+        self._url = response.url
         self._translator = translator
         self._render = render
         self._decoder = EventDecoder()
-        self._moulds = Moulds()
+        self._templates = TemplateCache()
         self._ended_by_upstream = False
         self._done = False
         self._aborted = False
         self._failure: openai.APIError | None = None
         self._lifecycle = lifecycle
-        self._spending = spending
+        self._usage_meter = usage_meter
         self._events = 0
         lifecycle.on_abort(self._abort)
 
@@ -65,7 +65,7 @@ class ChatStream:
                 raise self._failure
             # Read here and not in a function of its own: whatever waits is called twice for each event.
             try:
-                data = await self._answer.read()
+                data = await self._response.read()
             except openai.APIError:
                 if not self._aborted:
                     raise
@@ -83,23 +83,23 @@ class ChatStream:
         """Give the connection back if the answer has been read to its end; close it otherwise, which stops OpenAI."""
         self._lifecycle.forget(self._abort)
         # OpenAI sends a token in an event of its own.
-        self._spending.estimate(written=self._events)
+        self._usage_meter.estimate(written=self._events)
         try:
             if self._ended_by_upstream:
                 await self._end_of_body()
         finally:
-            self._answer.close()
+            self._response.close()
 
     async def _end_of_body(self) -> None:
         # It is a packet of its own now and then, and worth the wait: a new connection costs more.
         with suppress(TimeoutError, openai.APIError):
             async with asyncio.timeout(END_OF_BODY_S):
-                await self._answer.read_all()
+                await self._response.read_all()
 
     def _abort(self) -> None:
         self._aborted = True
         # Whoever waits for more is woken by it.
-        self._answer.close()
+        self._response.close()
 
     def _end_aborted(self) -> bytes:
         self._done = True
@@ -109,22 +109,22 @@ class ChatStream:
         try:
             events = self._decoder.feed(data)
         except ValueError as exc:
-            raise not_understood(self._url, b"") from exc
+            raise invalid_response_error(self._url, b"") from exc
         made: list[bytes] = []
         at = 0
         while (end := events.find(END, at)) >= 0 and not (self._done or self._failure):
-            filled = self._moulds.fill(events, at)
-            if filled is None:
+            rendered = self._templates.render(events, at)
+            if rendered is None:
                 made.append(self._made_of(events[at:end]))
                 at = end + len(END)
             else:
-                run, count, at = filled
+                run, count, at = rendered
                 made.append(run)
                 self._events += count
         return b"".join(made)
 
     def _made_of(self, event: bytes) -> bytes:
-        payload = data_of(event)
+        payload = event_data(event)
         if payload is None:
             return b""
         if payload == b"[DONE]":
@@ -139,7 +139,7 @@ class ChatStream:
         made = self._render(chunks) if chunks else b""
         text = self._translator.plain_text(said)
         if text is not None:
-            self._moulds.learn(event, made, text)
+            self._templates.learn(event, made, text)
         return made
 
     def _end(self) -> None:
@@ -155,12 +155,12 @@ class ChatStream:
             if isinstance(event, dict) and event.get("error") is None:
                 self._events += 1
                 if "usage" in event and event["usage"]:  # noqa: RUF019 - no call for each event
-                    self._spending.tell(event["usage"]["total_tokens"])
+                    self._usage_meter.record(event["usage"]["total_tokens"])
                 return event, self._translator.chunks(event)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             # Not JSON, or not the shape of a chunk.
-            raise not_understood(self._url, payload) from exc
-        raise event_error(self._url, from_json(self._redacted(payload)))
+            raise invalid_response_error(self._url, payload) from exc
+        raise event_error(self._url, from_json(self._redact(payload)))
 
 
 class AbortedStream(ChatStream):

@@ -2,20 +2,20 @@
 
 from codecs import getincrementaldecoder
 
-from app.features.llm.from_openai.json_envelope import Unwrapper
-from app.features.llm.from_openai.plan import Reading, Wrapping
+from app.features.llm.from_openai.json_envelope import EnvelopeReader
+from app.features.llm.from_openai.plan import Envelope, ResponsePlan
 from app.features.llm.from_openai.stop_strings import StopFinder
 from app.features.llm.from_openai.tokens import StopTokenFinder
 from app.features.llm.schema import JSONObject
 
 
-class TextReader:
+class TextFilter:
     """The text of one choice, as it arrives and as the client is to see it."""
 
-    def __init__(self, reading: Reading) -> None:
-        self._unwrapper = _unwrapper(reading)
+    def __init__(self, reading: ResponsePlan) -> None:
+        self._envelope_reader = _envelope_reader(reading)
         self._finder = StopFinder(reading.stops, include=reading.include_stop)
-        self._tokens = _TokenReader(reading)
+        self._tokens = _LogprobFilter(reading)
         self._stop_ids = reading.stop_ids
         self._token_finder = _token_finder(reading)
 
@@ -30,7 +30,7 @@ class TextReader:
     @property
     def complete(self) -> bool:
         """Whether the value of a wrapped answer is whole; what may follow is the wrapper."""
-        return self._unwrapper is not None and self._unwrapper.complete
+        return self._envelope_reader is not None and self._envelope_reader.complete
 
     def read(self, text: str, tokens: list[JSONObject]) -> tuple[str, list[JSONObject]]:
         """What of the text so far can be seen now and was not seen before.
@@ -40,7 +40,7 @@ class TextReader:
         """
         if self._token_finder:
             text, tokens = self._token_finder.cut(text, tokens)
-        shown = self._finder.feed(self._unwrapper.feed(text) if self._unwrapper else text)
+        shown = self._finder.feed(self._envelope_reader.feed(text) if self._envelope_reader else text)
         return shown, [seen for token in tokens if (seen := self._tokens.seen(token))]
 
     def finish(self) -> str:
@@ -48,20 +48,20 @@ class TextReader:
         return self._finder.finish()
 
 
-def _token_finder(reading: Reading) -> StopTokenFinder | None:
+def _token_finder(reading: ResponsePlan) -> StopTokenFinder | None:
     tokens = reading.tokens
     return StopTokenFinder(tokens, include=reading.include_stop) if tokens and tokens.stops else None
 
 
-def _unwrapper(reading: Reading) -> Unwrapper | None:
-    return Unwrapper(bare=reading.wrapping is Wrapping.TEXT) if reading.wrapping else None
+def _envelope_reader(reading: ResponsePlan) -> EnvelopeReader | None:
+    return EnvelopeReader(bare=reading.envelope is Envelope.TEXT) if reading.envelope else None
 
 
-class _TokenReader:
+class _LogprobFilter:
     """The same for the tokens of `logprobs`, which may be parts of characters and so are read by their bytes."""
 
-    def __init__(self, reading: Reading) -> None:
-        self._unwrapper = _unwrapper(reading)
+    def __init__(self, reading: ResponsePlan) -> None:
+        self._envelope_reader = _envelope_reader(reading)
         self._finder = StopFinder(reading.stops, include=True)
         self._characters = getincrementaldecoder("utf-8")("replace")
 
@@ -70,8 +70,8 @@ class _TokenReader:
             return None
         raw = token.get("bytes")
         text = token["token"] if raw is None else self._characters.decode(bytes(raw))
-        shown = self._unwrapper.feed(text) if self._unwrapper else text
+        shown = self._envelope_reader.feed(text) if self._envelope_reader else text
         self._finder.feed(shown)
-        if self._unwrapper is None or shown == text != "":
+        if self._envelope_reader is None or shown == text != "":
             return token
         return {**token, "token": shown, "bytes": list(shown.encode())} if shown else None

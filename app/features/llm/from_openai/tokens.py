@@ -11,7 +11,7 @@ from app.features.llm.schema import Choice, ChoiceLogprobs, JSONObject
 
 
 @dataclass(slots=True)
-class TokenReading:
+class TokenOptions:
     """What the client is to see of an answer's tokens, and which of them end it."""
 
     encoding: Encoding
@@ -62,7 +62,7 @@ class TokenReading:
         return named
 
 
-def show_tokens(choice: Choice, tokens: TokenReading) -> None:
+def show_tokens(choice: Choice, tokens: TokenOptions) -> None:
     """Give a whole answer's choice, whose text is what the client sees, its ids; where tools are called there are none.
 
     Raises:
@@ -81,7 +81,7 @@ def show_tokens(choice: Choice, tokens: TokenReading) -> None:
 class StreamTokens:
     """The tokens of a stream's choices, counted as they are shown."""
 
-    def __init__(self, tokens: TokenReading, prompt_ids: Sequence[int]) -> None:
+    def __init__(self, tokens: TokenOptions, prompt_ids: Sequence[int]) -> None:
         self._tokens = tokens
         self._counts: Counter[int] = Counter()
         self._prompt_ids = prompt_ids
@@ -128,7 +128,7 @@ class StreamTokens:
 class StopTokenFinder:
     """Ends a text at the first of some tokens, in whatever pieces text and tokens come."""
 
-    def __init__(self, tokens: TokenReading, *, include: bool) -> None:
+    def __init__(self, tokens: TokenOptions, *, include: bool) -> None:
         """`include`: the stop token's text stays in the text. Its entry stays in any case, as with vLLM."""
         self.matched: int | None = None
         """The id that ended the text."""

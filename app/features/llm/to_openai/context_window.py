@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from app.core.errors.errors import Refusal
-from app.core.tokenization import Encoding, beside_the_loop, encoding, longest_token, vocabulary_size
+from app.core.errors.errors import RequestError
+from app.core.tokenization import Encoding, encoding, longest_token, to_thread_if_large, vocabulary_size
 from app.features.llm.model_families import ModelFamily
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.to_openai.encode import UpstreamCall
@@ -24,7 +24,7 @@ def check_token_ids(request: ChatCompletionRequest, family: ModelFamily) -> None
     """vLLM's checks of the ids that a request lists.
 
     Raises:
-        Refusal: the vocabulary has no such id, or an empty list allows none.
+        RequestError: the vocabulary has no such id, or an empty list allows none.
     """
     if request.allowed_token_ids == []:
         raise _refusal("allowed_token_ids is not None and empty!", "allowed_token_ids", [])
@@ -40,13 +40,13 @@ def check_token_ids(request: ChatCompletionRequest, family: ModelFamily) -> None
             raise _refusal(message.format(beyond=beyond, name=name, size=size), name, beyond)
 
 
-async def read_prompt(request: ChatCompletionRequest, call: UpstreamCall) -> None:
+async def check_context_window(request: ChatCompletionRequest, call: UpstreamCall) -> None:
     """Check the prompt's length as vLLM does, and note its tokens where the answer needs them.
 
     Nothing is counted where the call has fewer bytes than tokens are allowed, for no token has less than one.
 
     Raises:
-        Refusal: the prompt is longer than the context, or than `truncate_prompt_tokens`.
+        RequestError: the prompt is longer than the context, or than `truncate_prompt_tokens`.
     """
     reading, family = call.reading, call.family
     output = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
@@ -58,7 +58,7 @@ async def read_prompt(request: ChatCompletionRequest, call: UpstreamCall) -> Non
         return
     _check_characters(request, family)
     vocabulary = encoding(family.encoding)
-    ids = await beside_the_loop(len(call.body), lambda: prompt_ids(vocabulary, request.messages))
+    ids = await to_thread_if_large(len(call.body), lambda: prompt_ids(vocabulary, request.messages))
     _check_tokens(len(ids), family)
     reading.prompt_ids = [*_tool_ids(vocabulary, request), *ids]
     _check_cut(request, len(reading.prompt_ids))
@@ -85,7 +85,7 @@ def check_truncation(asked: int | None, family: ModelFamily, output: Mapping[str
     """vLLM's check of `truncate_prompt_tokens`: beside the `output`, a field and its value, it is to fit the context.
 
     Raises:
-        Refusal: it does not.
+        RequestError: it does not.
     """
     if asked is None or family.context is None:
         return
@@ -133,7 +133,7 @@ def _check_tokens(count: int, family: ModelFamily) -> None:
 def _check_cut(request: ChatCompletionRequest, count: int) -> None:
     most = _cut(request)
     if most is not None and count > most:
-        raise Refusal(
+        raise RequestError(
             f"truncate_prompt_tokens={most} would cut the conversation, which has {count} tokens: the upstream takes "
             "conversations whole.",
             param="truncate_prompt_tokens",
@@ -147,5 +147,5 @@ def _context(tokens: int) -> str:
 _REDUCE = "Please reduce the length of the input prompt."
 
 
-def _refusal(message: str, name: str, value: int | Sequence[int]) -> Refusal:
-    return Refusal(f"{message} (parameter={name}, value={value})", param=name)
+def _refusal(message: str, name: str, value: int | Sequence[int]) -> RequestError:
+    return RequestError(f"{message} (parameter={name}, value={value})", param=name)

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from app.core.errors.errors import Refusal
-from app.core.json_encoding import encoded
+from app.core.errors.errors import RequestError
+from app.core.json_encoding import encode_json
 from app.features.llm.schema import JSONObject, MessageRole, RequestMessage
 
 _ASKED = frozenset({"role", "content", "name"})
@@ -86,7 +86,9 @@ class Conversation:
             return None
         make = _PARTS.get(type_)
         if make is None:
-            raise Refusal(f"Content parts of type {type_[:50]!r} are not supported by the upstream.", param="messages")
+            raise RequestError(
+                f"Content parts of type {type_[:50]!r} are not supported by the upstream.", param="messages"
+            )
         made = make(part)
         self.unknown_keys += len(set(part) - set(made) - _BESIDE_AN_URL)
         return made
@@ -126,12 +128,12 @@ def _parts(content: object) -> list[Any]:
 def _tool_call(call: Mapping[str, Any]) -> JSONObject:
     function = call.get("function")
     if call.get("type", "function") != "function" or not isinstance(function, dict):
-        raise Refusal(
+        raise RequestError(
             "Each of a message's `tool_calls` must be of type 'function' and have a `function`.", param="messages"
         )
     arguments = function.get("arguments", "")
     if not isinstance(arguments, str):
-        arguments = encoded(arguments, param="messages").decode()
+        arguments = encode_json(arguments, param="messages").decode()
     return {
         **({"id": call["id"]} if call.get("id") is not None else {}),
         "type": "function",
@@ -149,7 +151,7 @@ def _media_part(type_: str) -> Callable[[JSONObject], JSONObject]:
         if isinstance(media, str) and type_ == "image_url":
             media = {"url": media, "detail": part.get("detail")}
         if not isinstance(media, dict):
-            raise Refusal(f"A content part of type {type_!r} must have an object `{type_}`.", param="messages")
+            raise RequestError(f"A content part of type {type_!r} must have an object `{type_}`.", param="messages")
         return {"type": type_, type_: {key: media[key] for key in _MEDIA_KEYS[type_] if media.get(key) is not None}}
 
     return make

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from app.core.errors.errors import Refusal
+from app.core.errors.errors import RequestError
 from app.features.llm.to_openai import field_mappers, token_mappers
-from app.features.llm.to_openai.builder import Draft
+from app.features.llm.to_openai.builder import RequestBuilder
 
 
-class Fate(StrEnum):
+class Handling(StrEnum):
     """What becomes of a field whose value is neither null nor neutral."""
 
     PASS = "passed"  # noqa: S105 - no password
@@ -20,14 +20,14 @@ class Fate(StrEnum):
     REFUSE = "refused"
 
 
-Apply = Callable[[Draft, str, Any], None]
+Apply = Callable[[RequestBuilder, str, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ParameterRule:
     """One field's fate."""
 
-    fate: Fate
+    fate: Handling
     note: str
     """For the README's table."""
     apply: Apply
@@ -37,34 +37,34 @@ class Row:
     """Whether the field counts even where the client left it out."""
 
 
-def _passed(note: str = "", *, neutral: tuple[object, ...] = ()) -> Row:
-    def apply(draft: Draft, name: str, value: Any) -> None:
-        draft.body[name] = value
+def _passed(note: str = "", *, neutral: tuple[object, ...] = ()) -> ParameterRule:
+    def apply(builder: RequestBuilder, name: str, value: Any) -> None:
+        builder.body[name] = value
 
-    return Row(Fate.PASS, note, apply, neutral)
-
-
-def _translated(apply: Apply, note: str, *, neutral: tuple[object, ...] = (), always: bool = False) -> Row:
-    return Row(Fate.TRANSLATE, note, apply, neutral, always)
+    return ParameterRule(Handling.PASS, note, apply, neutral)
 
 
-def _without_effect(note: str) -> Row:
-    return Row(Fate.IGNORE, note, lambda _draft, _name, _value: None)
+def _translated(apply: Apply, note: str, *, neutral: tuple[object, ...] = (), always: bool = False) -> ParameterRule:
+    return ParameterRule(Handling.TRANSLATE, note, apply, neutral, always)
 
 
-def _drop(draft: Draft, name: str, _value: object) -> None:
-    draft.drop(name)
+def _without_effect(note: str) -> ParameterRule:
+    return ParameterRule(Handling.IGNORE, note, lambda _draft, _name, _value: None)
 
 
-def _dropped(note: str = "OpenAI has no such control", *, neutral: tuple[object, ...] = ()) -> Row:
-    return Row(Fate.DROP, note, _drop, neutral)
+def _drop(builder: RequestBuilder, name: str, _value: object) -> None:
+    builder.drop(name)
 
 
-def _refused(message: str, note: str, *, neutral: tuple[object, ...] = ()) -> Row:
-    def apply(_draft: Draft, name: str, _value: object) -> None:
-        raise Refusal(message.format(name=name), param=name)
+def _dropped(note: str = "OpenAI has no such control", *, neutral: tuple[object, ...] = ()) -> ParameterRule:
+    return ParameterRule(Handling.DROP, note, _drop, neutral)
 
-    return Row(Fate.REFUSE, note, apply, neutral)
+
+def _refused(message: str, note: str, *, neutral: tuple[object, ...] = ()) -> ParameterRule:
+    def apply(_draft: RequestBuilder, name: str, _value: object) -> None:
+        raise RequestError(message.format(name=name), param=name)
+
+    return ParameterRule(Handling.REFUSE, note, apply, neutral)
 
 
 _STOP = (
@@ -82,12 +82,12 @@ DISABLED_KWARGS = (
     "Per-request {name} are disabled by default because they can change multimodal preprocessing resource usage. "
     "Start the server with --trust-request-mm-kwargs only when clients are trusted. (parameter={name})"
 )
-ROWS: dict[str, Row] = {
+PARAMETERS: dict[str, ParameterRule] = {
     "messages": _translated(
         field_mappers.messages, "keys, roles and parts OpenAI does not know are left out or mapped"
     ),
     "model": _translated(field_mappers.model, "the OpenAI model the served name stands for", always=True),
-    "frequency_penalty": _translated(field_mappers.classic, _CLASSIC_ONLY, neutral=(0,)),
+    "frequency_penalty": _translated(field_mappers.non_reasoning_only, _CLASSIC_ONLY, neutral=(0,)),
     "logit_bias": _translated(
         field_mappers.logit_bias, "rounded to integers between -100 and 100; " + _CLASSIC_ONLY, neutral=({},)
     ),
@@ -96,9 +96,10 @@ ROWS: dict[str, Row] = {
     "max_tokens": _translated(field_mappers.max_tokens, "as `max_completion_tokens`, at most the model's output limit"),
     "max_completion_tokens": _translated(field_mappers.max_tokens, "at most the model's output limit"),
     "n": _translated(field_mappers.choices, f"at most {field_mappers.MAX_UPSTREAM_CHOICES}", neutral=(1,)),
-    "presence_penalty": _translated(field_mappers.classic, _CLASSIC_ONLY, neutral=(0,)),
+    "presence_penalty": _translated(field_mappers.non_reasoning_only, _CLASSIC_ONLY, neutral=(0,)),
     "response_format": _translated(
-        field_mappers.seen_elsewhere, "any JSON schema is made strict where that is exact; `structural_tag` is refused"
+        field_mappers.handled_elsewhere,
+        "any JSON schema is made strict where that is exact; `structural_tag` is refused",
     ),
     "seed": _passed("best effort at OpenAI", neutral=(-1,)),
     "stop": _translated(field_mappers.stop, _STOP, neutral=([],)),
@@ -130,7 +131,7 @@ ROWS: dict[str, Row] = {
     "watermarking": _dropped(neutral=(False,)),
     "length_penalty": _without_effect("beam search only"),
     "stop_token_ids": _translated(token_mappers.stop_token_ids, _STOP_TOKENS, neutral=([],)),
-    "include_stop_str_in_output": _translated(field_mappers.seen_elsewhere, "see `stop`", neutral=(False,)),
+    "include_stop_str_in_output": _translated(field_mappers.handled_elsewhere, "see `stop`", neutral=(False,)),
     "ignore_eos": _dropped(neutral=(False,)),
     "min_tokens": _dropped(neutral=(0,)),
     "skip_special_tokens": _without_effect("OpenAI sends text, without special tokens"),
@@ -164,11 +165,11 @@ ROWS: dict[str, Row] = {
     "media_io_kwargs": _refused(DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
     "mm_processor_kwargs": _refused(DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
     "structured_outputs": _translated(
-        field_mappers.seen_elsewhere,
+        field_mappers.handled_elsewhere,
         "`json`, `regex`, `choice`, `json_object`; `grammar`, `structural_tag` are refused",
     ),
     "priority": _without_effect("OpenAI schedules as it likes"),
-    "request_id": _translated(field_mappers.seen_elsewhere, "the answer's id; the header `X-Request-Id` wins"),
+    "request_id": _translated(field_mappers.handled_elsewhere, "the answer's id; the header `X-Request-Id` wins"),
     "session_id": _translated(field_mappers.cache_key, "as `prompt_cache_key`"),
     "return_tokens_as_token_ids": _translated(
         token_mappers.return_tokens_as_token_ids, "in `logprobs`", neutral=(False,)

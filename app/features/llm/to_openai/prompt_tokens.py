@@ -26,7 +26,7 @@ def prompt_ids(
     `add_generation_prompt` opens the answer, unless `continue_final_message` leaves the last message open instead.
 
     Raises:
-        Refusal: OpenAI has no content parts or tool calls of such a form.
+        RequestError: OpenAI has no content parts or tool calls of such a form.
     """
     marks = encoding.chat_marks
     ids = list(_of_tools(encoding, tools)) if tools else []
@@ -77,10 +77,10 @@ def _of_tools(encoding: Encoding, tools: Sequence[Tool]) -> Iterator[int]:
         properties = _properties(tool.function)
         yield from line_feed * (_PROPERTIES if properties else 0)
         for name, schema in properties.items():
-            described = _described(name, str(schema.get("type", "")), schema.get("description"))
+            request_body_schema = _described(name, str(schema.get("type", "")), schema.get("description"))
             items = [str(item) for item in schema["enum"]] if isinstance(schema.get("enum"), list) else None
             yield from line_feed * (_PROPERTY if items is None else _ENUM_ITEM * len(items))
-            yield from chain.from_iterable(map(encoding.encode, [described, *(items or ())]))
+            yield from chain.from_iterable(map(encoding.encode, [request_body_schema, *(items or ())]))
     yield from line_feed * _END
 
 

@@ -1,6 +1,6 @@
 """How hard the model is to think: every way vLLM's clients say it, made into one level of the model's family."""
 
-from app.core.errors.errors import Refusal
+from app.core.errors.errors import RequestError
 from app.features.llm.model_families import EFFORTS, Effort, ModelFamily
 from app.features.llm.schema import ChatCompletionRequest, JSONObject
 
@@ -36,13 +36,13 @@ def effort_for(request: ChatCompletionRequest, family: ModelFamily) -> Effort | 
     """The `reasoning_effort` to send; None: none.
 
     Raises:
-        Refusal: the model cannot call functions on this endpoint.
+        RequestError: the model cannot call functions on this endpoint.
     """
     if not family.reasons:
         return None
     if request.tools and not family.tools_with_effort:
         if "none" not in family.efforts:
-            raise Refusal(
+            raise RequestError(
                 "This model takes tools on OpenAI's /v1/responses only, which this server does not use: "
                 "choose another model.",
                 param="tools",

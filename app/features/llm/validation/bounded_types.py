@@ -42,9 +42,9 @@ def _in_slices(value: object, check: ValidatorFunctionWrapHandler) -> object:
     return checked
 
 
-Many = Annotated[list[T], _FirstErrorIfLong()]
+LongList = Annotated[list[T], _FirstErrorIfLong()]
 """A list of any length."""
 OneOrMore = Annotated[list[T], Field(min_length=1), _FirstErrorIfLong()]
 """The same, but not empty."""
-Table = Annotated[dict[str, T], WrapValidator(_in_slices)]
+LongMapping = Annotated[dict[str, T], WrapValidator(_in_slices)]
 """A mapping of any length."""

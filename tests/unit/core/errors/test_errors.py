@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from app.core.errors import upstream_errors
-from app.core.errors.upstream_errors import scrubbed, upstream_answer
-from app.core.errors.validation_errors import VLLM_ERROR, validation_answer
+from app.core.errors.upstream_errors import error_response_for, redact
+from app.core.errors.validation_errors import VLLM_ERROR, validation_error_response
 
 REQUEST = httpx2.Request("POST", "http://upstream/v1/chat/completions")
 
@@ -54,14 +54,16 @@ CASES = [
 def test_an_upstream_status_is_answered_as_vllm_would(
     upstream: int, error: dict[str, str], status: int, type_: str, words: str
 ) -> None:
-    body = upstream_answer(status_error(upstream, **error)).body()["error"]
+    body = error_response_for(status_error(upstream, **error)).body()["error"]
 
     assert (body["code"], body["type"]) == (status, type_)
     assert words in body["message"]
 
 
 def test_the_parameter_openai_names_is_kept_and_its_code_is_told() -> None:
-    answer = upstream_answer(status_error(400, message="Too long.", param="messages", code="context_length_exceeded"))
+    answer = error_response_for(
+        status_error(400, message="Too long.", param="messages", code="context_length_exceeded")
+    )
 
     assert answer.param == "messages"
     assert answer.headers == {"x-openai-error-code": "context_length_exceeded"}
@@ -69,7 +71,7 @@ def test_the_parameter_openai_names_is_kept_and_its_code_is_told() -> None:
 
 @pytest.mark.parametrize("code", ["a b", "x" * 65, "é", "a\r\nset-cookie: x"])
 def test_a_code_that_is_no_word_stays_out_of_the_headers(code: str) -> None:
-    assert upstream_answer(status_error(400, message="No.", code=code)).headers == {}
+    assert error_response_for(status_error(400, message="No.", code=code)).headers == {}
 
 
 OAUTH_ERROR = openai.OAuthError(response=httpx2.Response(401, request=REQUEST), body=None)
@@ -77,7 +79,7 @@ OAUTH_ERROR = openai.OAuthError(response=httpx2.Response(401, request=REQUEST), 
 
 @pytest.mark.parametrize("exc", [status_error(401), status_error(403), OAUTH_ERROR])
 def test_wrong_credentials_are_not_worth_a_retry(exc: openai.APIStatusError) -> None:
-    answer = upstream_answer(exc)
+    answer = error_response_for(exc)
 
     assert (answer.status, answer.headers) == (502, {"x-should-retry": "false"})
 
@@ -89,7 +91,7 @@ def test_wrong_credentials_are_not_worth_a_retry(exc: openai.APIStatusError) -> 
      ({"code": "organization_usage_limit_exceeded"}, False), ({"code": "rate_limit_exceeded"}, True)],
 )  # fmt: skip
 def test_an_empty_account_is_told_from_a_rate_limit(error: dict[str, str], retry: bool) -> None:
-    headers = upstream_answer(status_error(429, message="No.", **error)).headers
+    headers = error_response_for(status_error(429, message="No.", **error)).headers
 
     assert (headers.get("x-should-retry") != "false") == retry
 
@@ -98,7 +100,7 @@ def test_html_of_a_proxy_is_not_passed_on() -> None:
     response = httpx2.Response(502, content=b"<html>cloudflare</html>", request=REQUEST)
     exc = openai.AsyncOpenAI(api_key="sk-x")._make_status_error_from_response(response)
 
-    assert "html" not in upstream_answer(exc).message
+    assert "html" not in error_response_for(exc).message
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_html_of_a_proxy_is_not_passed_on() -> None:
     ],
 )  # fmt: skip
 def test_a_failure_without_a_status_gets_one(exc: openai.OpenAIError, status: int, type_: str) -> None:
-    error = upstream_answer(exc).body()["error"]
+    error = error_response_for(exc).body()["error"]
 
     assert (error["code"], error["type"]) == (status, type_)
 
@@ -123,7 +125,7 @@ def test_a_subclass_goes_by_its_nearest_ancestor() -> None:
     class Newer(openai.RateLimitError):
         pass
 
-    assert upstream_answer(Newer("x", response=httpx2.Response(429, request=REQUEST), body=None)).status == 429
+    assert error_response_for(Newer("x", response=httpx2.Response(429, request=REQUEST), body=None)).status == 429
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_a_subclass_goes_by_its_nearest_ancestor() -> None:
     ],
 )
 def test_keys_and_account_ids_are_taken_out_of_openais_texts(text: str, safe: str) -> None:
-    assert scrubbed(text) == safe
+    assert redact(text) == safe
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_keys_and_account_ids_are_taken_out_of_openais_texts(text: str, safe: st
     ],
 )
 def test_no_answer_shows_a_key(exc: openai.APIError) -> None:
-    body = str(upstream_answer(exc).body())
+    body = str(error_response_for(exc).body())
 
     assert "[redacted]" in body
     assert "sk-" not in body
@@ -163,7 +165,7 @@ def error(type_: str = "missing", loc: tuple[int | str, ...] = ("body", "message
 
 
 def test_a_validation_error_reads_as_vllms() -> None:
-    answer = validation_answer([error()]).body()["error"]
+    answer = validation_error_response([error()]).body()["error"]
 
     assert answer == {
         "message": "1 validation error:\n  {'type': 'missing', 'loc': 'body.messages', 'msg': 'Field required', "
@@ -175,7 +177,7 @@ def test_a_validation_error_reads_as_vllms() -> None:
 
 
 def test_many_validation_errors_are_counted_and_cut() -> None:
-    lines = validation_answer([error() for _ in range(96)]).message.split("\n")
+    lines = validation_error_response([error() for _ in range(96)]).message.split("\n")
 
     assert lines[0] == "96 validation errors:"
     assert lines[-1] == "  ...and 86 more errors"
@@ -183,20 +185,20 @@ def test_many_validation_errors_are_counted_and_cut() -> None:
 
 
 def test_a_long_input_is_cut() -> None:
-    message = validation_answer([error(input="x" * 100_000)]).message
+    message = validation_error_response([error(input="x" * 100_000)]).message
 
     assert "xxx...[truncated]" in message
     assert len(message) < 1100
 
 
 def test_a_line_is_cut_at_a_thousand_characters() -> None:
-    _, line = validation_answer([error(msg="x" * 5000)]).message.split("\n")
+    _, line = validation_error_response([error(msg="x" * 5000)]).message.split("\n")
 
     assert len(line) == 1000
 
 
 def test_the_limit_that_was_missed_is_shown() -> None:
-    line = validation_answer([error("greater_than_equal", ctx={"ge": 1})]).message
+    line = validation_error_response([error("greater_than_equal", ctx={"ge": 1})]).message
 
     assert "'ctx': {'ge': '1'}" in line
 
@@ -211,12 +213,12 @@ def test_the_limit_that_was_missed_is_shown() -> None:
     ],
 )
 def test_the_branch_of_a_union_is_no_part_of_the_place(loc: tuple[int | str, ...], param: str) -> None:
-    assert validation_answer([error(loc=loc)]).param == param
+    assert validation_error_response([error(loc=loc)]).param == param
 
 
 def test_vllms_own_check_is_answered_with_its_bare_field() -> None:
     own = error(VLLM_ERROR, msg="n must be at least 1, got 0.", ctx={"param": "n"})
-    answer = validation_answer([own]).body()["error"]
+    answer = validation_error_response([own]).body()["error"]
 
     assert (answer["type"], answer["param"], answer["message"]) == ("BadRequestError", "n", own["msg"])
 
@@ -224,4 +226,4 @@ def test_vllms_own_check_is_answered_with_its_bare_field() -> None:
 def test_types_come_before_values() -> None:
     own = error(VLLM_ERROR, msg="n must be at least 1, got 0.", ctx={"param": "n"})
 
-    assert validation_answer([own, error()]).body()["error"]["type"] == "Bad Request"
+    assert validation_error_response([own, error()]).body()["error"]["type"] == "Bad Request"

@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 
-from app.core.http.request_body import LONG_BODY_BYTES, MOST
+from app.core.http.request_body import LONG_BODY_BYTES, MAX_COUNTS
 from tests.conftest import CHAT
 
 HEADERS = {"content-type": "application/json"}
@@ -18,10 +18,10 @@ def hello(fields: str = "", content: str = '"hi"') -> str:
 
 
 TOO_MUCH = {
-    "elements": hello(',"x":[' + "1," * MOST[b","][0] + "1]"),
-    "members of objects": hello(',"x":{' + '"":1,' * MOST[b":"][0] + '"":1}'),
-    "arrays": hello(',"x":[' + "[]," * MOST[b"["][0] + "[]]"),
-    "objects": hello(',"x":[' + "{}," * MOST[b"{"][0] + "{}]"),
+    "elements": hello(',"x":[' + "1," * MAX_COUNTS[b","][0] + "1]"),
+    "members of objects": hello(',"x":{' + '"":1,' * MAX_COUNTS[b":"][0] + '"":1}'),
+    "arrays": hello(',"x":[' + "[]," * MAX_COUNTS[b"["][0] + "[]]"),
+    "objects": hello(',"x":[' + "{}," * MAX_COUNTS[b"{"][0] + "{}]"),
 }
 
 
@@ -35,7 +35,7 @@ async def test_a_body_with_too_much_in_it_is_refused(client: httpx.AsyncClient, 
 
 
 async def test_what_a_text_is_made_of_is_not_counted(client: httpx.AsyncClient) -> None:
-    text = json.dumps('[{"a\\": "' * MOST[b"["][0] + "\\")
+    text = json.dumps('[{"a\\": "' * MAX_COUNTS[b"["][0] + "\\")
     response = await client.post("/tokenize", content='{"prompt": ' + text + "}", headers=HEADERS)
 
     assert response.status_code == 200, response.text

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors.errors import Overloaded
-from app.core.limits.concurrency_limit import Admission
+from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
@@ -24,14 +24,14 @@ COMPLETIONS = "/v1/completions"
 class Served:
     """A server with few places, a client of it, and its count of them."""
 
-    def __init__(self, client: httpx.AsyncClient, admission: Admission) -> None:
+    def __init__(self, client: httpx.AsyncClient, concurrency_limiter: ConcurrencyLimiter) -> None:
         self.client = client
-        self.admission = admission
+        self.concurrency_limiter = concurrency_limiter
 
     async def until(self, *, running: int, waiting: int = 0) -> None:
         """Return once so many calls run and wait."""
         async with asyncio.timeout(LIMIT_S):
-            while (self.admission.running, self.admission.waiting) != (running, waiting):  # noqa: ASYNC110 - no event tells
+            while (self.concurrency_limiter.running, self.concurrency_limiter.waiting) != (running, waiting):  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.005)
 
 
@@ -45,7 +45,7 @@ async def served(simulator: Simulator, **settings: object) -> AsyncIterator[Serv
         serving(app, components.lifecycle) as server,
         httpx.AsyncClient(base_url=server.url, timeout=LIMIT_S) as client,
     ):
-        yield Served(client, components.admission)
+        yield Served(client, components.concurrency_limiter)
 
 
 def chat(text: str = "hi", **fields: object) -> dict[str, Any]:
@@ -79,7 +79,7 @@ async def test_a_wait_in_the_queue_has_a_limit(simulator: Simulator) -> None:
 
         assert refused.status_code == 503
         assert "(QUEUE_TIMEOUT_S=0.1)" in refused.json()["error"]["message"]
-        assert (here.admission.running, here.admission.waiting) == (1, 0)
+        assert (here.concurrency_limiter.running, here.concurrency_limiter.waiting) == (1, 0)
 
 
 async def test_a_stream_holds_its_place_to_its_end_and_the_next_has_it(simulator: Simulator) -> None:
@@ -148,31 +148,31 @@ async def test_a_later_call_of_a_stream_that_finds_no_place_is_an_error_event(si
 
 
 async def test_a_turn_that_comes_as_its_guest_leaves_is_given_back() -> None:
-    admission = Admission(max_calls=1, max_queued=1, queue_timeout_s=LIMIT_S)
-    await admission.enter()
-    queued = asyncio.create_task(admission.enter())
+    concurrency_limiter = ConcurrencyLimiter(max_calls=1, max_queued=1, queue_timeout_s=LIMIT_S)
+    await concurrency_limiter.acquire()
+    queued = asyncio.create_task(concurrency_limiter.acquire())
     await asyncio.sleep(0)
-    admission.leave()
+    concurrency_limiter.release()
     queued.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await queued
-    assert (admission.running, admission.waiting) == (0, 0)
+    assert (concurrency_limiter.running, concurrency_limiter.waiting) == (0, 0)
 
 
 class Guest:
     """Somebody who enters and leaves; cancelled at any point."""
 
-    def __init__(self, admission: Admission, places: int) -> None:
-        self._admission = admission
-        self.places = places
+    def __init__(self, concurrency_limiter: ConcurrencyLimiter, permits: int) -> None:
+        self._admission = concurrency_limiter
+        self.permits = permits
         self.inside = False
         self._leave = asyncio.Event()
         self.task = asyncio.create_task(self._visit())
 
     async def _visit(self) -> None:
         try:
-            await self._admission.enter(self.places)
+            await self._admission.acquire(self.permits)
         except Overloaded:
             return
         self.inside = True
@@ -180,9 +180,9 @@ class Guest:
             await self._leave.wait()
         finally:
             self.inside = False
-            self._admission.leave(self.places)
+            self._admission.release(self.permits)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         self._leave.set()
 
 
@@ -190,22 +190,22 @@ STEPS = st.lists(st.tuples(st.sampled_from(["enter", "leave", "cancel", "turn"])
 
 
 async def _visits(steps: Sequence[tuple[str, int]]) -> None:
-    admission = Admission(max_calls=3, max_queued=2, queue_timeout_s=LIMIT_S)
+    concurrency_limiter = ConcurrencyLimiter(max_calls=3, max_queued=2, queue_timeout_s=LIMIT_S)
     guests: list[Guest] = []
     for what, number in steps:
         if what == "enter":
-            guests.append(Guest(admission, number))
+            guests.append(Guest(concurrency_limiter, number))
         elif what == "turn":
             await asyncio.sleep(0)
         elif guests:
             guest = guests[number % len(guests)]
-            guest.leave() if what == "leave" else guest.task.cancel()
-        assert sum(guest.places for guest in guests if guest.inside) <= admission.running <= 3
-        assert admission.waiting <= 2
+            guest.release() if what == "leave" else guest.task.cancel()
+        assert sum(guest.permits for guest in guests if guest.inside) <= concurrency_limiter.running <= 3
+        assert concurrency_limiter.waiting <= 2
     for guest in guests:
-        guest.leave()
+        guest.release()
     await asyncio.wait_for(asyncio.gather(*(guest.task for guest in guests), return_exceptions=True), LIMIT_S)
-    assert (admission.running, admission.waiting) == (0, 0)
+    assert (concurrency_limiter.running, concurrency_limiter.waiting) == (0, 0)
 
 
 @given(STEPS)

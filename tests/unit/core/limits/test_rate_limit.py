@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.errors.errors import Refusal
-from app.core.limits.rate_limit import KeyLimits
+from app.core.errors.errors import RequestError
+from app.core.limits.rate_limit import RateLimiter
 
 
 class Clock:
@@ -16,18 +16,18 @@ class Clock:
         return self.now_s
 
 
-def refusal(limits: KeyLimits, key: int = 1) -> tuple[str, str]:
+def refusal(limits: RateLimiter, key: int = 1) -> tuple[str, str]:
     """What a request that is refused is told: the words of the limit and `Retry-After`."""
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(RequestError) as caught:
         limits.begin(key)
-    answer = caught.value.answer
+    answer = caught.value.response
     assert (answer.status, answer.type) == (429, "RateLimitError")
     return answer.message, answer.headers["retry-after"]
 
 
 def test_requests_of_any_minute_are_counted() -> None:
     clock = Clock()
-    limits = KeyLimits(requests_per_minute=2, clock=clock)
+    limits = RateLimiter(requests_per_minute=2, clock=clock)
     limits.begin(1)
     clock.now_s += 20.5
     limits.begin(1)
@@ -43,7 +43,7 @@ def test_requests_of_any_minute_are_counted() -> None:
 
 def test_a_key_waits_until_its_tokens_of_the_minute_are_below_the_limit() -> None:
     clock = Clock()
-    limits = KeyLimits(tokens_per_minute=100, clock=clock)
+    limits = RateLimiter(tokens_per_minute=100, clock=clock)
     for tokens in (60, 30, 50):
         limits.begin(1)
         limits.end(1, tokens)
@@ -59,7 +59,7 @@ def test_a_key_waits_until_its_tokens_of_the_minute_are_below_the_limit() -> Non
 
 
 def test_requests_at_the_same_time_are_counted_until_their_end() -> None:
-    limits = KeyLimits(concurrent_requests=2)
+    limits = RateLimiter(concurrent_requests=2)
     limits.begin(1)
     limits.begin(1)
 
@@ -72,7 +72,7 @@ def test_requests_at_the_same_time_are_counted_until_their_end() -> None:
 
 
 def test_each_key_has_its_own() -> None:
-    limits = KeyLimits(concurrent_requests=1, requests_per_minute=1)
+    limits = RateLimiter(concurrent_requests=1, requests_per_minute=1)
     limits.begin(1)
     limits.begin(2)
 
@@ -82,7 +82,7 @@ def test_each_key_has_its_own() -> None:
 
 def test_a_refused_request_counts_nowhere() -> None:
     clock = Clock()
-    limits = KeyLimits(requests_per_minute=2, concurrent_requests=1, clock=clock)
+    limits = RateLimiter(requests_per_minute=2, concurrent_requests=1, clock=clock)
     limits.begin(1)
     refusal(limits)
     limits.end(1, 0)
@@ -100,7 +100,7 @@ def test_a_refused_request_counts_nowhere() -> None:
 )
 def test_no_limit_is_ever_exceeded(steps: list[tuple[str, int]], requests: int, tokens: int, concurrent: int) -> None:
     clock = Clock()
-    limits = KeyLimits(
+    limits = RateLimiter(
         requests_per_minute=requests, tokens_per_minute=tokens, concurrent_requests=concurrent, clock=clock
     )
     begun: list[float] = []
@@ -123,7 +123,7 @@ def test_no_limit_is_ever_exceeded(steps: list[tuple[str, int]], requests: int, 
             )
             try:
                 limits.begin(1)
-            except Refusal:
+            except RequestError:
                 assert not allowed
             else:
                 assert allowed

@@ -20,7 +20,7 @@ from tests.serving import served, served_over, settings_for
 BODY = {"messages": [{"role": "user", "content": "hi"}]}
 KEYS = "first-key,second key"
 
-GUARDED = [
+PROTECTED_PREFIXES = [
     ("POST", CHAT),
     ("POST", "/v1/chat/completions/batch"),
     ("POST", "/v1/completions"),
@@ -75,7 +75,7 @@ async def guarded(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.mark.parametrize("headers", NOT_A_KEY.values(), ids=NOT_A_KEY)
 async def test_guarded_paths_need_a_key(guarded: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    for method, path in GUARDED:
+    for method, path in PROTECTED_PREFIXES:
         response = await guarded.request(
             method, path, headers={**headers, "Origin": "http://a", "X-Request-Id": "mine"}
         )

@@ -8,12 +8,12 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from app.core.errors.errors import Refusal
+from app.core.errors.errors import RequestError
 from app.core.http.error_handlers import register_error_handlers
 from app.core.middleware.direct_routes import DirectRoutesMiddleware
 from tests.serving import served
 
-KEPT = Refusal("kept")
+KEPT = RequestError("kept")
 router = APIRouter()
 
 
@@ -42,7 +42,7 @@ async def ask(_request: Request, word: str) -> Response:
 
 async def forbid_guests(request: Request) -> None:
     if "guest" in request.query_params:
-        raise Refusal("forbidden")
+        raise RequestError("forbidden")
 
 
 @router.post("/guarded", dependencies=[Depends(forbid_guests)])

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from app.core.middleware.sse_keep_alive import KeepAliveMiddleware
+from app.core.middleware.sse_keep_alive import SSEKeepAliveMiddleware
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served_over
@@ -67,7 +67,7 @@ async def kept_alive(answer: Any, send: Send) -> None:
     async def receive() -> Message:
         raise AssertionError
 
-    await KeepAliveMiddleware(answer, 0.01)({"type": "http"}, receive, send)
+    await SSEKeepAliveMiddleware(answer, 0.01)({"type": "http"}, receive, send)
 
 
 async def test_a_comment_that_cannot_be_sent_is_the_answers_failure() -> None:

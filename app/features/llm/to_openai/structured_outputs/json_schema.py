@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.core.errors.errors import Refusal
+from app.core.errors.errors import RequestError
 from app.features.llm.schema import JSONObject
 from app.features.llm.to_openai.structured_outputs.strict_schema import OF_ROOT, NotStrict, require, tightened
 
@@ -33,10 +33,10 @@ def prepared(
     there, and no others. A root that is not plainly an object is wrapped into one, as OpenAI demands.
 
     Raises:
-        Refusal: it is nested too deeply; names `param`.
+        RequestError: it is nested too deeply; names `param`.
     """
     if _is_deeper(schema, MAX_NESTING):
-        raise Refusal(f"The JSON schema is nested deeper than {MAX_NESTING} levels.", param=param)
+        raise RequestError(f"The JSON schema is nested deeper than {MAX_NESTING} levels.", param=param)
     if strict is None:
         try:
             return _strict(schema)

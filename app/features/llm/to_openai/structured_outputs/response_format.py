@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from app.core.errors.errors import Refusal
-from app.core.json_encoding import encoded
-from app.features.llm.from_openai.plan import Wrapping
+from app.core.errors.errors import RequestError
+from app.core.json_encoding import encode_json
+from app.features.llm.from_openai.plan import Envelope
 from app.features.llm.schema import ChatCompletionRequest, JSONObject, JSONSchemaFormat, StructuredOutputs
 from app.features.llm.to_openai.structured_outputs.json_schema import choice_schema, legal_name, prepared, regex_schema
 from app.features.llm.to_openai.structured_outputs.strict_schema import UNSUPPORTED_PATTERN
@@ -31,7 +31,7 @@ class Constraint:
     """OpenAI's `response_format`, and what to do about it on the way back."""
 
     response_format: JSONObject
-    wrapping: Wrapping | None = None
+    envelope: Envelope | None = None
     not_enforced: str | None = None
     """The field whose schema OpenAI cannot enforce and was sent as a hint."""
 
@@ -48,21 +48,23 @@ def constraint_of(request: ChatCompletionRequest) -> Constraint | None:
     """The one constraint of a request; `response_format` wins over a schema in `structured_outputs`, as in vLLM.
 
     Raises:
-        Refusal: there are several, or OpenAI cannot hold this one.
+        RequestError: there are several, or OpenAI cannot hold this one.
     """
     outputs, field = _outputs(request)
     form = request.response_format
     if form is None or form.type == "text":
         return _of_outputs(outputs, field) if outputs else None
     if outputs and outputs.json_ is None:
-        raise Refusal(
+        raise RequestError(
             "You can only use one kind of constraints for structured outputs ('json', 'regex' or 'choice').",
             param=field,
         )
     if form.type == "json_object":
         return _JSON_OBJECT
     if form.type == "structural_tag" or form.json_schema is None:
-        raise Refusal("response_format of type 'structural_tag' is not available with this upstream.", param=_FORMAT)
+        raise RequestError(
+            "response_format of type 'structural_tag' is not available with this upstream.", param=_FORMAT
+        )
     return _of_schema(form.json_schema, _FORMAT)
 
 
@@ -89,7 +91,7 @@ def _outputs(request: ChatCompletionRequest) -> tuple[StructuredOutputs | None, 
     if not names:
         return None, _OUTPUTS
     if len(names) > 1:
-        raise Refusal(f"Only one of {', '.join(sorted(names))} can be used.", param=min(names))
+        raise RequestError(f"Only one of {', '.join(sorted(names))} can be used.", param=min(names))
     [name] = names
     return StructuredOutputs.model_validate({GUIDED[name]: (request.model_extra or {})[name]}), name
 
@@ -104,21 +106,21 @@ def _of_outputs(outputs: StructuredOutputs, field: str) -> Constraint:
     if outputs.json_object:
         return _JSON_OBJECT
     kind = "grammar" if outputs.grammar is not None else "structural_tag"
-    raise Refusal(f"structured_outputs.{kind} is not available with this upstream.", param=field)
+    raise RequestError(f"structured_outputs.{kind} is not available with this upstream.", param=field)
 
 
 def _of_schema(form: JSONSchemaFormat, field: str) -> Constraint:
-    described: JSONObject = {"name": legal_name(form.name)}
+    request_body_schema: JSONObject = {"name": legal_name(form.name)}
     if form.description is not None:
-        described["description"] = form.description
+        request_body_schema["description"] = form.description
     if form.schema_ is None:
-        return Constraint({"type": "json_schema", "json_schema": described})
-    encoded(form.schema_, param=field)
+        return Constraint({"type": "json_schema", "json_schema": request_body_schema})
+    encode_json(form.schema_, param=field)
     ready = prepared(form.schema_, strict=form.strict, param=field)
-    described |= {"schema": ready.schema, "strict": ready.strict}
+    request_body_schema |= {"schema": ready.schema, "strict": ready.strict}
     return Constraint(
-        {"type": "json_schema", "json_schema": described},
-        Wrapping.JSON if ready.wrapped else None,
+        {"type": "json_schema", "json_schema": request_body_schema},
+        Envelope.JSON if ready.wrapped else None,
         None if ready.strict or form.strict is False else f"{field}.strict",
     )
 
@@ -126,7 +128,7 @@ def _of_schema(form: JSONSchemaFormat, field: str) -> Constraint:
 def _of_text(schema: JSONObject, field: str) -> Constraint:
     ready = prepared(schema, strict=True, param=field)
     form = {"name": "answer", "schema": ready.schema, "strict": True}
-    return Constraint({"type": "json_schema", "json_schema": form}, Wrapping.TEXT)
+    return Constraint({"type": "json_schema", "json_schema": form}, Envelope.TEXT)
 
 
 def _parsed(schema: str | JSONObject, field: str) -> Any:
@@ -135,19 +137,19 @@ def _parsed(schema: str | JSONObject, field: str) -> Any:
     try:
         parsed = from_json(schema)
     except ValueError as exc:
-        raise Refusal(f"The schema in {field} is not JSON: {exc}", param=field) from None
+        raise RequestError(f"The schema in {field} is not JSON: {exc}", param=field) from None
     if not isinstance(parsed, dict):
-        raise Refusal(f"The schema in {field} must be an object.", param=field)
+        raise RequestError(f"The schema in {field} must be an object.", param=field)
     return parsed
 
 
 def _checked_choices(choices: list[str], field: str) -> list[str]:
     if len(set(choices)) > MAX_CHOICES:
         message = f"The choices in {field} can be at most {MAX_CHOICES}, got {len(set(choices))}."
-        raise Refusal(message, param=field)
+        raise RequestError(message, param=field)
     if len(choices) > LONG_LIST and sum(map(len, set(choices))) > LONG_LIST_CHARACTERS:
         message = f"More than {LONG_LIST} choices in {field} can have {LONG_LIST_CHARACTERS} characters at most."
-        raise Refusal(message, param=field)
+        raise RequestError(message, param=field)
     return choices
 
 
@@ -157,9 +159,9 @@ def _checked_regex(pattern: str, field: str) -> str:
     except (re.error, RecursionError, OverflowError) as exc:
         # Other dialects have escapes that Python lacks; those are OpenAI's to judge.
         if not str(exc).startswith("bad escape"):
-            raise Refusal(f"Grammar error: invalid regex {pattern[:200]!r}: {exc}", param=field) from None
+            raise RequestError(f"Grammar error: invalid regex {pattern[:200]!r}: {exc}", param=field) from None
     if UNSUPPORTED_PATTERN.search(pattern):
-        raise Refusal(f"The upstream takes no look-around and no back-references: {field}.", param=field)
+        raise RequestError(f"The upstream takes no look-around and no back-references: {field}.", param=field)
     if "\0" in pattern:
-        raise Refusal(f"The regex in {field} cannot contain NUL.", param=field)
+        raise RequestError(f"The regex in {field} cannot contain NUL.", param=field)
     return pattern

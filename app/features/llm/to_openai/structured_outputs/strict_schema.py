@@ -166,18 +166,18 @@ class _Tightening:
             self._waiting.append(reference)
         return {"$ref": reference}
 
-    def _any_of(self, value: Any, described: JSONObject) -> JSONObject:
+    def _any_of(self, value: Any, request_body_schema: JSONObject) -> JSONObject:
         require(isinstance(value, list) and value)
-        return described | {"anyOf": [self._tightened(branch) for branch in value]}
+        return request_body_schema | {"anyOf": [self._tightened(branch) for branch in value]}
 
-    def _one_of(self, value: Any, described: JSONObject) -> JSONObject:
+    def _one_of(self, value: Any, request_body_schema: JSONObject) -> JSONObject:
         self._exclusive.append(value)
-        return self._any_of(value, described)
+        return self._any_of(value, request_body_schema)
 
-    def _all_of(self, value: Any, described: JSONObject) -> JSONObject:
+    def _all_of(self, value: Any, request_body_schema: JSONObject) -> JSONObject:
         require(isinstance(value, list) and len(value) == 1)
         tight = self._tightened(value[0])
-        return tight if "$ref" in tight else tight | described
+        return tight if "$ref" in tight else tight | request_body_schema
 
     def _of_type(self, stated: JSONObject) -> JSONObject:
         require(all(_has_shape(keyword, value) for keyword, value in stated.items()))

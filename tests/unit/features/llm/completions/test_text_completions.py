@@ -10,12 +10,12 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from app.core.errors.validation_errors import validation_answer
+from app.core.errors.validation_errors import validation_error_response
 from app.core.tokenization import encoding
 from app.features.llm.completions.request import OWN_FIELDS
 from app.features.llm.schema import CompletionRequest
 from app.features.llm.service import CALLS_AT_ONCE
-from app.features.llm.to_openai.parameters import ROWS
+from app.features.llm.to_openai.parameters import PARAMETERS
 from app.simulator.server import Simulator
 from tests.serving import served_over
 
@@ -57,7 +57,7 @@ def test_the_fields_are_vllms_in_its_order() -> None:
 
 
 def test_each_field_is_the_completions_own_or_has_a_chats_row() -> None:
-    assert set(VLLM_FIELDS) - OWN_FIELDS <= ROWS.keys()
+    assert set(VLLM_FIELDS) - OWN_FIELDS <= PARAMETERS.keys()
     assert set(VLLM_FIELDS) >= OWN_FIELDS
 
 
@@ -122,7 +122,7 @@ REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
 def test_what_vllm_refuses_is_refused_in_its_words(fields: dict[str, Any], message: str, param: str | None) -> None:
     with pytest.raises(ValidationError) as caught:
         CompletionRequest.model_validate(fields)
-    answer = validation_answer(caught.value.errors())
+    answer = validation_error_response(caught.value.errors())
 
     assert (answer.message, answer.param) == (message, param)
 
@@ -134,7 +134,7 @@ def test_what_vllm_refuses_is_refused_in_its_words(fields: dict[str, Any], messa
 def test_a_wrong_type_is_named_by_its_place(fields: dict[str, Any], place: str) -> None:
     with pytest.raises(ValidationError) as caught:
         CompletionRequest.model_validate(fields)
-    answer = validation_answer(caught.value.errors())
+    answer = validation_error_response(caught.value.errors())
 
     assert (answer.type, answer.param) == ("Bad Request", place)
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.features.llm.from_openai.chat_completion import chat_answer
+from app.features.llm.from_openai.chat_completion import chat_completion
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
-from app.features.llm.from_openai.plan import Reading, Wrapping
+from app.features.llm.from_openai.plan import Envelope, ResponsePlan
 from app.features.llm.schema import ChatCompletionRequest
 
 DETAILS = {"prompt_tokens_details": {"cached_tokens": 1}, "completion_tokens_details": {"reasoning_tokens": 0}}
@@ -30,7 +30,7 @@ def upstream(message: dict[str, Any], **choice: Any) -> bytes:
 
 
 def test_the_whole_answer_is_vllms_to_the_byte() -> None:
-    answer = chat_answer(request(), Reading(), upstream({"content": "Hi"})).model_dump_json()
+    answer = chat_completion(request(), ResponsePlan(), upstream({"content": "Hi"})).model_dump_json()
 
     assert answer == (
         '{"id":"chatcmpl-up","object":"chat.completion","created":1,"model":"served","choices":[{"index":0,"message":'
@@ -46,7 +46,7 @@ def test_the_whole_answer_is_vllms_to_the_byte() -> None:
 def test_tool_calls_stand_where_vllm_has_them() -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     message = json.loads(
-        chat_answer(request(), Reading(), upstream({"content": None, "tool_calls": [call]})).model_dump_json()
+        chat_completion(request(), ResponsePlan(), upstream({"content": None, "tool_calls": [call]})).model_dump_json()
     )
     message = message["choices"][0]["message"]
 
@@ -58,15 +58,15 @@ def test_logprobs_lose_openais_refusal() -> None:
     token = {"token": "H", "logprob": -0.31725305, "bytes": [72], "top_logprobs": []}
     logprobs = {"content": [token], "refusal": None}
     answer = json.loads(
-        chat_answer(request(), Reading(), upstream({"content": "H"}, logprobs=logprobs)).model_dump_json()
+        chat_completion(request(), ResponsePlan(), upstream({"content": "H"}, logprobs=logprobs)).model_dump_json()
     )
 
     assert answer["choices"][0]["logprobs"] == {"content": [token]}
 
 
 def test_a_refusal_and_annotations_pass() -> None:
-    message = chat_answer(
-        request(), Reading(), upstream({"content": None, "refusal": "No.", "annotations": [{"a": 1}]})
+    message = chat_completion(
+        request(), ResponsePlan(), upstream({"content": None, "refusal": "No.", "annotations": [{"a": 1}]})
     )
 
     assert message.choices[0].message.refusal == "No."
@@ -76,7 +76,7 @@ def test_a_refusal_and_annotations_pass() -> None:
 @pytest.mark.parametrize("answer", [b"", b"<html>", b"{}", b"[]", b'{"id":"x"}'])
 def test_anything_else_is_no_answer(answer: bytes) -> None:
     with pytest.raises(ValidationError):
-        chat_answer(request(), Reading(), answer)
+        chat_completion(request(), ResponsePlan(), answer)
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
@@ -97,8 +97,8 @@ FIRST = {"role": "assistant", "content": "", "refusal": None}
 HEAD = '{"id":"chatcmpl-up","object":"chat.completion.chunk","created":1,"model":"served",'
 
 
-def streamed(*events: dict[str, Any], reading: Reading | None = None, **fields: Any) -> list[str]:
-    translator = ChunkTranslator(request(stream=True, **fields), reading or Reading())
+def streamed(*events: dict[str, Any], reading: ResponsePlan | None = None, **fields: Any) -> list[str]:
+    translator = ChunkTranslator(request(stream=True, **fields), reading or ResponsePlan())
     return [json.dumps(chunk, separators=(",", ":")) for event in events for chunk in translator.chunks(event)]
 
 
@@ -180,33 +180,33 @@ def token(text: str) -> dict[str, Any]:
     return {"token": text, "logprob": -0.1, "bytes": list(text.encode()), "top_logprobs": []}
 
 
-def read(content: str, reading: Reading, **choice: Any) -> dict[str, Any]:
-    answer = json.loads(chat_answer(request(), reading, upstream({"content": content}, **choice)).model_dump_json())
+def read(content: str, reading: ResponsePlan, **choice: Any) -> dict[str, Any]:
+    answer = json.loads(chat_completion(request(), reading, upstream({"content": content}, **choice)).model_dump_json())
     read_choice: dict[str, Any] = answer["choices"][0]
     return read_choice
 
 
 def test_a_stop_string_found_here_ends_the_answer() -> None:
-    choice = read("one\ntwo\nthree", Reading(stops=("two", "\n")), finish_reason="length")
+    choice = read("one\ntwo\nthree", ResponsePlan(stops=("two", "\n")), finish_reason="length")
 
     assert (choice["message"]["content"], choice["finish_reason"], choice["stop_reason"]) == ("one", "stop", "\n")
 
 
 def test_a_stop_string_may_stay_in_the_text() -> None:
-    choice = read("one two", Reading(stops=(" t",), include_stop=True))
+    choice = read("one two", ResponsePlan(stops=(" t",), include_stop=True))
 
     assert (choice["message"]["content"], choice["stop_reason"]) == ("one t", " t")
 
 
 def test_without_a_match_the_answer_is_whole() -> None:
-    choice = read("one tw", Reading(stops=("two",)), finish_reason="length")
+    choice = read("one tw", ResponsePlan(stops=("two",)), finish_reason="length")
 
     assert (choice["message"]["content"], choice["finish_reason"], choice["stop_reason"]) == ("one tw", "length", None)
 
 
 def test_a_wrapped_text_is_unwrapped_with_its_tokens() -> None:
     tokens = [token(text) for text in ('{"', "value", '":"', "re", "d", '"}')]
-    reading = Reading(wrapping=Wrapping.TEXT)
+    reading = ResponsePlan(envelope=Envelope.TEXT)
     choice = read('{"value":"red"}', reading, logprobs={"content": tokens, "refusal": None})
 
     assert choice["message"]["content"] == "red"
@@ -215,12 +215,13 @@ def test_a_wrapped_text_is_unwrapped_with_its_tokens() -> None:
 
 def test_a_wrapped_value_is_unwrapped_as_it_stands() -> None:
     assert (
-        read('{"value": [1, {"a": "}"}] }', Reading(wrapping=Wrapping.JSON))["message"]["content"] == '[1, {"a": "}"}]'
+        read('{"value": [1, {"a": "}"}] }', ResponsePlan(envelope=Envelope.JSON))["message"]["content"]
+        == '[1, {"a": "}"}]'
     )
 
 
 def test_an_echo_stands_before_the_answer() -> None:
-    choice = read(" upon", Reading(echo="Once", role="user"))
+    choice = read(" upon", ResponsePlan(echo="Once", role="user"))
 
     assert (choice["message"]["role"], choice["message"]["content"]) == ("user", "Once upon")
 
@@ -231,19 +232,19 @@ CALLS = [
 
 
 def test_only_the_first_tool_call_is_kept_where_one_was_asked_for() -> None:
-    reading = Reading(one_tool_call=True, content_beside_calls="")
-    message = chat_answer(request(), reading, upstream({"content": None, "tool_calls": CALLS})).choices[0].message
+    reading = ResponsePlan(one_tool_call=True, content_beside_calls="")
+    message = chat_completion(request(), reading, upstream({"content": None, "tool_calls": CALLS})).choices[0].message
 
     assert message.tool_calls == CALLS[:1]
     assert message.content == ""
 
 
 def test_usage_details_are_shown_where_the_operator_says_so() -> None:
-    usage = chat_answer(request(), Reading(usage_details=True), upstream({"content": "Hi"})).usage
+    usage = chat_completion(request(), ResponsePlan(usage_details=True), upstream({"content": "Hi"})).usage
 
     assert usage.prompt_tokens_details == {"cached_tokens": 1}
     *_, last = streamed(
-        event(FIRST), event(choices=[], usage=USAGE), reading=Reading(usage_details=True),
+        event(FIRST), event(choices=[], usage=USAGE), reading=ResponsePlan(usage_details=True),
         stream_options={"include_usage": True},
     )  # fmt: skip
     assert json.loads(last)["usage"] == USAGE
@@ -257,13 +258,15 @@ def deltas(chunks: list[str]) -> list[tuple[Any, Any, Any]]:
 def test_a_streamed_stop_string_may_straddle_events() -> None:
     events = [event(FIRST), event({"content": "one t"}), event({"content": "w"}), event({"content": "o three"}),
               event({"content": "four"}), event({}, "stop")]  # fmt: skip
-    chunks = streamed(*events, reading=Reading(stops=("two",)))
+    chunks = streamed(*events, reading=ResponsePlan(stops=("two",)))
 
     assert deltas(chunks) == [("", None, None), ("one ", None, None), ("", "stop", "two")]
 
 
 def test_what_was_held_back_comes_with_the_end() -> None:
-    chunks = streamed(event(FIRST), event({"content": "one tw"}), event({}, "length"), reading=Reading(stops=("two",)))
+    chunks = streamed(
+        event(FIRST), event({"content": "one tw"}), event({}, "length"), reading=ResponsePlan(stops=("two",))
+    )
 
     assert deltas(chunks) == [("", None, None), ("one ", None, None), ("tw", "length", None)]
 
@@ -271,7 +274,7 @@ def test_what_was_held_back_comes_with_the_end() -> None:
 @pytest.mark.parametrize(("usage", "complete"), [(False, True), (True, False)])
 def test_a_stream_is_complete_once_every_choice_has_stopped(usage: bool, complete: bool) -> None:
     asked = request(stream=True, n=2, stream_options={"include_usage": usage})
-    translator = ChunkTranslator(asked, Reading(stops=("x",)))
+    translator = ChunkTranslator(asked, ResponsePlan(stops=("x",)))
 
     translator.chunks(event({**FIRST, "content": "ax"}))
     assert not translator.complete
@@ -282,13 +285,13 @@ def test_a_stream_is_complete_once_every_choice_has_stopped(usage: bool, complet
 def test_a_streamed_choice_is_unwrapped() -> None:
     pieces = ['{"', 'value":"', "r", "ed", '"}']
     events = [event({"content": piece}, logprobs={"content": [token(piece)], "refusal": None}) for piece in pieces]
-    chunks = streamed(event(FIRST), *events, event({}, "stop"), reading=Reading(wrapping=Wrapping.TEXT))
+    chunks = streamed(event(FIRST), *events, event({}, "stop"), reading=ResponsePlan(envelope=Envelope.TEXT))
 
     assert deltas(chunks) == [("", None, None), ("r", None, None), ("ed", None, None), ("", "stop", None)]
 
 
 def test_a_streamed_echo_follows_the_role() -> None:
-    chunks = streamed(event(FIRST), event({"content": "b"}), reading=Reading(echo="a", role="user"))
+    chunks = streamed(event(FIRST), event({"content": "b"}), reading=ResponsePlan(echo="a", role="user"))
 
     assert deltas(chunks) == [("", None, None), ("a", None, None), ("b", None, None)]
     assert json.loads(chunks[0])["choices"][0]["delta"]["role"] == "user"
@@ -299,15 +302,15 @@ def test_streamed_tool_calls_beyond_the_first_are_left_out_where_one_was_asked_f
     first = {"index": 0, "function": {"arguments": "{}"}}
     chunks = streamed(
         event(FIRST), event({"tool_calls": [first]}), event({"tool_calls": [second]}), event({}, "tool_calls"),
-        reading=Reading(one_tool_call=True),
+        reading=ResponsePlan(one_tool_call=True),
     )  # fmt: skip
 
     assert [json.loads(chunk)["choices"][0]["delta"].get("tool_calls") for chunk in chunks] == [None, [first], None]
 
 
 def test_an_echo_stands_before_the_answer_where_tools_are_called_too() -> None:
-    reading = Reading(echo="a", content_beside_calls="")
-    answer = chat_answer(request(), reading, upstream({"content": None, "tool_calls": CALLS}))
+    reading = ResponsePlan(echo="a", content_beside_calls="")
+    answer = chat_completion(request(), reading, upstream({"content": None, "tool_calls": CALLS}))
 
     assert answer.choices[0].message.content == "a"
 
@@ -321,9 +324,9 @@ def test_an_echo_stands_before_the_answer_where_tools_are_called_too() -> None:
     ],
 )
 def test_a_wrapped_value_is_whole_though_its_wrapper_was_cut(content: str, sent: str, finish: str) -> None:
-    assert read(content, Reading(wrapping=Wrapping.TEXT), finish_reason=sent)["finish_reason"] == finish
+    assert read(content, ResponsePlan(envelope=Envelope.TEXT), finish_reason=sent)["finish_reason"] == finish
     chunks = streamed(
-        event(FIRST), event({"content": content}), event({}, sent), reading=Reading(wrapping=Wrapping.TEXT)
+        event(FIRST), event({"content": content}), event({}, sent), reading=ResponsePlan(envelope=Envelope.TEXT)
     )
     assert json.loads(chunks[-1])["choices"][0]["finish_reason"] == finish
 
@@ -332,7 +335,7 @@ def test_tokens_are_read_by_their_bytes() -> None:
     emoji = "\N{PARTY POPPER}".encode()
     halves = [{**token("x"), "token": f"bytes:{part!r}", "bytes": list(part)} for part in (emoji[:2], emoji[2:])]
     tokens = [token("a"), *halves, token("b")]
-    choice = read("a\N{PARTY POPPER}b", Reading(stops=("\N{PARTY POPPER}",)), logprobs={"content": tokens})
+    choice = read("a\N{PARTY POPPER}b", ResponsePlan(stops=("\N{PARTY POPPER}",)), logprobs={"content": tokens})
 
     assert choice["message"]["content"] == "a"
     assert choice["logprobs"]["content"] == tokens[:3]
@@ -340,7 +343,7 @@ def test_tokens_are_read_by_their_bytes() -> None:
 
 def test_the_tokens_of_a_wrapped_text_are_those_that_are_seen() -> None:
     tokens = [token(text) for text in ('{"value":"a', ' \\"', 'b"}')]
-    choice = read('{"value":"a \\"b"}', Reading(wrapping=Wrapping.TEXT), logprobs={"content": tokens})
+    choice = read('{"value":"a \\"b"}', ResponsePlan(envelope=Envelope.TEXT), logprobs={"content": tokens})
 
     assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["a", ' "', "b"]
     assert [bytes(entry["bytes"]) for entry in choice["logprobs"]["content"]] == [b"a", b' "', b"b"]

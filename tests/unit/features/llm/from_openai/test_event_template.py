@@ -19,14 +19,14 @@ from app.core.tokenization import encoding
 from app.features.llm.completions.request import Prompt
 from app.features.llm.completions.response import CompletionTranslator
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
-from app.features.llm.from_openai.event_template import Moulds
-from app.features.llm.from_openai.plan import Reading, Wrapping
+from app.features.llm.from_openai.event_template import TemplateCache
+from app.features.llm.from_openai.plan import Envelope, ResponsePlan
 from app.features.llm.from_openai.stream import ChatStream, Render
-from app.features.llm.from_openai.tokens import TokenReading
-from app.features.llm.from_openai.usage_meter import Spending
+from app.features.llm.from_openai.tokens import TokenOptions
+from app.features.llm.from_openai.usage_meter import UsageMeter
 from app.features.llm.schema import CompletionRequest, JSONObject
-from app.upstream.sse import framed
-from app.upstream.upstream_response import Answer
+from app.upstream.sse import encode_events
+from app.upstream.upstream_response import UpstreamResponse
 from tests.unit.features.llm.from_openai.test_stream_damage import Pieces
 from tests.unit.features.llm.test_client import request
 
@@ -49,7 +49,7 @@ class Asked:
     """How the answer is to be read; translators are made anew, for they remember."""
 
     fields: JSONObject
-    reading: Callable[[], Reading] = Reading
+    reading: Callable[[], ResponsePlan] = ResponsePlan
     completion: JSONObject | None = None
 
     def translator(self) -> ChunkTranslator:
@@ -57,7 +57,7 @@ class Asked:
 
     def render(self) -> Render:
         if self.completion is None:
-            return framed
+            return encode_events
         prompts = [Prompt("once", [1]), Prompt("twice", [2, 3])]
         translator = CompletionTranslator(CompletionRequest(prompt=["once", "twice"], **self.completion), "m", prompts)
         translator._head |= {"id": "cmpl-1", "created": 1}  # else random, and the time
@@ -68,11 +68,11 @@ async def with_moulds(asked: Asked, pieces: Sequence[bytes]) -> Outcome:
     record = RequestRecord()
     begin_record(record)
     stream = ChatStream(
-        cast("Answer", Pieces(pieces)),
+        cast("UpstreamResponse", Pieces(pieces)),
         asked.translator(),
-        redacted=bytes,
+        redact=bytes,
         lifecycle=Lifecycle(),
-        spending=Spending(b""),
+        usage_meter=UsageMeter(b""),
         render=asked.render(),
     )
     outcome = Outcome()
@@ -210,8 +210,8 @@ def written(form: str, frame: str, *texts: bytes) -> bytes:
     return b"".join(around.replace(b"~", text) for text in texts)
 
 
-def tokens(**shown: Any) -> Callable[[], Reading]:
-    return lambda: Reading(tokens=TokenReading(O200K, **shown), prompt_ids=[1, 2])
+def tokens(**shown: Any) -> Callable[[], ResponsePlan]:
+    return lambda: ResponsePlan(tokens=TokenOptions(O200K, **shown), prompt_ids=[1, 2])
 
 
 USAGE = {"stream_options": {"include_usage": True}}
@@ -220,10 +220,10 @@ ASKED = {
     "with usage": Asked(USAGE),
     "under an id with quotes": Asked({"request_id": 'a"content":"안녕', **USAGE}),
     "two choices": Asked({"n": 2}),
-    "after an echo": Asked({}, lambda: Reading(echo="once ")),
-    "one call": Asked({}, lambda: Reading(one_tool_call=True)),
-    "a stop": Asked({}, lambda: Reading(stops=("x",))),
-    "wrapped": Asked({}, lambda: Reading(wrapping=Wrapping.TEXT)),
+    "after an echo": Asked({}, lambda: ResponsePlan(echo="once ")),
+    "one call": Asked({}, lambda: ResponsePlan(one_tool_call=True)),
+    "a stop": Asked({}, lambda: ResponsePlan(stops=("x",))),
+    "wrapped": Asked({}, lambda: ResponsePlan(envelope=Envelope.TEXT)),
     "ids": Asked({}, tokens(shows_ids=True)),
     "counted": Asked(USAGE, tokens(counts_in_chunks=True)),
     "a text": Asked({}, completion={}),
@@ -297,63 +297,63 @@ def event_of(text: bytes) -> bytes:
     return b"data: %b%b%b" % (BEFORE.encode(), text, AFTER.encode())
 
 
-def teach(moulds: Moulds, event: bytes, text: str) -> None:
-    moulds.learn(event, b'data: {"content":%b}\n\n' % to_json(text), text)
+def teach(templates: TemplateCache, event: bytes, text: str) -> None:
+    templates.learn(event, b'data: {"content":%b}\n\n' % to_json(text), text)
 
 
-def taught(*texts: str) -> Moulds:
-    moulds = Moulds()
+def taught(*texts: str) -> TemplateCache:
+    templates = TemplateCache()
     for text in texts:
-        teach(moulds, event_of(text.encode()), text)
-    return moulds
+        teach(templates, event_of(text.encode()), text)
+    return templates
 
 
 def test_a_mould_is_used_once_two_events_gave_the_same() -> None:
     events = (event_of(b"c") + b"\n\n") * 2
 
-    assert taught("a").fill(events, 0) is None
-    assert taught("a", "b").fill(events, 0) == (b'data: {"content":"c"}\n\n' * 2, 2, len(events))
+    assert taught("a").render(events, 0) is None
+    assert taught("a", "b").render(events, 0) == (b'data: {"content":"c"}\n\n' * 2, 2, len(events))
 
 
 @pytest.mark.parametrize("change", [(b'"created":1', b'"created":2'), (b'"usage":null', b'"usage":{}')])
 def test_events_that_have_changed_give_a_mould_of_their_own(change: tuple[bytes, bytes]) -> None:
-    moulds = taught("a", "b")
+    templates = taught("a", "b")
     changed = event_of(b"c").replace(*change)
     for _ in range(2):
-        assert moulds.fill(changed + b"\n\n", 0) is None
-        teach(moulds, changed, "c")
+        assert templates.render(changed + b"\n\n", 0) is None
+        teach(templates, changed, "c")
 
-    assert moulds.fill(changed + b"\n\n", 0)
+    assert templates.render(changed + b"\n\n", 0)
 
 
 def test_what_does_not_say_the_text_makes_no_mould() -> None:
-    moulds = Moulds()
+    templates = TemplateCache()
     for _ in range(2):
-        moulds.learn(event_of(b"a"), b'data: {"content":"A"}\n\n', "a")
+        templates.learn(event_of(b"a"), b'data: {"content":"A"}\n\n', "a")
 
-    assert moulds.fill(event_of(b"a") + b"\n\n", 0) is None
+    assert templates.render(event_of(b"a") + b"\n\n", 0) is None
 
 
 def test_a_run_ends_before_the_first_event_that_does_not_fit() -> None:
     fits, other = event_of(b"c") + b"\n\n", event_of(b"\\/") + b"\n\n"
-    moulds = taught("a", "b")
+    templates = taught("a", "b")
 
-    assert moulds.fill(fits + other + fits, 0) == (b'data: {"content":"c"}\n\n', 1, len(fits))
-    assert moulds.fill(fits + other + fits, len(fits)) is None
-    assert moulds.fill(fits[:-1], 0) is None
+    assert templates.render(fits + other + fits, 0) == (b'data: {"content":"c"}\n\n', 1, len(fits))
+    assert templates.render(fits + other + fits, len(fits)) is None
+    assert templates.render(fits[:-1], 0) is None
 
 
 def test_only_what_is_written_as_it_stands_fits_and_all_that_is_no_escape_does() -> None:
-    moulds = taught("a", "b")
+    templates = taught("a", "b")
     leads = [*range(256)]
     places = b"\x00\x1f\x22\x2f\x5c\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xe0\xff"
     pairs = [bytes(pair) for pair in itertools.product(leads, leads)]
     longer = [bytes(each) for each in itertools.product(b"\x61\xe0\xe1\xec\xed\xee\xef", places, places)]
     longest = [bytes(each) for each in itertools.product(b"\xf0\xf1\xf3\xf4\xf5", places, places, b"\x7f\x80\xbf\xc0")]
     for text in [*pairs, *longer, *longest]:
-        filled = moulds.fill(event_of(text) + b"\n\n", 0)
-        assert (filled is not None) == stands(text), text
-        assert filled is None or filled[0] == b'data: {"content":"%b"}\n\n' % text
+        rendered = templates.render(event_of(text) + b"\n\n", 0)
+        assert (rendered is not None) == stands(text), text
+        assert rendered is None or rendered[0] == b'data: {"content":"%b"}\n\n' % text
 
 
 def stands(text: bytes) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.features.llm.from_openai.json_envelope import Unwrapper
+from app.features.llm.from_openai.json_envelope import EnvelopeReader
 
 BARE = [
     pytest.param('{"value":"yes"}', "yes", id="plain"),
@@ -67,11 +67,11 @@ CASES = [
 
 
 def unwrapped(text: str, *, bare: bool) -> str:
-    return Unwrapper(bare=bare).feed(text)
+    return EnvelopeReader(bare=bare).feed(text)
 
 
 def fed(pieces: list[str], *, bare: bool) -> str:
-    unwrapper = Unwrapper(bare=bare)
+    unwrapper = EnvelopeReader(bare=bare)
     return "".join(map(unwrapper.feed, pieces))
 
 
@@ -104,7 +104,7 @@ def test_every_cut_gives_the_same(text: str, value: str, bare: bool) -> None:
     ],
 )
 def test_each_piece_gives_what_is_certain(pieces: list[str], given: list[str], bare: bool) -> None:
-    unwrapper = Unwrapper(bare=bare)
+    unwrapper = EnvelopeReader(bare=bare)
     assert [unwrapper.feed(piece) for piece in pieces] == given
 
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from app.core.lifecycle import Lifecycle
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
-from app.features.llm.from_openai.plan import Reading
+from app.features.llm.from_openai.plan import ResponsePlan
 from app.features.llm.from_openai.stream import ChatStream
-from app.features.llm.from_openai.usage_meter import Spending
+from app.features.llm.from_openai.usage_meter import UsageMeter
 from app.upstream.sse import BOM
-from app.upstream.upstream_response import Answer
+from app.upstream.upstream_response import UpstreamResponse
 from tests.conftest import CHAT
 from tests.serving import served_over
 from tests.unit.features.llm.test_client import http_answer, raw_server, read_request, request
@@ -209,9 +209,9 @@ class Pieces:
 async def read_in(pieces: Sequence[bytes]) -> tuple[bytes, bool]:
     """The events made of a stream that comes in `pieces`, and whether it ended well."""
     asked = request(stream=True, n=2, stream_options={"include_usage": True})
-    answer = cast("Answer", Pieces(pieces))
+    answer = cast("UpstreamResponse", Pieces(pieces))
     stream = ChatStream(
-        answer, ChunkTranslator(asked, Reading()), redacted=bytes, lifecycle=Lifecycle(), spending=Spending(b"")
+        answer, ChunkTranslator(asked, ResponsePlan()), redact=bytes, lifecycle=Lifecycle(), usage_meter=UsageMeter(b"")
     )
     made = b""
     try:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from app.core.tokenization import encoding
-from app.features.llm.from_openai.chat_completion import chat_answer
+from app.features.llm.from_openai.chat_completion import chat_completion
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
-from app.features.llm.from_openai.plan import Reading, Wrapping
-from app.features.llm.from_openai.tokens import TokenReading
+from app.features.llm.from_openai.plan import Envelope, ResponsePlan
+from app.features.llm.from_openai.tokens import TokenOptions
 from tests.unit.features.llm.from_openai.test_chat_completion import FIRST, USAGE, event, request, token, upstream
 
 O200K = encoding("o200k_base")
@@ -17,8 +17,8 @@ HI, THERE, YOU = O200K.encode("Hi"), O200K.encode(" there"), O200K.encode(" you"
 PARTY = O200K.encode("\N{PARTY POPPER}")
 
 
-def reading(stops: frozenset[int] = frozenset(), *, include_stop: bool = False, **tokens: bool) -> Reading:
-    return Reading(tokens=TokenReading(O200K, stops, **tokens), prompt_ids=[1, 2, 3], include_stop=include_stop)
+def reading(stops: frozenset[int] = frozenset(), *, include_stop: bool = False, **tokens: bool) -> ResponsePlan:
+    return ResponsePlan(tokens=TokenOptions(O200K, stops, **tokens), prompt_ids=[1, 2, 3], include_stop=include_stop)
 
 
 def entries(*ids: int) -> list[dict[str, Any]]:
@@ -26,14 +26,14 @@ def entries(*ids: int) -> list[dict[str, Any]]:
     return [{**token(""), "token": str(one), "bytes": list(one)} for one in raw]
 
 
-def whole(ids: list[int], read: Reading, **choice: Any) -> dict[str, Any]:
+def whole(ids: list[int], read: ResponsePlan, **choice: Any) -> dict[str, Any]:
     logprobs = {"content": entries(*ids), "refusal": None}
     body = upstream({"content": O200K.decode(ids)}, logprobs=logprobs, **choice)
-    answer: dict[str, Any] = json.loads(chat_answer(request(), read, body).model_dump_json())
+    answer: dict[str, Any] = json.loads(chat_completion(request(), read, body).model_dump_json())
     return answer
 
 
-def streamed(*events: dict[str, Any], read: Reading, **fields: Any) -> list[dict[str, Any]]:
+def streamed(*events: dict[str, Any], read: ResponsePlan, **fields: Any) -> list[dict[str, Any]]:
     translator = ChunkTranslator(request(stream=True, **fields), read)
     return [json.loads(json.dumps(chunk)) for one in events for chunk in translator.chunks(one)]
 
@@ -55,7 +55,7 @@ def test_a_whole_answer_has_the_ids_of_its_log_probabilities_and_hides_these() -
 
 def test_without_log_probabilities_the_text_is_encoded() -> None:
     choice = json.loads(
-        chat_answer(request(), reading(shows_ids=True), upstream({"content": "Hi there"})).model_dump_json()
+        chat_completion(request(), reading(shows_ids=True), upstream({"content": "Hi there"})).model_dump_json()
     )["choices"][0]
 
     assert choice["token_ids"] == [*HI, *THERE]
@@ -63,15 +63,15 @@ def test_without_log_probabilities_the_text_is_encoded() -> None:
 
 def test_a_wrapped_answer_has_the_ids_of_what_is_seen() -> None:
     read = reading(shows_ids=True)
-    read.wrapping = Wrapping.TEXT
-    answer = chat_answer(request(), read, upstream({"content": '{"value":"Hi there"}'}))
+    read.envelope = Envelope.TEXT
+    answer = chat_completion(request(), read, upstream({"content": '{"value":"Hi there"}'}))
 
     assert answer.choices[0].token_ids == [*HI, *THERE]
 
 
 def test_tool_calls_have_no_ids() -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    answer = chat_answer(request(), reading(shows_ids=True), upstream({"content": None, "tool_calls": [call]}))
+    answer = chat_completion(request(), reading(shows_ids=True), upstream({"content": None, "tool_calls": [call]}))
 
     assert answer.choices[0].token_ids is None
 
@@ -81,7 +81,7 @@ def test_bytes_that_are_no_token_have_the_ids_of_their_text() -> None:
 
 
 def test_an_entry_without_bytes_has_the_ids_of_its_text() -> None:
-    assert TokenReading(O200K).ids([{"token": "Hi", "bytes": None}], "") == HI
+    assert TokenOptions(O200K).ids([{"token": "Hi", "bytes": None}], "") == HI
 
 
 def test_a_part_of_a_character_carries_its_id_though_it_shows_no_text() -> None:
@@ -101,7 +101,7 @@ def test_tokens_are_named_by_their_ids_alternatives_too() -> None:
     entry = {**entries(*HI)[0], "top_logprobs": entries(*HI, *THERE)}
     read = reading(names_ids=True)
     body = upstream({"content": "Hi"}, logprobs={"content": [entry]})
-    answer = json.loads(chat_answer(request(), read, body).model_dump_json())
+    answer = json.loads(chat_completion(request(), read, body).model_dump_json())
     chunks = streamed(event(FIRST), event({"content": "Hi"}, logprobs={"content": [entry]}), read=read)
 
     for choice in (answer["choices"][0], chunks[-1]["choices"][0]):
@@ -161,8 +161,8 @@ def test_text_that_comes_after_its_tokens_is_cut_where_these_end() -> None:
 
 
 def test_a_stop_string_that_stands_for_a_token_is_told_as_that_token() -> None:
-    read = Reading(stops=(" there",), stop_ids={" there": THERE[0]})
-    choice = chat_answer(request(), read, upstream({"content": "Hi there"})).choices[0]
+    read = ResponsePlan(stops=(" there",), stop_ids={" there": THERE[0]})
+    choice = chat_completion(request(), read, upstream({"content": "Hi there"})).choices[0]
 
     assert (choice.message.content, choice.stop_reason) == ("Hi", THERE[0])
 
@@ -250,4 +250,4 @@ def test_what_was_held_back_for_a_stop_string_comes_when_a_token_stops() -> None
 def test_bytes_that_are_none_are_no_answer() -> None:
     entry = {**token("Hi"), "bytes": [999]}
     with pytest.raises(ValueError, match="bytes must be in range"):
-        chat_answer(request(), reading(shows_ids=True), upstream({"content": "Hi"}, logprobs={"content": [entry]}))
+        chat_completion(request(), reading(shows_ids=True), upstream({"content": "Hi"}, logprobs={"content": [entry]}))

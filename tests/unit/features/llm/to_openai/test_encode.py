@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from app.core.errors.errors import Refusal
+from app.core.errors.errors import RequestError
 from app.core.request_record import RequestRecord, begin_record
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.from_openai.plan import Reading, Wrapping
+from app.features.llm.from_openai.plan import Envelope, ResponsePlan
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.to_openai.builder import UnsupportedParams
 from app.features.llm.to_openai.encode import UpstreamCall, encode_request
-from app.features.llm.to_openai.parameters import ROWS, Fate
+from app.features.llm.to_openai.parameters import PARAMETERS, Handling
 from tests.parameter_table import README, with_table
 
 TEXT = {"type": "text", "text": "ce"}
@@ -42,7 +42,7 @@ def sent(**fields: Any) -> dict[str, Any]:
 
 
 def test_every_field_of_the_schema_has_a_row_in_its_order() -> None:
-    assert list(ROWS) == list(ChatCompletionRequest.model_fields)
+    assert list(PARAMETERS) == list(ChatCompletionRequest.model_fields)
 
 
 def test_a_request_that_asks_for_nothing_special_sends_nothing_special() -> None:
@@ -65,7 +65,7 @@ def test_neutral_values_are_not_sent_and_not_told(record: RequestRecord) -> None
 
 
 def test_null_means_unset(record: RequestRecord) -> None:
-    nullable = {name: None for name in ROWS if name not in {"messages", "bad_words", "min_tokens"}}
+    nullable = {name: None for name in PARAMETERS if name not in {"messages", "bad_words", "min_tokens"}}
     accepted = {name: None for name in nullable if _takes_null(name)}
 
     assert sent(**accepted) == {}
@@ -240,7 +240,7 @@ def test_what_openai_has_no_control_for_is_dropped_and_told(name: str, record: R
 
 
 def test_every_dropped_row_is_tried() -> None:
-    assert {name for name, row in ROWS.items() if row.fate is Fate.DROP} <= set(DROPPED)
+    assert {name for name, rule in PARAMETERS.items() if rule.fate is Handling.DROP} <= set(DROPPED)
 
 
 def test_dropped_fields_are_told_in_the_schemas_order(record: RequestRecord) -> None:
@@ -259,15 +259,15 @@ REFUSED: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_would_mislead_is_refused_by_name(name: str) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(RequestError) as caught:
         sent(**{name: REFUSED[name]})
 
-    assert caught.value.answer.param == name
-    assert caught.value.answer.status == 400
+    assert caught.value.response.param == name
+    assert caught.value.response.status == 400
 
 
 def test_every_refused_row_is_tried() -> None:
-    assert {name for name, row in ROWS.items() if row.fate is Fate.REFUSE} <= set(REFUSED)
+    assert {name for name, rule in PARAMETERS.items() if rule.fate is Handling.REFUSE} <= set(REFUSED)
 
 
 def test_openais_json_rule_is_met_for_the_client(record: RequestRecord) -> None:
@@ -295,10 +295,10 @@ def test_a_conversation_that_mentions_json_is_left_as_it_is(content: object) -> 
 
 @pytest.mark.parametrize("name", DROPPED)
 def test_a_strict_operator_has_dropped_fields_refused(name: str) -> None:
-    with pytest.raises(Refusal, match="UNSUPPORTED_PARAMS=reject") as caught:
+    with pytest.raises(RequestError, match="UNSUPPORTED_PARAMS=reject") as caught:
         call("reject", **{name: DROPPED[name]})
 
-    assert caught.value.answer.param == name
+    assert caught.value.response.param == name
 
 
 def test_a_silent_operator_has_nothing_told(record: RequestRecord) -> None:
@@ -338,7 +338,7 @@ def test_what_a_reasoning_model_refuses_is_not_sent(
 
 @pytest.mark.parametrize("fields", [{"logprobs": True}, {"logprobs": True, "top_logprobs": 2}])
 def test_log_probabilities_of_a_reasoning_model_are_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(Refusal, match="reasons"):
+    with pytest.raises(RequestError, match="reasons"):
         sent(model="o3", **fields)
 
 
@@ -392,14 +392,14 @@ def test_thinking_that_the_model_cannot_do_is_told(kwargs: dict[str, Any], recor
 
 
 def test_a_model_that_cannot_call_tools_here_says_so() -> None:
-    with pytest.raises(Refusal, match="/v1/responses") as caught:
+    with pytest.raises(RequestError, match="/v1/responses") as caught:
         sent(model="gpt-6-astra", tools=[TOOL])
 
-    assert caught.value.answer.param == "tools"
+    assert caught.value.response.param == "tools"
 
 
 def test_a_chat_template_in_the_kwargs_is_refused_too() -> None:
-    with pytest.raises(Refusal, match="untrusted chat template"):
+    with pytest.raises(RequestError, match="untrusted chat template"):
         sent(chat_template_kwargs={"chat_template": "x"})
 
 
@@ -424,8 +424,8 @@ def test_stops_that_openai_cannot_find_are_found_here(
 
 
 def test_an_ordinary_answer_is_read_as_it_is() -> None:
-    assert call(stop="x", include_stop_str_in_output=False).reading == Reading()
-    assert call(include_stop_str_in_output=True).reading == Reading()
+    assert call(stop="x", include_stop_str_in_output=False).reading == ResponsePlan()
+    assert call(include_stop_str_in_output=True).reading == ResponsePlan()
 
 
 @pytest.mark.parametrize(
@@ -467,9 +467,9 @@ def test_beside_a_tool_it_had_to_call_vllm_has_empty_content(choice: object) -> 
 # --- constraints ------------------------------------------------------------------------------------------------------
 
 
-def schema_sent(**fields: Any) -> tuple[dict[str, Any], Wrapping | None]:
+def schema_sent(**fields: Any) -> tuple[dict[str, Any], Envelope | None]:
     made = call(**fields)
-    return json.loads(made.body)["response_format"]["json_schema"], made.reading.wrapping
+    return json.loads(made.body)["response_format"]["json_schema"], made.reading.envelope
 
 
 @pytest.mark.parametrize(
@@ -485,10 +485,10 @@ def schema_sent(**fields: Any) -> tuple[dict[str, Any], Wrapping | None]:
     ],
 )  # fmt: skip
 def test_a_schema_is_made_strict_however_it_is_given(fields: dict[str, Any], record: RequestRecord) -> None:
-    form, wrapping = schema_sent(**fields)
+    form, envelope = schema_sent(**fields)
 
     assert form == {"name": "answer", "schema": STRICT_PERSON, "strict": True}
-    assert wrapping is None
+    assert envelope is None
     assert record.ignored_params == []
 
 
@@ -501,9 +501,9 @@ def test_a_schema_that_cannot_be_strict_is_sent_as_a_hint_and_told(record: Reque
 
 
 def test_a_root_that_is_no_object_is_wrapped() -> None:
-    form, wrapping = schema_sent(structured_outputs={"json": {"type": "array", "items": {"type": "string"}}})
+    form, envelope = schema_sent(structured_outputs={"json": {"type": "array", "items": {"type": "string"}}})
 
-    assert wrapping is Wrapping.JSON
+    assert envelope is Envelope.JSON
     assert form["schema"]["properties"]["value"]["type"] == "array"
 
 
@@ -519,9 +519,9 @@ def test_a_root_that_is_no_object_is_wrapped() -> None:
 def test_choices_and_regexes_are_wrapped_as_text(
     fields: dict[str, Any], value: dict[str, Any], record: RequestRecord
 ) -> None:
-    form, wrapping = schema_sent(**fields)
+    form, envelope = schema_sent(**fields)
 
-    assert (form["schema"]["properties"]["value"], form["strict"], wrapping) == (value, True, Wrapping.TEXT)
+    assert (form["schema"]["properties"]["value"], form["strict"], envelope) == (value, True, Envelope.TEXT)
     assert record.ignored_params == []
 
 
@@ -548,7 +548,7 @@ def test_a_json_object_may_be_asked_for_in_vllms_way() -> None:
     ],
 )
 def test_a_constraint_that_cannot_be_held_is_refused(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(Refusal, match=words):
+    with pytest.raises(RequestError, match=words):
         sent(**fields)
 
 
@@ -561,10 +561,10 @@ def test_a_guided_key_that_says_nothing_is_counted_as_unknown(fields: dict[str, 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_number_that_json_lacks_is_refused(number: float) -> None:
     tool = {"function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"maximum": number}}}}}
-    with pytest.raises(Refusal, match="JSON does not know") as caught:
+    with pytest.raises(RequestError, match="JSON does not know") as caught:
         sent(tools=[tool])
 
-    assert caught.value.answer.param == "tools"
+    assert caught.value.response.param == "tools"
 
 
 def test_text_that_looks_like_such_a_number_is_text() -> None:
@@ -575,4 +575,4 @@ def test_the_readmes_table_is_the_rows() -> None:
     readme = README.read_text()
 
     assert with_table(readme) == readme
-    assert readme.count("| `") > len(ROWS)
+    assert readme.count("| `") > len(PARAMETERS)

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from app.core.errors.errors import Refusal
+from app.core.errors.errors import RequestError
 from app.features.llm.to_openai.structured_outputs.json_schema import (
     MAX_NESTING,
     PreparedSchema,
@@ -388,9 +388,9 @@ def test_a_schema_nested_deeper_than_vllm_takes_is_refused() -> None:
         schema = {"not": schema}
     assert not prepared(schema).strict
     for strict in (None, False, True):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(RequestError) as refused:
             prepared({"not": schema}, strict=strict, param="structured_outputs")
-        assert refused.value.answer.param == "structured_outputs"
+        assert refused.value.response.param == "structured_outputs"
 
 
 @pytest.mark.parametrize(

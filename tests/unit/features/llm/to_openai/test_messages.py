@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors.errors import Refusal
+from app.core.errors.errors import RequestError
 from app.features.llm.to_openai.messages import Conversation
 
 
@@ -148,7 +148,7 @@ def test_a_text_that_is_none_mentions_nothing(text: object) -> None:
     ],
 )
 def test_what_openai_cannot_read_is_refused(message: dict[str, Any], words: str) -> None:
-    with pytest.raises(Refusal, match=words) as caught:
+    with pytest.raises(RequestError, match=words) as caught:
         sent(message)
 
-    assert caught.value.answer.param == "messages"
+    assert caught.value.response.param == "messages"

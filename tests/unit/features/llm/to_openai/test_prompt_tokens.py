@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors.errors import Refusal
+from app.core.errors.errors import RequestError
 from app.core.tokenization import EncodingName, encoding
 from app.features.llm.schema import Tool
 from app.features.llm.to_openai.prompt_tokens import prompt_ids
@@ -141,5 +141,5 @@ def test_any_schema_of_a_property_is_counted_somehow(schema: object) -> None:
 
 
 def test_a_part_that_openai_does_not_take_is_refused() -> None:
-    with pytest.raises(Refusal, match="video_url"):
+    with pytest.raises(RequestError, match="video_url"):
         ids([said([{"type": "video_url", "video_url": {"url": "https://a.b"}}])])
