@@ -7,26 +7,26 @@ from functools import cache
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from app.core.access import AccessMiddleware, ClientKeys, KeyLimitsMiddleware, OverloadMiddleware
 from app.core.access_log import quiet_access_log
 from app.core.config import Settings, SettingsError, load_settings
-from app.core.cross_origin import CrossOriginMiddleware
 from app.core.dependencies import build_components, lifespan
-from app.core.direct_routes import DirectRoutesMiddleware
-from app.core.error_handlers import register_error_handlers
-from app.core.middleware import (
-    PROBES,
-    DrainMiddleware,
-    KeepAliveMiddleware,
-    RequestRecordMiddleware,
-    StartupFailureMiddleware,
-)
-from app.core.request_body import describe_models
-from app.core.request_limits import RequestLimitsMiddleware
-from app.features.llm.router import BODIES as CHAT_BODIES
+from app.core.http.asgi_scope import PROBE_PATHS
+from app.core.http.error_handlers import register_error_handlers
+from app.core.http.openapi import register_models
+from app.core.middleware.authentication import AuthenticationMiddleware, ClientKeys
+from app.core.middleware.cors import CrossOriginMiddleware
+from app.core.middleware.direct_routes import DirectRoutesMiddleware
+from app.core.middleware.draining import DrainingMiddleware
+from app.core.middleware.overload import OverloadMiddleware
+from app.core.middleware.rate_limit import RateLimitMiddleware
+from app.core.middleware.request_record import RequestRecordMiddleware
+from app.core.middleware.request_size import RequestSizeMiddleware
+from app.core.middleware.sse_keep_alive import SSEKeepAliveMiddleware
+from app.core.middleware.startup_failure import StartupFailureMiddleware
+from app.features.llm.router import REQUEST_MODELS as LLM_REQUEST_MODELS
 from app.features.llm.router import router as llm_router
 from app.features.ops.router import router as ops_router
-from app.features.tokenizer.router import BODIES as TOKENIZER_BODIES
+from app.features.tokenizer.router import REQUEST_MODELS as TOKENIZER_REQUEST_MODELS
 from app.features.tokenizer.router import info_router as tokenizer_info_router
 from app.features.tokenizer.router import router as tokenizer_router
 
@@ -48,26 +48,26 @@ def create_app(settings: Settings) -> FastAPI:
         allow_headers=settings.allowed_headers,
         allow_credentials=settings.allow_credentials,
     )
-    quiet_access_log(PROBES)
+    quiet_access_log(PROBE_PATHS)
     app.add_middleware(StartupFailureMiddleware)
     if settings.sse_keep_alive_interval:
-        app.add_middleware(KeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)
-    app.add_middleware(RequestLimitsMiddleware, max_body_bytes=settings.max_body_bytes)
-    if components.key_limits:
-        app.add_middleware(KeyLimitsMiddleware, limits=components.key_limits)
-    app.add_middleware(OverloadMiddleware, admission=components.admission)
-    app.add_middleware(DrainMiddleware, lifecycle=components.lifecycle)
+        app.add_middleware(SSEKeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)
+    app.add_middleware(RequestSizeMiddleware, max_body_bytes=settings.max_body_bytes)
+    if components.rate_limiter:
+        app.add_middleware(RateLimitMiddleware, limits=components.rate_limiter)
+    app.add_middleware(OverloadMiddleware, concurrency_limiter=components.concurrency_limiter)
+    app.add_middleware(DrainingMiddleware, lifecycle=components.lifecycle)
     if settings.vllm_api_key:
         # Outside of CORS, as in vLLM.
         keys = ClientKeys([key.get_secret_value() for key in settings.vllm_api_key])
-        app.add_middleware(AccessMiddleware, keys=keys)
+        app.add_middleware(AuthenticationMiddleware, keys=keys)
     app.add_middleware(RequestRecordMiddleware, load=components.server_load)
     app.include_router(llm_router)
     app.include_router(ops_router)
     app.include_router(tokenizer_router)
     if settings.enable_tokenizer_info_endpoint:
         app.include_router(tokenizer_info_router)
-    describe_models(app, *CHAT_BODIES, *TOKENIZER_BODIES)
+    register_models(app, *LLM_REQUEST_MODELS, *TOKENIZER_REQUEST_MODELS)
     return app
 
 

@@ -19,9 +19,9 @@ async def main(schemathesis: str) -> int:
     options = ("--checks=not_a_server_error", "--mode=all", "--request-timeout=20", "--no-color", "--workers=1")
     with tempfile.TemporaryDirectory() as folder:
         async with started(*simulated, *server, cwd=Path(folder), ENABLE_TOKENIZER_INFO_ENDPOINT="true") as process:
-            described = f"{await process.url()}/openapi.json"
+            request_body_schema = f"{await process.url()}/openapi.json"
             reading = asyncio.create_task(process.ended(timeout_s=3600))
-            run = (schemathesis, "run", described, *options, f"--max-examples={EXAMPLES}", "--seed=1")
+            run = (schemathesis, "run", request_body_schema, *options, f"--max-examples={EXAMPLES}", "--seed=1")
             tests = await asyncio.create_subprocess_exec(*run, cwd=folder, env=environment())
             status = await tests.wait()
             process.process.terminate()

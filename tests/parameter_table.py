@@ -3,24 +3,24 @@
 import sys
 from pathlib import Path
 
-from app.features.llm.translation import ROWS, Fate
+from app.features.llm.to_openai.parameters import PARAMETERS, Handling
 
 PAGE = Path(__file__).parents[1] / "docs" / "parameters.md"
 BEGIN, END = "<!-- parameters: written by `make format` -->\n", "<!-- end of parameters -->\n"
 
 _MEANINGS = {
-    Fate.PASS: "passed",
-    Fate.TRANSLATE: "translated",
-    Fate.IGNORE: "no effect",
-    Fate.DROP: "dropped, reported",
-    Fate.REFUSE: "rejected",
+    Handling.PASS: "passed",
+    Handling.TRANSLATE: "translated",
+    Handling.IGNORE: "no effect",
+    Handling.DROP: "dropped, reported",
+    Handling.REFUSE: "rejected",
 }
 
 
 def table() -> str:
     """A row for each field, in the schema's order."""
-    rows = [f"| `{name}` | {_MEANINGS[row.fate]} | {row.note} |\n" for name, row in ROWS.items()]
-    return "".join(["| Field | Handling | Details |\n|---|---|---|\n", *rows])
+    rules = [f"| `{name}` | {_MEANINGS[rule.fate]} | {rule.note} |\n" for name, rule in PARAMETERS.items()]
+    return "".join(["| Field | Handling | Details |\n|---|---|---|\n", *rules])
 
 
 def with_table(page: str) -> str:

@@ -11,19 +11,19 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request
 from pydantic import TypeAdapter, ValidationError
 
-from app.core.admission import Admission
 from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
-from app.core.key_limits import KeyLimits
 from app.core.lifecycle import Lifecycle
-from app.core.load import ServerLoad
-from app.core.metrics import Metrics
-from app.features.llm.catalogue import Catalogue, ModelFamily
+from app.core.limits.concurrency_limit import ConcurrencyLimiter
+from app.core.limits.rate_limit import RateLimiter
+from app.core.metrics import Metrics, ServerLoad
+from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
+from app.features.llm.model_families import ModelFamily
 from app.features.llm.service import LLMService
-from app.features.llm.session import new_session
 from app.features.llm.startup_check import startup_problem
-from app.features.llm.timeouts import Timeouts
 from app.features.tokenizer.service import TokenizerService
+from app.upstream.session import new_session
+from app.upstream.timeouts import Timeouts
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ class Components:
     catalogue: Catalogue
     lifecycle: Lifecycle
     metrics: Metrics
-    admission: Admission
-    key_limits: KeyLimits | None
+    concurrency_limiter: ConcurrencyLimiter
+    rate_limiter: RateLimiter | None
     server_load: ServerLoad = field(default_factory=ServerLoad)
 
 
@@ -56,7 +56,7 @@ def build_components(settings: Settings) -> Components:
     catalogue = Catalogue(served, _described_models(settings))
     lifecycle = Lifecycle()
     metrics = Metrics()
-    admission = Admission(
+    concurrency_limiter = ConcurrencyLimiter(
         max_calls=settings.max_upstream_calls,
         max_queued=settings.max_num_queued_reqs,
         queue_timeout_s=settings.queue_timeout_s,
@@ -76,7 +76,7 @@ def build_components(settings: Settings) -> Components:
         timeouts=_timeouts(settings),
         max_attempts=settings.upstream_max_attempts,
         metrics=metrics.upstream,
-        admission=admission,
+        concurrency_limiter=concurrency_limiter,
     )
     default_model = _default_model(settings, catalogue)
     service = LLMService(
@@ -88,16 +88,24 @@ def build_components(settings: Settings) -> Components:
     )
     tokenizer = TokenizerService(catalogue, default_model=default_model)
     return Components(
-        settings, client, service, tokenizer, catalogue, lifecycle, metrics, admission, _key_limits(settings)
+        settings,
+        client,
+        service,
+        tokenizer,
+        catalogue,
+        lifecycle,
+        metrics,
+        concurrency_limiter,
+        _rate_limiter(settings),
     )
 
 
-def _key_limits(settings: Settings) -> KeyLimits | None:
+def _rate_limiter(settings: Settings) -> RateLimiter | None:
     limits = (settings.key_requests_per_minute, settings.key_tokens_per_minute, settings.key_concurrent_requests)
     if not any(limits):
         return None
     requests, tokens, concurrent = limits
-    return KeyLimits(requests_per_minute=requests, tokens_per_minute=tokens, concurrent_requests=concurrent)
+    return RateLimiter(requests_per_minute=requests, tokens_per_minute=tokens, concurrent_requests=concurrent)
 
 
 def _timeouts(settings: Settings) -> Timeouts:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from app.core.cancelling import Cancellable
+from app.core.cancel_scope import CancelScope
 
 
 class Aborted(Exception):
@@ -52,7 +52,7 @@ class Lifecycle:
         return Abortable(self)
 
 
-class Abortable(Cancellable):
+class Abortable(CancelScope):
     """One block that can be aborted."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:

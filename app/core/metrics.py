@@ -41,3 +41,10 @@ class Metrics:
     def exposition(self) -> bytes:
         """All of them in Prometheus's text form, to be sent as `METRICS_CONTENT_TYPE`."""
         return generate_latest(self._registry)
+
+
+class ServerLoad:
+    """Inference requests in progress (vLLM's `/load`); a stream counts until its end."""
+
+    def __init__(self) -> None:
+        self.requests = 0

@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.core.lifecycle import Lifecycle
-from app.core.request_limits import HEAD_TOO_LARGE, LINGER_S, MAX_HEAD_BYTES
+from app.core.middleware.request_size import HEAD_TOO_LARGE, LINGER_S, MAX_HEAD_BYTES
 
 logger = logging.getLogger("uvicorn.error")
 

@@ -6,13 +6,14 @@ from typing import NoReturn
 
 from aiohttp import web
 
-from app.simulator import completion, faults, rendering
-from app.simulator.acceptance import accept
-from app.simulator.delivery import hang_up, send_script, start_stream
-from app.simulator.faults import HangUp
+from app.simulator.answers import completion
+from app.simulator.delivery import faults, rendering
+from app.simulator.delivery.faults import HangUp
+from app.simulator.delivery.pacing import Pacing
+from app.simulator.delivery.sending import hang_up, send_script, start_stream
 from app.simulator.json_text import indented
-from app.simulator.pacing import Pacing
 from app.simulator.request import ChatRequest
+from app.simulator.rules.acceptance import accept
 from app.simulator.traffic import Exchange, Traffic
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
-from app.simulator import authorization, chat, embeddings, headers, models
-from app.simulator.delivery import HangUpError
+from app.simulator import authorization, chat, models
+from app.simulator.answers import embeddings
+from app.simulator.delivery import headers
+from app.simulator.delivery.pacing import Pacing
+from app.simulator.delivery.sending import HangUpError
 from app.simulator.errors import ErrorBody, OpenAIError, model_not_found
 from app.simulator.json_text import indented, parse
-from app.simulator.pacing import Pacing
 from app.simulator.traffic import Exchange, Traffic
 
 __all__ = ["Exchange", "Pacing", "Simulator", "Traffic"]

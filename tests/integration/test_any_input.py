@@ -146,19 +146,19 @@ def check_is_answered(response: httpx.Response) -> None:
         assert all(event.get("error", {}).get("code", 400) < 500 for event in events_of(response) or [response.json()])
 
 
-def places(value: object) -> Iterator[tuple[Any, Any]]:
+def permits(value: object) -> Iterator[tuple[Any, Any]]:
     """Every container in a JSON value with each of its keys or indexes."""
     keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in keys:
         yield value, key
-        yield from places(value[key])  # type: ignore[index]  # only containers have keys
+        yield from permits(value[key])  # type: ignore[index]  # only containers have keys
 
 
 @st.composite
 def spoiled_bodies(draw: st.DrawFn) -> JSONObject:
     """A body that vLLM accepts, but for one value anywhere in it."""
     body = deepcopy(draw(bodies))
-    container, key = draw(st.sampled_from(list(places(body))))
+    container, key = draw(st.sampled_from(list(permits(body))))
     container[key] = draw(json_values)
     return body
 
@@ -174,7 +174,7 @@ async def test_any_json_is_answered(server: httpx.AsyncClient, body: object, pat
 def spoiled_completions(draw: st.DrawFn) -> JSONObject:
     """The same of a text completion."""
     body = deepcopy(draw(completion_bodies(CompletionRequest.model_fields)))
-    container, key = draw(st.sampled_from(list(places(body))))
+    container, key = draw(st.sampled_from(list(permits(body))))
     container[key] = draw(json_values)
     return body
 

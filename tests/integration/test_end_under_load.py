@@ -14,7 +14,7 @@ from tests.processes import started
 
 CLIENTS = 40
 SERVER = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
-BODIES: list[tuple[str, dict[str, Any]]] = [
+REQUEST_MODELS: list[tuple[str, dict[str, Any]]] = [
     (CHAT, {"messages": [{"role": "user", "content": "[sim tokens=20 itl=0.05]"}]}),
     (CHAT, {"messages": [{"role": "user", "content": "[sim tokens=20 itl=0.05]"}], "stream": True}),
     ("/v1/completions", {"prompt": ["[sim tokens=20 itl=0.05]"] * 2, "max_tokens": 50, "stream": True}),
@@ -35,7 +35,7 @@ def outcome_of(response: httpx.Response) -> str:
 
 async def ask_until_the_end(url: str, number: int, outcomes: Counter[str]) -> None:
     """One request after another on one connection, until the server takes no more."""
-    path, body = BODIES[number % len(BODIES)]
+    path, body = REQUEST_MODELS[number % len(REQUEST_MODELS)]
     async with httpx.AsyncClient(base_url=url, timeout=20) as client:
         while not outcomes["refused"] and not outcomes["not connected"]:
             try:
@@ -44,7 +44,7 @@ async def ask_until_the_end(url: str, number: int, outcomes: Counter[str]) -> No
                 outcomes["not connected"] += 1
 
 
-CALLS = sum(len(BODIES[number % len(BODIES)][1].get("prompt", [1])) for number in range(CLIENTS))
+CALLS = sum(len(REQUEST_MODELS[number % len(REQUEST_MODELS)][1].get("prompt", [1])) for number in range(CLIENTS))
 """To OpenAI, when each client has one request in flight."""
 
 

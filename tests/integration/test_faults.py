@@ -61,7 +61,7 @@ TABLE = [
     Row("crlf", GOOD),
     Row("dribble", GOOD),
 ]
-ROWS = [pytest.param(row, id=row.fault) for row in TABLE]
+PARAMETERS = [pytest.param(row, id=row.fault) for row in TABLE]
 FURTHER = pytest.mark.parametrize("further", [True, False], ids=["further attempts", "one attempt"])
 
 
@@ -92,7 +92,7 @@ def assert_is_error(answer: httpx.Response, status: int) -> None:
 
 
 @FURTHER
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", PARAMETERS)
 async def test_a_whole_answer_is_whole_or_an_error(simulator: Simulator, row: Row, further: bool) -> None:
     answer = await answer_to(simulator, row.fault, stream=False, further=further)
 
@@ -104,7 +104,7 @@ async def test_a_whole_answer_is_whole_or_an_error(simulator: Simulator, row: Ro
 
 
 @FURTHER
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", PARAMETERS)
 async def test_a_stream_is_whole_or_ends_with_an_error(simulator: Simulator, row: Row, further: bool) -> None:
     answer = await answer_to(simulator, row.fault, stream=True, further=further)
 

@@ -36,17 +36,19 @@ class Server:
     """Our server, a client of it, and its counters to look at."""
 
     def __init__(self, client: httpx.AsyncClient, components: Components) -> None:
-        assert components.key_limits
+        assert components.rate_limiter
         self.client = client
-        self.admission = components.admission
-        self.limits = components.key_limits
+        self.concurrency_limiter = components.concurrency_limiter
+        self.limits = components.rate_limiter
 
     async def post(self, body: dict[str, Any], path: str = CHAT, key: str = "k1") -> httpx.Response:
         return await self.client.post(path, json=body, headers={"authorization": f"Bearer {key}"})
 
     async def idle(self) -> None:
         """Wait until nothing is held."""
-        await wait_for(lambda: not (self.admission.running or self.admission.waiting or self.limits.running(0)))
+        await wait_for(
+            lambda: not (self.concurrency_limiter.running or self.concurrency_limiter.waiting or self.limits.running(0))
+        )
 
 
 @asynccontextmanager
@@ -175,7 +177,7 @@ async def each_ends(endings: list[str], server: Server) -> None:
     asking = {asyncio.create_task(server.post(ENDINGS[name], path_of(ENDINGS[name]))): name for name in endings}
     leaving = [task for task, name in asking.items() if name.startswith("left")]
     staying = [task for task in asking if task not in leaving]
-    await wait_for(lambda: server.admission.waiting or all(task.done() for task in staying))
+    await wait_for(lambda: server.concurrency_limiter.waiting or all(task.done() for task in staying))
     for task in leaving:
         task.cancel()
     await asyncio.gather(*asking, return_exceptions=True)

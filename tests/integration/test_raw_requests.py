@@ -74,7 +74,7 @@ def spliced(draw: st.DrawFn) -> bytes:
 bodies = st.just(HELLO) | st.binary(max_size=200) | json_pieces | spliced() | st.just(gzip.compress(HELLO))
 
 
-def framed(body: bytes, pieces: int | None) -> bytes:
+def encode_events(body: bytes, pieces: int | None) -> bytes:
     """The body with the field that tells its length, or in chunks."""
     if pieces is None:
         return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
@@ -93,7 +93,7 @@ def requests(draw: st.DrawFn) -> bytes:
         fields.append((b"Content-Type", b"application/json"))
     head = b"%b %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % (draw(methods), draw(paths))
     lines = b"".join(b"%b: %b\r\n" % field for field in fields)
-    return head + lines + framed(draw(bodies), draw(st.none() | st.integers(1, 5)))
+    return head + lines + encode_events(draw(bodies), draw(st.none() | st.integers(1, 5)))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

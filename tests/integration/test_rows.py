@@ -6,11 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.features.llm.translation import ROWS, Fate
+from app.features.llm.to_openai.parameters import PARAMETERS, Handling
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served_over
-from tests.unit.features.llm.test_translation import DROPPED, NEUTRAL, REFUSED, SENT
+from tests.unit.features.llm.to_openai.test_encode import DROPPED, NEUTRAL, REFUSED, SENT
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 TOOL = {"type": "function", "function": {"name": "f"}}
@@ -114,13 +114,13 @@ def seen(simulator: Simulator) -> dict[str, Any]:
 
 def test_every_row_is_tried() -> None:
     tried = {
-        Fate.PASS: TRANSLATED,
-        Fate.TRANSLATE: TRANSLATED,
-        Fate.IGNORE: WITHOUT_EFFECT,
-        Fate.DROP: DROPPED,
-        Fate.REFUSE: REFUSED,
+        Handling.PASS: TRANSLATED,
+        Handling.TRANSLATE: TRANSLATED,
+        Handling.IGNORE: WITHOUT_EFFECT,
+        Handling.DROP: DROPPED,
+        Handling.REFUSE: REFUSED,
     }
-    assert [name for name, row in ROWS.items() if name not in tried[row.fate]] == []
+    assert [name for name, rule in PARAMETERS.items() if name not in tried[rule.fate]] == []
 
 
 @pytest.mark.parametrize("name", TRANSLATED)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.core.encoding import encoding
+from app.core.tokenization import encoding
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served_over

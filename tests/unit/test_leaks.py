@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from app.simulator.faults import CONFIDENTIAL
+from app.simulator.delivery.faults import CONFIDENTIAL
 from tests import leaks
 from tests.processes import started
 from tests.serving import served

@@ -7,22 +7,23 @@ import httpx2
 import openai
 from pydantic import BaseModel, ValidationError
 
-from app.core.admission import Admission, Places
 from app.core.lifecycle import Aborted, Lifecycle
+from app.core.limits.concurrency_limit import ConcurrencyLimiter, Permits
 from app.core.metrics import Metrics, UpstreamMetrics
-from app.features.llm.answers import ChunkTranslator, aborted_answer, chat_answer
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.chat_stream import AbortedStream, ChatStream, Render
-from app.features.llm.draft import UnsupportedParams
-from app.features.llm.keys import KeyRing
-from app.features.llm.limits import read_prompt
+from app.features.llm.from_openai.chat_completion import aborted_completion, chat_completion
+from app.features.llm.from_openai.chunk_translator import ChunkTranslator
+from app.features.llm.from_openai.stream import AbortedStream, ChatStream, Render
+from app.features.llm.from_openai.usage_meter import UsageMeter
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
-from app.features.llm.sdk_errors import not_understood
-from app.features.llm.spending import Spending
-from app.features.llm.sse import framed
-from app.features.llm.timeouts import Timeouts
-from app.features.llm.translation import UpstreamCall, encode_request
-from app.features.llm.upstream import Call, Upstream
+from app.features.llm.to_openai.builder import UnsupportedParams
+from app.features.llm.to_openai.context_window import check_context_window
+from app.features.llm.to_openai.encode import UpstreamCall, encode_request
+from app.upstream.api_keys import ApiKeyPool
+from app.upstream.sdk_errors import invalid_response_error
+from app.upstream.sse import encode_events
+from app.upstream.timeouts import Timeouts
+from app.upstream.upstream import Upstream, UpstreamRequest
 
 
 class _UpstreamModel(BaseModel):
@@ -41,7 +42,7 @@ def _no_http() -> httpx2.AsyncClient:
 class OpenAIClient:
     """OpenAI behind vLLM's requests and answers.
 
-    Every failure of a call is raised as the openai SDK's exception class for it; `app.core.errors` says what
+    Every failure of a call is raised as the openai SDK's exception class for it; `app.core.errors.errors` says what
     becomes of each. Calls are paid for with `api_key` or one of `further_keys`.
     """
 
@@ -61,14 +62,16 @@ class OpenAIClient:
         max_attempts: int = 3,
         metrics: UpstreamMetrics | None = None,
         lifecycle: Lifecycle | None = None,
-        admission: Admission | None = None,
+        concurrency_limiter: ConcurrencyLimiter | None = None,
     ) -> None:
         # It supplies address and headers. It sends nothing, for that is several times slower (docs/decisions).
         self._client = openai.AsyncOpenAI(
             api_key=api_key, base_url=base_url, organization=organization, project=project, http_client=_no_http()
         )
-        self._keys = KeyRing([api_key, *further_keys])
-        self.admission = admission or Admission(max_calls=4096, max_queued=0, queue_timeout_s=1)
+        self._keys = ApiKeyPool([api_key, *further_keys])
+        self.concurrency_limiter = concurrency_limiter or ConcurrencyLimiter(
+            max_calls=4096, max_queued=0, queue_timeout_s=1
+        )
         self._upstream = Upstream(
             str(self._client.base_url),
             self._headers(),
@@ -76,7 +79,7 @@ class OpenAIClient:
             timeouts=timeouts or Timeouts(),
             max_attempts=max_attempts,
             metrics=metrics or Metrics().upstream,
-            admission=self.admission,
+            concurrency_limiter=self.concurrency_limiter,
         )
         if session:
             self.attach(session)
@@ -100,24 +103,24 @@ class OpenAIClient:
         """The whole answer to a request that does not ask for a stream; an aborted one if the server ends first.
 
         Raises:
-            Refusal: OpenAI cannot do what the request asks, or there is no place for the call.
+            RequestError: OpenAI cannot do what the request asks, or there is no place for the call.
             openai.APIError: the call failed.
         """
         call = await self._translated(request)
         try:
-            with self._lifecycle.abortable(), Spending(call.body) as spending:
-                answer = await self._upstream.read(Call("POST", self._chat_url, call.body))
+            with self._lifecycle.abortable(), UsageMeter(call.body) as usage_meter:
+                response = await self._upstream.read(UpstreamRequest("POST", self._chat_url, call.body))
         except Aborted:
-            return aborted_answer(request, call.reading)
+            return aborted_completion(request, call.reading)
         try:
-            translated = chat_answer(request, call.reading, answer)
+            translated = chat_completion(request, call.reading, response)
         except ValueError as exc:
-            raise not_understood(self._chat_url, answer) from exc
-        spending.tell(translated.usage.total_tokens)
+            raise invalid_response_error(self._chat_url, response) from exc
+        usage_meter.record(translated.usage.total_tokens)
         return translated
 
     async def stream_chat_completion(
-        self, request: ChatCompletionRequest, places: Places | None = None, render: Render = framed
+        self, request: ChatCompletionRequest, permits: Permits | None = None, render: Render = encode_events
     ) -> ChatStream:
         """The answer as a stream, once OpenAI has accepted the request. The caller owns it and must `aclose()` it.
 
@@ -125,25 +128,27 @@ class OpenAIClient:
         queueing.
 
         Raises:
-            Refusal: OpenAI cannot do what the request asks, or there is no place for the call.
+            RequestError: OpenAI cannot do what the request asks, or there is no place for the call.
             openai.APIError: the call failed.
         """
         call = await self._translated(request)
         translator = ChunkTranslator(request, call.reading)
         try:
-            with self._lifecycle.abortable(), Spending(call.body) as spending:
-                answer = await self._upstream.open(Call("POST", self._chat_url, call.body, is_stream=True), places)
+            with self._lifecycle.abortable(), UsageMeter(call.body) as usage_meter:
+                response = await self._upstream.open(
+                    UpstreamRequest("POST", self._chat_url, call.body, is_stream=True), permits
+                )
         except Aborted:
             return AbortedStream(translator, render)
-        if answer.content_type != "text/event-stream":
-            answer.close()
-            raise not_understood(self._chat_url, answer.content_type.encode(errors="replace"))
+        if response.content_type != "text/event-stream":
+            response.close()
+            raise invalid_response_error(self._chat_url, response.content_type.encode(errors="replace"))
         return ChatStream(
-            answer,
+            response,
             translator,
-            redacted=self._keys.redacted,
+            redact=self._keys.redact,
             lifecycle=self._lifecycle,
-            spending=spending,
+            usage_meter=usage_meter,
             render=render,
         )
 
@@ -153,14 +158,14 @@ class OpenAIClient:
         Raises:
             openai.APIError: the call failed.
         """
-        answer = await self._upstream.read(Call("GET", self._models_url))
+        response = await self._upstream.read(UpstreamRequest("GET", self._models_url))
         try:
-            return [model.id for model in _UpstreamModels.model_validate_json(answer).data]
+            return [model.id for model in _UpstreamModels.model_validate_json(response).data]
         except ValidationError as exc:
-            raise not_understood(self._models_url, answer) from exc
+            raise invalid_response_error(self._models_url, response) from exc
 
     async def _translated(self, request: ChatCompletionRequest) -> UpstreamCall:
         call = encode_request(request, self._catalogue, self._unsupported_params)
         call.reading.usage_details = self._usage_details
-        await read_prompt(request, call)
+        await check_context_window(request, call)
         return call

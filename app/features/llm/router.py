@@ -3,9 +3,11 @@
 from fastapi import APIRouter, Request, Response
 
 from app.core.dependencies import LLMServiceDependency
-from app.core.record import current_record
-from app.core.request_body import described, read_model
-from app.core.streaming import EventStreamResponse, run_until_disconnect
+from app.core.http.disconnect import run_until_disconnect
+from app.core.http.openapi import request_body_schema
+from app.core.http.request_body import read_model
+from app.core.http.sse_response import EventStreamResponse
+from app.core.request_record import current_record
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
     ChatCompletionRequest,
@@ -19,7 +21,7 @@ from app.features.llm.service import LLMService
 SAGEMAKER_ADAPTER = "x-amzn-sagemaker-adapter-identifier"
 """The header by which SageMaker names a model; it wins over the body's."""
 
-BODIES = (ChatCompletionRequest, BatchChatCompletionRequest, CompletionRequest)
+REQUEST_MODELS = (ChatCompletionRequest, BatchChatCompletionRequest, CompletionRequest)
 """What these routes read."""
 
 router = APIRouter(tags=["llm"])
@@ -28,7 +30,7 @@ router = APIRouter(tags=["llm"])
 @router.post(
     "/v1/chat/completions",
     response_model=ChatCompletionResponse,
-    openapi_extra=described(ChatCompletionRequest),
+    openapi_extra=request_body_schema(ChatCompletionRequest),
     responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def create_chat_completion(request: Request, service: LLMServiceDependency) -> Response:
@@ -40,8 +42,8 @@ async def _chat(request: Request, body: ChatCompletionRequest, service: LLMServi
     _prefer_header_id(body)
     if body.stream:
         return EventStreamResponse(await run_until_disconnect(request.receive, service.stream_chat_completion(body)))
-    answer = await run_until_disconnect(request.receive, service.create_chat_completion(body))
-    return Response(answer.model_dump_json(), media_type="application/json")
+    response = await run_until_disconnect(request.receive, service.create_chat_completion(body))
+    return Response(response.model_dump_json(), media_type="application/json")
 
 
 def _prefer_header_id(body: ChatCompletionRequest | BatchChatCompletionRequest | CompletionRequest) -> None:
@@ -52,20 +54,20 @@ def _prefer_header_id(body: ChatCompletionRequest | BatchChatCompletionRequest |
 @router.post(
     "/v1/chat/completions/batch",
     response_model=ChatCompletionResponse,
-    openapi_extra=described(BatchChatCompletionRequest),
+    openapi_extra=request_body_schema(BatchChatCompletionRequest),
 )
 async def create_batch(request: Request, service: LLMServiceDependency) -> Response:
     """Answers several conversations at once, each in a choice of its own."""
     body = await read_model(request, lambda _body: BatchChatCompletionRequest)
     _prefer_header_id(body)
-    answer = await run_until_disconnect(request.receive, service.create_batch(body))
-    return Response(answer.model_dump_json(), media_type="application/json")
+    response = await run_until_disconnect(request.receive, service.create_batch(body))
+    return Response(response.model_dump_json(), media_type="application/json")
 
 
 @router.post(
     "/v1/completions",
     response_model=CompletionResponse,
-    openapi_extra=described(CompletionRequest),
+    openapi_extra=request_body_schema(CompletionRequest),
     responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def create_completion(request: Request, service: LLMServiceDependency) -> Response:
@@ -77,15 +79,17 @@ async def _complete(request: Request, body: CompletionRequest, service: LLMServi
     _prefer_header_id(body)
     if body.stream:
         return EventStreamResponse(await run_until_disconnect(request.receive, service.stream_completion(body)))
-    answer = await run_until_disconnect(request.receive, service.create_completion(body))
-    return Response(answer.model_dump_json(), media_type="application/json")
+    response = await run_until_disconnect(request.receive, service.create_completion(body))
+    return Response(response.model_dump_json(), media_type="application/json")
 
 
 def _invocation_model(body: object) -> type[ChatCompletionRequest | CompletionRequest]:
     return ChatCompletionRequest if isinstance(body, dict) and "messages" in body else CompletionRequest
 
 
-@router.post("/invocations", response_model=None, openapi_extra=described(ChatCompletionRequest, CompletionRequest))
+@router.post(
+    "/invocations", response_model=None, openapi_extra=request_body_schema(ChatCompletionRequest, CompletionRequest)
+)
 async def invoke(request: Request, service: LLMServiceDependency) -> Response:
     """Answers a chat, if the body has messages, or continues a text: Amazon SageMaker knows one route only."""
     body = await read_model(request, _invocation_model)

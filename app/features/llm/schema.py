@@ -6,9 +6,9 @@ from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, model_validator, with_config
 from typing_extensions import TypedDict
 
-from app.core.record import MAX_REQUEST_ID_CHARACTERS
-from app.features.llm import checks
-from app.features.llm.long_values import Many, OneOrMore, Table
+from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
+from app.features.llm.validation import vllm_rules
+from app.features.llm.validation.bounded_types import LongList, LongMapping, OneOrMore
 
 JSONObject = dict[str, Any]
 
@@ -48,9 +48,9 @@ class RequestMessage(TypedDict):
     """A message as it is asked. Keys beyond these are kept: their meaning depends on the role."""
 
     role: str
-    content: NotRequired[str | Many[JSONObject | str] | None]
+    content: NotRequired[str | LongList[JSONObject | str] | None]
     name: NotRequired[str | None]
-    tool_calls: NotRequired[Many[JSONObject] | None]
+    tool_calls: NotRequired[LongList[JSONObject] | None]
     tool_call_id: NotRequired[str | None]
 
 
@@ -106,7 +106,7 @@ class StructuredOutputs(BaseModel):
 
     json_: str | JSONObject | None = Field(None, alias="json")
     regex: str | None = None
-    choice: Many[str] | None = None
+    choice: LongList[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
     structural_tag: str | None = None
@@ -134,7 +134,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     messages: Messages
     model: str | None = "gpt-4o-mini"
     frequency_penalty: float | None = None
-    logit_bias: Table[float] | None = None
+    logit_bias: LongMapping[float] | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = 0
     max_tokens: int | None = Field(None, json_schema_extra={"deprecated": True})
@@ -148,7 +148,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     stream_options: StreamOptions | None = None
     temperature: float | None = 0.7
     top_p: float | None = None
-    tools: Many[Tool] | None = None
+    tools: LongList[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | JSONObject | None = "none"
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     thinking_token_budget: Annotated[int, Field(strict=True, ge=-1)] | None = None
@@ -161,7 +161,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     repetition_penalty: float | None = None
     watermarking: bool | None = None
     length_penalty: float = 1.0
-    stop_token_ids: Many[int] | None = Field(default_factory=list)
+    stop_token_ids: LongList[int] | None = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
@@ -171,16 +171,16 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     truncation_side: Literal["left", "right"] | None = None
     prompt_logprobs: int | None = None
     logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
-    allowed_token_ids: Many[int] | None = None
-    bad_words: Many[str] = Field(default_factory=list)
+    allowed_token_ids: LongList[int] | None = None
+    bad_words: LongList[str] = Field(default_factory=list)
     echo: bool = False
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     add_special_tokens: bool = False
-    documents: Many[Table[str]] | None = None
+    documents: LongList[LongMapping[str]] | None = None
     chat_template: str | None = None
     chat_template_kwargs: JSONObject | None = None
-    media_io_kwargs: Table[JSONObject] | None = None
+    media_io_kwargs: LongMapping[JSONObject] | None = None
     mm_processor_kwargs: JSONObject | None = None
     structured_outputs: StructuredOutputs | None = None
     priority: Annotated[int, Field(**INT64)] = 0
@@ -196,7 +196,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     cache_salt: str | None = None
     kv_transfer_params: JSONObject | None = None
     ec_transfer_params: JSONObject | None = None
-    vllm_xargs: Table[str | int | float | Many[str | int | float]] | None = None
+    vllm_xargs: LongMapping[str | int | float | LongList[str | int | float]] | None = None
     repetition_detection: RepetitionDetection | None = None
     stream_interval: Annotated[int, Field(ge=1)] | None = None
 
@@ -204,16 +204,16 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     @classmethod
     def _check_form(cls, body: object) -> object:
         if isinstance(body, dict):
-            checks.check_form(body)
+            vllm_rules.check_form(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        checks.check_values(vars(self), self.model_fields_set)
+        vllm_rules.check_values(vars(self), self.model_fields_set)
         return self
 
 
-class ChatCompletionRequest(_ChatRequest[Many[Message]]):
+class ChatCompletionRequest(_ChatRequest[LongList[Message]]):
     """The body of `POST /v1/chat/completions`. Unknown keys are taken, as vLLM takes them.
 
     The defaults of `model` and `temperature` are this server's; what the client left out is known by
@@ -240,7 +240,7 @@ class BatchChatCompletionRequest(_ChatRequest[OneOrMore[OneOrMore[Message]]]):
         ]
 
 
-Prompt = Many[NonNegativeInt] | Many[Many[NonNegativeInt]] | str | Many[str]
+Prompt = LongList[NonNegativeInt] | LongList[LongList[NonNegativeInt]] | str | LongList[str]
 
 
 class CompletionRequest(BaseModel):
@@ -256,7 +256,7 @@ class CompletionRequest(BaseModel):
     prompt: Prompt | None = None
     echo: bool | None = False
     frequency_penalty: float | None = None
-    logit_bias: Table[float] | None = None
+    logit_bias: LongMapping[float] | None = None
     logprobs: int | None = None
     max_tokens: int | None = 16
     n: int = 1
@@ -275,7 +275,7 @@ class CompletionRequest(BaseModel):
     repetition_penalty: float | None = None
     watermarking: bool | None = None
     length_penalty: float = 1.0
-    stop_token_ids: Many[int] | None = Field(default_factory=list)
+    stop_token_ids: LongList[int] | None = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
@@ -283,11 +283,11 @@ class CompletionRequest(BaseModel):
     spaces_between_special_tokens: bool = True
     truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
     truncation_side: Literal["left", "right"] | None = None
-    allowed_token_ids: Many[int] | None = None
+    allowed_token_ids: LongList[int] | None = None
     prompt_logprobs: int | None = None
     logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
-    bad_words: Many[str] = Field(default_factory=list)
-    prompt_embeds: str | Many[str] | None = None
+    bad_words: LongList[str] = Field(default_factory=list)
+    prompt_embeds: str | LongList[str] | None = None
     add_special_tokens: bool = True
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -303,7 +303,7 @@ class CompletionRequest(BaseModel):
     cache_salt: str | None = None
     kv_transfer_params: JSONObject | None = None
     ec_transfer_params: JSONObject | None = None
-    vllm_xargs: Table[str | int | float | Many[str | int | float]] | None = None
+    vllm_xargs: LongMapping[str | int | float | LongList[str | int | float]] | None = None
     repetition_detection: RepetitionDetection | None = None
     thinking_token_budget: Annotated[int, Field(strict=True, ge=-1)] | None = None
     stream_interval: Annotated[int, Field(ge=1)] | None = None
@@ -312,12 +312,12 @@ class CompletionRequest(BaseModel):
     @classmethod
     def _check_form(cls, body: object) -> object:
         if isinstance(body, dict):
-            checks.check_completion_form(body)
+            vllm_rules.check_completion_form(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        checks.check_completion_values(vars(self), self.model_fields_set)
+        vllm_rules.check_completion_values(vars(self), self.model_fields_set)
         return self
 
 

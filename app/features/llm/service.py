@@ -7,14 +7,15 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from app.core.encoding import beside_the_loop, encoding
-from app.core.errors import Refusal, UpstreamError
+from app.core.errors.errors import RequestError
+from app.core.errors.upstream_errors import UpstreamError
+from app.core.tokenization import encoding, to_thread_if_large
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.chat_stream import ChatStream
 from app.features.llm.client import OpenAIClient
-from app.features.llm.effort import effort_for
-from app.features.llm.limits import check_token_ids
-from app.features.llm.merging import ConcludedStream, MergedStream, Source, all_or_first_failure
+from app.features.llm.completions.merged_stream import MergedStream, Source, StreamWithTrailer, gather_or_cancel
+from app.features.llm.completions.request import characters_to_encode, chat_request, only_echoes, prompts_of
+from app.features.llm.completions.response import CompletionTranslator, sum_usage
+from app.features.llm.from_openai.stream import ChatStream
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
     ChatCompletionRequest,
@@ -25,14 +26,8 @@ from app.features.llm.schema import (
     ModelPermission,
     ModelsResponse,
 )
-from app.features.llm.text_completions import (
-    CompletionTranslator,
-    characters_to_encode,
-    chat_request,
-    only_echoes,
-    prompts_of,
-    summed,
-)
+from app.features.llm.to_openai.context_window import check_token_ids
+from app.features.llm.to_openai.reasoning_effort import effort_for
 
 UPSTREAM_MODELS_KEPT_S = 300.0
 UPSTREAM_MODELS_FAILURE_KEPT_S = 5.0
@@ -63,7 +58,7 @@ class LLMService:
         """The whole answer.
 
         Raises:
-            Refusal: the model is not served, or the request is beyond its limits.
+            RequestError: the model is not served, or the request is beyond its limits.
             UpstreamError: OpenAI failed or refused.
         """
         return await self._client.create_chat_completion(self._completed(request))
@@ -72,7 +67,7 @@ class LLMService:
         """The answer as a stream that OpenAI has accepted. The caller owns it and must `aclose()` it.
 
         Raises:
-            Refusal: the model is not served, or the request is beyond its limits.
+            RequestError: the model is not served, or the request is beyond its limits.
             UpstreamError: OpenAI failed or refused.
         """
         return await self._client.stream_chat_completion(self._completed(request))
@@ -81,47 +76,47 @@ class LLMService:
         """One answer with a choice for each conversation, in their order; usage is that of all together.
 
         Raises:
-            Refusal: the model is not served, or the request is beyond its limits.
+            RequestError: the model is not served, or the request is beyond its limits.
             UpstreamError: OpenAI failed or refused one of them; the others are cancelled.
         """
-        answers = await self._answers([self._completed(request) for request in batch.conversations()])
+        responses = await self._responses([self._completed(request) for request in batch.conversations()])
         choices = [
             choice.model_copy(update={"index": index})
-            for index, answer in enumerate(answers)
-            for choice in answer.choices[:1]
+            for index, response in enumerate(responses)
+            for choice in response.choices[:1]
         ]
-        usage = summed([answer.usage for answer in answers])
-        return answers[0].model_copy(update={"choices": choices, "usage": usage, "prompt_token_ids": None})
+        usage = sum_usage([response.usage for response in responses])
+        return responses[0].model_copy(update={"choices": choices, "usage": usage, "prompt_token_ids": None})
 
     async def create_completion(self, request: CompletionRequest) -> CompletionResponse:
         """The whole answer to a text completion: a chat for each prompt, so many at the same time.
 
         Raises:
-            Refusal: the model is not served, or the request is beyond its limits.
+            RequestError: the model is not served, or the request is beyond its limits.
             UpstreamError: OpenAI failed or refused one of them; the others are cancelled.
         """
         translator, chats = await self._text_completion(request)
-        return translator.answer(await self._answers(chats)) if chats else translator.echoes()
+        return translator.response(await self._responses(chats)) if chats else translator.echoes()
 
-    async def stream_completion(self, request: CompletionRequest) -> ConcludedStream:
+    async def stream_completion(self, request: CompletionRequest) -> StreamWithTrailer:
         """The same as a stream whose first calls OpenAI has accepted. The caller owns it and must `aclose()` it.
 
         Raises:
-            Refusal: the model is not served, or the request is beyond its limits.
+            RequestError: the model is not served, or the request is beyond its limits.
             UpstreamError: OpenAI failed or refused; none of the calls goes on.
         """
         translator, chats = await self._text_completion(request)
-        admission = self._client.admission
-        at_once = min(len(chats), CALLS_AT_ONCE, admission.max_calls)
-        await admission.enter(at_once)
-        with admission.reserved(at_once) as places:
+        concurrency_limiter = self._client.concurrency_limiter
+        at_once = min(len(chats), CALLS_AT_ONCE, concurrency_limiter.max_calls)
+        await concurrency_limiter.acquire(at_once)
+        with concurrency_limiter.reserved(at_once) as permits:
             sources = [
-                Source(partial(self._client.stream_chat_completion, chat, places, partial(translator.events, number)))
+                Source(partial(self._client.stream_chat_completion, chat, permits, partial(translator.events, number)))
                 for number, chat in enumerate(chats)
             ]
             stream = sources[0] if len(sources) == 1 else MergedStream(sources, at_once=at_once)
             await stream.open()
-        return ConcludedStream(stream, translator.conclusion)
+        return StreamWithTrailer(stream, translator.trailer)
 
     async def get_models(self) -> ModelsResponse:
         """A card for each name that clients may use.
@@ -134,14 +129,14 @@ class LLMService:
             names = await self._upstream_models.names()
         return ModelsResponse(data=[self._card(name) for name in names])
 
-    async def _answers(self, requests: Sequence[ChatCompletionRequest]) -> list[ChatCompletionResponse]:
+    async def _responses(self, requests: Sequence[ChatCompletionRequest]) -> list[ChatCompletionResponse]:
         at_once = asyncio.Semaphore(CALLS_AT_ONCE)
 
-        async def answer(request: ChatCompletionRequest) -> ChatCompletionResponse:
+        async def response(request: ChatCompletionRequest) -> ChatCompletionResponse:
             async with at_once:
                 return await self._client.create_chat_completion(request)
 
-        return await all_or_first_failure([answer(request) for request in requests])
+        return await gather_or_cancel([response(request) for request in requests])
 
     async def _text_completion(
         self, request: CompletionRequest
@@ -154,7 +149,7 @@ class LLMService:
             family=self._catalogue.family(model),
             load=lambda: encoding(self._catalogue.encoding(model)),
         )
-        prompts = await beside_the_loop(characters_to_encode(request), make)
+        prompts = await to_thread_if_large(characters_to_encode(request), make)
         continued = [] if only_echoes(request) else prompts
         chats = [chat_request(request, prompt, self._completions_system_prompt) for prompt in continued]
         return CompletionTranslator(request, model, prompts), [self._checked(chat, model) for chat in chats]
@@ -166,7 +161,7 @@ class LLMService:
         if request.temperature is not None and "temperature" in request.model_fields_set:
             return request
         family = self._catalogue.family(model)
-        temperature = self._default_temperature if family.samples(effort_for(request, family)) else None
+        temperature = self._default_temperature if family.accepts_sampling(effort_for(request, family)) else None
         return request.model_copy(update={"temperature": temperature})
 
     def _served_model(self, request: ChatCompletionRequest | CompletionRequest) -> str:
@@ -187,7 +182,7 @@ class LLMService:
         name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
         asked = getattr(request, name)
         if asked is not None and asked > limit:
-            raise Refusal(
+            raise RequestError(
                 f"{name}={asked} cannot be greater than max_model_len={limit}. "
                 f"Please request fewer output tokens. (parameter={name}, value={asked})",
                 param=name,

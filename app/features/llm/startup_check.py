@@ -4,7 +4,7 @@ import asyncio
 
 import openai
 
-from app.core.errors import UpstreamError, scrubbed
+from app.core.errors.upstream_errors import UpstreamError, redact
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 
@@ -20,9 +20,9 @@ async def startup_problem(client: OpenAIClient, catalogue: Catalogue, base_url: 
         return "OPENAI_API_KEY is refused by OpenAI: no request can be answered with it"
     except (TimeoutError, openai.APIConnectionError) as exc:
         cause = exc.__cause__ or "no answer in time"
-        return scrubbed(f"OpenAI cannot be reached at OPENAI_BASE_URL {base_url}: {cause}")
+        return redact(f"OpenAI cannot be reached at OPENAI_BASE_URL {base_url}: {cause}")
     except UpstreamError as exc:
-        return scrubbed(f"OpenAI does not list its models at OPENAI_BASE_URL {base_url}: {exc}").replace("\n", " ")
+        return redact(f"OpenAI does not list its models at OPENAI_BASE_URL {base_url}: {exc}").replace("\n", " ")
     return _unknown_models(catalogue, available)
 
 

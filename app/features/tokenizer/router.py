@@ -7,9 +7,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
 
 from app.core.dependencies import TokenizerServiceDependency
-from app.core.encoding import beside_the_loop
-from app.core.request_body import described, model_of, read_body
-from app.core.streaming import run_until_disconnect
+from app.core.http.disconnect import run_until_disconnect
+from app.core.http.openapi import request_body_schema
+from app.core.http.request_body import model_of, read_body
+from app.core.tokenization import to_thread_if_large
 from app.features.tokenizer.schema import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -21,7 +22,7 @@ from app.features.tokenizer.schema import (
 
 SLICE_ITEMS = 10_000
 
-BODIES = (TokenizePromptRequest, TokenizeChatRequest, DetokenizeRequest)
+REQUEST_MODELS = (TokenizePromptRequest, TokenizeChatRequest, DetokenizeRequest)
 """What these routes read."""
 
 router = APIRouter(tags=["tokenizer"])
@@ -30,23 +31,25 @@ info_router = APIRouter(tags=["tokenizer"])
 
 
 @router.post(
-    "/tokenize", response_model=TokenizeResponse, openapi_extra=described(TokenizePromptRequest, TokenizeChatRequest)
+    "/tokenize",
+    response_model=TokenizeResponse,
+    openapi_extra=request_body_schema(TokenizePromptRequest, TokenizeChatRequest),
 )
 async def tokenize(request: Request, service: TokenizerServiceDependency) -> Response:
     """Makes a text or a conversation into the model's tokens."""
     body = await read_body(request)
     asked = await model_of(request, body, tokenize_model)
-    answer = await run_until_disconnect(request.receive, service.tokenize(asked, len(body)))
-    return await _json(answer, len(body))
+    response = await run_until_disconnect(request.receive, service.tokenize(asked, len(body)))
+    return await _json(response, len(body))
 
 
-@router.post("/detokenize", response_model=DetokenizeResponse, openapi_extra=described(DetokenizeRequest))
+@router.post("/detokenize", response_model=DetokenizeResponse, openapi_extra=request_body_schema(DetokenizeRequest))
 async def detokenize(request: Request, service: TokenizerServiceDependency) -> Response:
     """Makes the model's tokens into a text."""
     body = await read_body(request)
     asked = await model_of(request, body, lambda _body: DetokenizeRequest)
-    answer = await run_until_disconnect(request.receive, service.detokenize(asked, len(body)))
-    return await _json(answer, len(body))
+    response = await run_until_disconnect(request.receive, service.detokenize(asked, len(body)))
+    return await _json(response, len(body))
 
 
 @info_router.get("/tokenizer_info")
@@ -55,14 +58,14 @@ async def tokenizer_info(service: TokenizerServiceDependency) -> dict[str, Any]:
     return dict(service.info())
 
 
-async def _json(answer: TokenizeResponse | DetokenizeResponse, size_bytes: int) -> Response:
-    body = await beside_the_loop(size_bytes, lambda: _encoded(answer))
+async def _json(response: TokenizeResponse | DetokenizeResponse, size_bytes: int) -> Response:
+    body = await to_thread_if_large(size_bytes, lambda: _encoded(response))
     return Response(body, media_type="application/json")
 
 
-def _encoded(answer: TokenizeResponse | DetokenizeResponse) -> bytes:
+def _encoded(response: TokenizeResponse | DetokenizeResponse) -> bytes:
     members = [
-        b'"%b":%b' % (field.name.encode(), _encoded_value(getattr(answer, field.name))) for field in fields(answer)
+        b'"%b":%b' % (field.name.encode(), _encoded_value(getattr(response, field.name))) for field in fields(response)
     ]
     return b"{%b}" % b",".join(members)
 

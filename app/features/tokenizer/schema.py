@@ -5,9 +5,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
-from app.features.llm import checks
-from app.features.llm.long_values import Many, Table
 from app.features.llm.schema import JSONObject, Message, Tool
+from app.features.llm.validation import vllm_rules
+from app.features.llm.validation.bounded_types import LongList, LongMapping
 
 TokenId = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
@@ -30,32 +30,32 @@ class TokenizePromptRequest(_Request):
 class TokenizeChatRequest(_Request):
     """A conversation to be made into tokens."""
 
-    messages: Many[Message]
+    messages: LongList[Message]
     add_generation_prompt: bool = True
     return_token_strs: bool | None = False
     continue_final_message: bool = False
     add_special_tokens: bool = False
     chat_template: str | None = None
     chat_template_kwargs: JSONObject | None = None
-    media_io_kwargs: Table[JSONObject] | None = None
+    media_io_kwargs: LongMapping[JSONObject] | None = None
     mm_processor_kwargs: JSONObject | None = None
-    tools: Many[Tool] | None = None
+    tools: LongList[Tool] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _check_form(cls, body: object) -> object:
         if isinstance(body, dict):
-            checks.one_way_to_end_the_prompt(body)
+            vllm_rules.one_way_to_end_the_prompt(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        checks.conversation_is_not_empty(self.messages)
+        vllm_rules.conversation_is_not_empty(self.messages)
         return self
 
 
 class _TokenizeNothing(TokenizePromptRequest):
-    messages: Many[Message]
+    messages: LongList[Message]
 
 
 TokenizeRequest = TokenizePromptRequest | TokenizeChatRequest

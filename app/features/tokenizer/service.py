@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.core.encoding import Encoding, beside_the_loop, encoding
-from app.core.errors import Refusal
-from app.core.record import current_record
+from app.core.errors.errors import RequestError
+from app.core.request_record import current_record
+from app.core.tokenization import Encoding, encoding, to_thread_if_large
 from app.features.llm.catalogue import Catalogue
-from app.features.llm.fields import UNTRUSTED_TEMPLATE
-from app.features.llm.prompt import prompt_ids
-from app.features.llm.translation import DISABLED_KWARGS
+from app.features.llm.to_openai.field_mappers import UNTRUSTED_TEMPLATE
+from app.features.llm.to_openai.parameters import DISABLED_KWARGS
+from app.features.llm.to_openai.prompt_tokens import prompt_ids
 from app.features.tokenizer.schema import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -39,7 +39,7 @@ class TokenizerService:
         """The ids of a text, or of a conversation in OpenAI's chat format; `size_bytes` is the request's length.
 
         Raises:
-            Refusal: the model is not served or its encoding not known, or OpenAI takes no such message.
+            RequestError: the model is not served or its encoding not known, or OpenAI takes no such message.
         """
         name = self._served(request.model)
         family = self._catalogue.family(name)
@@ -52,16 +52,16 @@ class TokenizerService:
             shown = _shown(coder, ids) if request.return_token_strs else None
             return TokenizeResponse(len(ids), family.context, ids, shown)
 
-        return await beside_the_loop(size_bytes, work)
+        return await to_thread_if_large(size_bytes, work)
 
     async def detokenize(self, request: DetokenizeRequest, size_bytes: int) -> DetokenizeResponse:
         """The text of ids; special ones are their names, unknown ones nothing.
 
         Raises:
-            Refusal: the model is not served or its encoding not known.
+            RequestError: the model is not served or its encoding not known.
         """
         name = self._served(request.model)
-        text = await beside_the_loop(
+        text = await to_thread_if_large(
             size_bytes, lambda: encoding(self._catalogue.encoding(name)).decode(request.tokens)
         )
         return DetokenizeResponse(text)
@@ -70,7 +70,7 @@ class TokenizerService:
         """The default model's tokenizer, described as Hugging Face's library describes one of this kind.
 
         Raises:
-            Refusal: its encoding is not known.
+            RequestError: its encoding is not known.
         """
         coder = encoding(self._catalogue.encoding(self._default_model))
         special = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
@@ -111,10 +111,10 @@ def _ids(coder: Encoding, request: TokenizeRequest) -> list[int]:
 def _refuse_untrusted(request: TokenizeChatRequest) -> None:
     for name, message in _UNTRUSTED.items():
         if getattr(request, name):
-            raise Refusal(message.format(name=name), param=name)
+            raise RequestError(message.format(name=name), param=name)
     kwargs = request.chat_template_kwargs or {}
     if kwargs.get("chat_template") is not None:
-        raise Refusal(UNTRUSTED_TEMPLATE, param="chat_template_kwargs")
+        raise RequestError(UNTRUSTED_TEMPLATE, param="chat_template_kwargs")
     if kwargs:
         current_record().ignored_params.append("chat_template_kwargs")
 

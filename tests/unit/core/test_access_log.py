@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.core.access_log import ACCESS_LOGGER
-from app.core.middleware import PROBES
+from app.core.http.asgi_scope import PROBE_PATHS
 
 
 async def test_the_access_log_leaves_out_probes_and_queries(
@@ -15,7 +15,7 @@ async def test_the_access_log_leaves_out_probes_and_queries(
     caplog.set_level(logging.INFO, ACCESS_LOGGER.name)
     ACCESS_LOGGER.addHandler(caplog.handler)
     try:
-        for path in sorted(PROBES):
+        for path in sorted(PROBE_PATHS):
             await client.get(path)
         await client.get("/v1/models?api_key=secret")
     finally:

@@ -4,8 +4,9 @@ from datetime import date
 
 import pytest
 
-from app.core.errors import Refusal
-from app.features.llm.catalogue import EFFORTS, UNKNOWN_FAMILY, Catalogue, Effort, ModelFamily, family_of
+from app.core.errors.errors import RequestError
+from app.features.llm.catalogue import Catalogue
+from app.features.llm.model_families import EFFORTS, UNKNOWN_FAMILY, Effort, ModelFamily, family_of
 
 NAMES = ["gpt-4o-mini", "gpt-4o", "o3", "gpt-5", "gpt-5.1", "gpt-5.5", "gpt-6-astra"]
 
@@ -20,7 +21,7 @@ def test_a_name_stands_for_a_model() -> None:
     assert catalogue.upstream_model("llama") == "gpt-4o-mini"
     assert catalogue.family("llama").context == 128_000
     catalogue.require_served("llama")
-    with pytest.raises(Refusal, match="`gpt-4o-mini` does not exist"):
+    with pytest.raises(RequestError, match="`gpt-4o-mini` does not exist"):
         catalogue.require_served("gpt-4o-mini")
 
 
@@ -43,7 +44,7 @@ def test_other_names_are_unknown(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "effort", "samples"),
+    ("name", "effort", "accepts_sampling"),
     [
         ("gpt-4o-mini", None, True),
         ("new-model", None, True),
@@ -55,8 +56,8 @@ def test_other_names_are_unknown(name: str) -> None:
         ("gpt-5.5", "none", True),
     ],
 )
-def test_a_model_that_reasons_takes_no_temperature(name: str, effort: Effort | None, samples: bool) -> None:
-    assert family_of(name).samples(effort) is samples
+def test_a_model_that_reasons_takes_no_temperature(name: str, effort: Effort | None, accepts_sampling: bool) -> None:
+    assert family_of(name).accepts_sampling(effort) is accepts_sampling
 
 
 @pytest.mark.parametrize(
@@ -86,12 +87,12 @@ def test_an_effort_becomes_the_nearest_the_model_has(name: str, wanted: Effort, 
 
 
 def test_a_described_model_is_as_it_is_described() -> None:
-    described = ModelFamily(8192, 4096)
-    catalogue = Catalogue({"mine": "new-model", "other": "gpt-4o"}, {"new-model": described})
+    request_body_schema = ModelFamily(8192, 4096)
+    catalogue = Catalogue({"mine": "new-model", "other": "gpt-4o"}, {"new-model": request_body_schema})
 
-    assert catalogue.family("mine") is described
+    assert catalogue.family("mine") is request_body_schema
     assert catalogue.family("other").context == 128_000
-    assert Catalogue(None, {"gpt-4o": described}).family("gpt-4o-2024-08-06") is described
+    assert Catalogue(None, {"gpt-4o": request_body_schema}).family("gpt-4o-2024-08-06") is request_body_schema
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ import openai
 import pytest
 import trustme
 
-from app.core.errors import Refusal
-from app.core.record import RequestRecord, begin_record
-from app.features.llm.chat_stream import ChatStream
+from app.core.errors.errors import RequestError
+from app.core.request_record import RequestRecord, begin_record
 from app.features.llm.client import OpenAIClient
+from app.features.llm.from_openai.stream import ChatStream
 from app.features.llm.schema import ChatCompletionRequest
-from app.features.llm.session import new_session
 from app.simulator.server import Simulator
+from app.upstream.session import new_session
 
 OK = b'{"id":"chatcmpl-1","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":1}}'
 
@@ -280,7 +280,7 @@ async def test_cancelling_a_call_closes_it(openai_client: OpenAIClient, simulato
 async def test_what_openai_cannot_do_is_refused_before_a_call(
     openai_client: OpenAIClient, simulator: Simulator
 ) -> None:
-    with pytest.raises(Refusal):
+    with pytest.raises(RequestError):
         await openai_client.create_chat_completion(request(prompt_logprobs=1))
 
     assert not simulator.traffic.exchanges
@@ -303,7 +303,7 @@ async def test_a_client_without_a_session_says_so() -> None:
 
 # --- the SDK's exceptions ---------------------------------------------------------------------------------------------
 
-BODIES = {
+REQUEST_MODELS = {
     "an error object": b'{"error":{"message":"No.","type":"t","param":"p","code":"c"}}',
     "a bare object": b'{"message":"No."}',
     "an error string": b'{"error":"No."}',
@@ -317,12 +317,12 @@ BODIES = {
 @pytest.fixture
 async def status_url() -> AsyncIterator[str]:
     """A server that answers with the status and body that the path names: /STATUS/BODY/chat/completions."""
-    names = list(BODIES)
+    names = list(REQUEST_MODELS)
 
     async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:
         return aiohttp.web.Response(
             status=int(request.match_info["status"]),
-            body=BODIES[names[int(request.match_info["body"])]],
+            body=REQUEST_MODELS[names[int(request.match_info["body"])]],
             headers={"x-request-id": "req_1", "retry-after": "7"},
         )
 
@@ -342,7 +342,7 @@ async def raised_by(call: Awaitable[object]) -> openai.APIStatusError:
     return caught.value
 
 
-@pytest.mark.parametrize("body", range(len(BODIES)), ids=list(BODIES))
+@pytest.mark.parametrize("body", range(len(REQUEST_MODELS)), ids=list(REQUEST_MODELS))
 async def test_our_exceptions_are_the_sdks_own_for_every_status(status_url: str, body: int) -> None:
     statuses = range(400, 600) if body == 0 else (400, 401, 403, 404, 409, 418, 422, 429, 500, 503)
     async with httpx2.AsyncClient() as http, new_session() as session:

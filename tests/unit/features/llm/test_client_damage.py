@@ -88,7 +88,7 @@ async def test_what_came_before_a_break_of_the_connection_is_kept() -> None:
         stream = await client.stream_chat_completion(request(stream=True))
         async with asyncio.timeout(5):
             # Both have arrived before anybody reads.
-            while stream._answer._response._failure is None:  # noqa: ASYNC110 - there is no event for it
+            while stream._response._response._failure is None:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0)
         chunks = await read_until_it_breaks(stream)
 

@@ -277,7 +277,7 @@ async def test_the_operator_is_told_of_openais_failures_without_a_key(
 ) -> None:
     await client.post(CHAT, json={"messages": conversation(f"[sim fault={fault}]"), "stream": stream})
 
-    told = [entry for entry in caplog.records if entry.name == "app.core.errors"]
+    told = [entry for entry in caplog.records if entry.name == "app.core.errors.upstream_errors"]
     assert [entry.levelname for entry in told] == levels
     assert "sk-" not in caplog.text
 

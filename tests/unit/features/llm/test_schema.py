@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.core.errors import ErrorAnswer, validation_answer
+from app.core.errors.errors import ErrorResponse
+from app.core.errors.validation_errors import validation_error_response
 from app.features.llm.schema import ChatCompletionRequest, ChatMessage, MessageRole
 
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
@@ -53,10 +54,10 @@ def test_values_are_coerced_as_pydantic_does(field: str, given: object, value: o
     assert getattr(ChatCompletionRequest.model_validate({"messages": MESSAGES, field: given}), field) == value
 
 
-def refused(**fields: Any) -> ErrorAnswer:
+def refused(**fields: Any) -> ErrorResponse:
     with pytest.raises(ValidationError) as caught:
         ChatCompletionRequest.model_validate({"messages": MESSAGES, **fields})
-    return validation_answer(caught.value.errors())
+    return validation_error_response(caught.value.errors())
 
 
 TOOL = {"type": "function", "function": {"name": "f"}}

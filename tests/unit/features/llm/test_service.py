@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from app.core.errors import Refusal, UpstreamError
+from app.core.errors.errors import RequestError
+from app.core.errors.upstream_errors import UpstreamError
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.service import LLMService, UpstreamModels
-from app.features.llm.session import new_session
 from app.simulator.server import Simulator
+from app.upstream.session import new_session
 
 
 @pytest.fixture
@@ -71,14 +72,14 @@ async def test_the_callers_request_is_left_as_it_was(openai_client: OpenAIClient
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 async def test_more_tokens_than_the_context_are_refused_in_vllms_words(openai_client: OpenAIClient, name: str) -> None:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(RequestError) as caught:
         await LLMService(openai_client).create_chat_completion(request(**{name: 128_001}))
 
     assert str(caught.value) == (
         f"{name}=128001 cannot be greater than max_model_len=128000. Please request fewer output tokens. "
         f"(parameter={name}, value=128001)"
     )
-    assert caught.value.answer.param == name
+    assert caught.value.response.param == name
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
@@ -93,7 +94,7 @@ async def test_a_model_that_is_not_served_is_refused(openai_client: OpenAIClient
     service = LLMService(openai_client, catalogue=Catalogue({"a": "gpt-4o", "b": "gpt-4o"}), default_model="a")
     call = service.stream_chat_completion if stream else service.create_chat_completion
 
-    with pytest.raises(Refusal, match=r"The model `c` does not exist\. Valid aliases: a, b\."):
+    with pytest.raises(RequestError, match=r"The model `c` does not exist\. Valid aliases: a, b\."):
         await call(request(model="c", stream=stream))
 
 

@@ -304,10 +304,10 @@ def references(value: object) -> set[str]:
 
 @of_module
 async def test_the_described_interface_is_whole(client: httpx.AsyncClient) -> None:
-    described = (await client.get("/openapi.json")).json()
+    request_body_schema = (await client.get("/openapi.json")).json()
 
-    body = described["paths"]["/tokenize"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body = request_body_schema["paths"]["/tokenize"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     named = [schema["$ref"].rpartition("/")[2] for schema in body["anyOf"]]
     assert named == ["TokenizePromptRequest", "TokenizeChatRequest"]
-    schemas = {f"#/components/schemas/{name}" for name in described["components"]["schemas"]}
-    assert references(described) <= schemas
+    schemas = {f"#/components/schemas/{name}" for name in request_body_schema["components"]["schemas"]}
+    assert references(request_body_schema) <= schemas

@@ -1,0 +1,152 @@
+"""The error response for each failure of a call to OpenAI: one row for every exception class of the SDK."""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import Any
+
+import openai
+
+from app.core.errors.errors import ErrorResponse
+
+logger = logging.getLogger(__name__)
+
+UpstreamError = openai.OpenAIError
+"""Any failure of a call to OpenAI."""
+_DO_NOT_RETRY = {"x-should-retry": "false"}
+
+# OpenAI's texts quote masked keys and the ids of the account's organization and projects.
+_SECRETS = re.compile(r"\b(?:sk-|org-|proj_)[\w*….-]*[\w*…]|(?<=in organization )\S+")
+
+_QUOTA_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+    }
+)
+
+
+def redact(text: str) -> str:
+    """Text of the upstream without keys, organization and project ids."""
+    return _SECRETS.sub("[redacted]", text)
+
+
+def is_quota_exhausted(exc: openai.APIError) -> bool:
+    """Whether an account is empty, rather than its rate limit reached: no retry helps until somebody pays."""
+    return exc.type in _QUOTA_CODES or exc.code in _QUOTA_CODES
+
+
+def error_response_for(exc: BaseException) -> ErrorResponse:
+    """The answer to a failure of the upstream, by the row of its class or of its nearest ancestor."""
+    return next(_UPSTREAM[cls] for cls in type(exc).__mro__ if cls in _UPSTREAM)(exc)
+
+
+def log_upstream_failure(exc: openai.OpenAIError, response: ErrorResponse) -> None:
+    """Tell the operator what the client is not told; what the client did wrong is no news to the operator."""
+    if response.status < 429:
+        return
+    cause = f" ({type(exc.__cause__).__name__}: {exc.__cause__})" if exc.__cause__ else ""
+    level = logging.ERROR if response is _CREDENTIALS_ERROR else logging.WARNING
+    logger.log(level, "OpenAI: %s, answered with %d", redact(f"{type(exc).__name__}: {exc}{cause}"), response.status)
+
+
+def _text(exc: openai.APIError, fallback: str) -> str:
+    message = exc.body.get("message") if isinstance(exc.body, dict) else None
+    return redact(message) if isinstance(message, str) and message else fallback
+
+
+def _param(exc: openai.APIError) -> str | None:
+    return redact(exc.param) if isinstance(exc.param, str) else None
+
+
+def _code_header(exc: openai.APIError) -> dict[str, str]:
+    # vLLM's `code` is the status, so OpenAI's own ("context_length_exceeded") travels beside the body.
+    code = exc.code if isinstance(exc.code, str) and re.fullmatch(r"\w{1,64}", exc.code, re.ASCII) else None
+    return {"x-openai-error-code": code} if code else {}
+
+
+def _refused(status: int) -> Callable[[Any], ErrorResponse]:
+    """The client's request was at fault: OpenAI's own words and parameter."""
+
+    def response(exc: openai.APIStatusError) -> ErrorResponse:
+        return ErrorResponse(
+            status, _text(exc, "The upstream refused the request."), _param(exc), headers=_code_header(exc)
+        )
+
+    return response
+
+
+def _failed(status: int, message: str) -> Callable[[Any], ErrorResponse]:
+    """The upstream was at fault: a fixed text."""
+    response = ErrorResponse(status, message)
+    return lambda _exc: response
+
+
+def _credentials(_exc: openai.APIStatusError) -> ErrorResponse:
+    return _CREDENTIALS_ERROR
+
+
+def _not_found(exc: openai.NotFoundError) -> ErrorResponse:
+    if exc.code != "model_not_found":
+        return ErrorResponse(502, "The upstream service does not have this endpoint: check OPENAI_BASE_URL.")
+    return ErrorResponse(400, _text(exc, "The model does not exist."), "model", headers=_code_header(exc))
+
+
+def _rate_limited(exc: openai.RateLimitError) -> ErrorResponse:
+    headers = _code_header(exc) | (_DO_NOT_RETRY if is_quota_exhausted(exc) else {})
+    return ErrorResponse(429, _text(exc, "The upstream's rate limit is reached."), _param(exc), headers=headers)
+
+
+def _upstream_failed(exc: openai.InternalServerError) -> ErrorResponse:
+    status = exc.status_code if exc.status_code in {500, 502, 503, 504} else 502
+    return ErrorResponse(status, _text(exc, f"The upstream service failed with status {exc.status_code}."))
+
+
+def _other_status(exc: openai.APIStatusError) -> ErrorResponse:
+    status = 413 if exc.status_code == 413 else 502
+    return ErrorResponse(status, _text(exc, f"The upstream service answered with status {exc.status_code}."))
+
+
+def _error_event(exc: openai.APIError) -> ErrorResponse:
+    return ErrorResponse(500, _text(exc, "The upstream service failed."))
+
+
+def _not_reached(exc: openai.APIConnectionError) -> ErrorResponse:
+    return ErrorResponse(502, redact(exc.message))
+
+
+def _too_late(exc: openai.APITimeoutError) -> ErrorResponse:
+    return ErrorResponse(504, redact(exc.message))
+
+
+_CREDENTIALS_ERROR = ErrorResponse(
+    502, "The upstream service rejected this server's credentials.", headers=_DO_NOT_RETRY
+)
+_GENERIC = _failed(502, "The upstream service failed.")
+
+# One row for every exception class the SDK exports; a test fails when it gains one.
+_UPSTREAM: dict[type[BaseException], Callable[[Any], ErrorResponse]] = {
+    openai.BadRequestError: _refused(400),
+    openai.UnprocessableEntityError: _refused(422),
+    openai.NotFoundError: _not_found,
+    openai.ConflictError: _failed(503, "The upstream service is busy with a conflicting request."),
+    openai.AuthenticationError: _credentials,
+    openai.OAuthError: _credentials,
+    openai.PermissionDeniedError: _credentials,
+    openai.RateLimitError: _rate_limited,
+    openai.InternalServerError: _upstream_failed,
+    openai.APIStatusError: _other_status,
+    openai.APITimeoutError: _too_late,
+    openai.APIConnectionError: _not_reached,
+    openai.APIResponseValidationError: _failed(502, "The upstream service's answer could not be understood."),
+    openai.APIError: _error_event,
+    openai.LengthFinishReasonError: _GENERIC,
+    openai.ContentFilterFinishReasonError: _GENERIC,
+    openai.InvalidWebhookSignatureError: _GENERIC,
+    openai.WebSocketConnectionClosedError: _GENERIC,
+    openai.WebSocketQueueFullError: _GENERIC,
+    openai.OpenAIError: _GENERIC,
+}

@@ -1,0 +1,60 @@
+"""The error response for a request that fails validation, worded as vLLM words it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.core.errors.errors import ErrorResponse
+
+VLLM_ERROR = "vllm"
+"""The pydantic error type of vLLM's own checks; its context carries `param`."""
+
+_SHOWN_ERRORS = 10
+_SHOWN_ERROR_CHARACTERS = 1000
+_SHOWN_INPUT_CHARACTERS = 200
+_BRANCH_NAMES = frozenset(
+    {"str", "int", "float", "bool", "none", "dict", "constrained-str", "constrained-int", "nullable"}
+)
+
+
+def validation_error_response(errors: Sequence[Mapping[str, Any]]) -> ErrorResponse:
+    """The answer to pydantic's errors about a request, worded as vLLM words them.
+
+    vLLM checks types first, all at once, and values after that, one at a time.
+    """
+    plain = [error for error in errors if error["type"] != VLLM_ERROR]
+    if not plain:
+        return ErrorResponse(400, errors[0]["msg"], errors[0]["ctx"]["param"])
+    lines = [_shown_error(error) for error in plain[:_SHOWN_ERRORS]]
+    if len(plain) > _SHOWN_ERRORS:
+        lines.append(f"  ...and {len(plain) - _SHOWN_ERRORS} more errors")
+    heading = f"{len(plain)} validation error{'s' if len(plain) > 1 else ''}:"
+    return ErrorResponse(400, "\n".join([heading, *lines]), _shown_location(plain[0]["loc"]), "Bad Request")
+
+
+def _shown_error(error: Mapping[str, Any]) -> str:
+    shown = {
+        "type": error["type"],
+        "loc": _shown_location(error["loc"]),
+        "msg": error["msg"],
+        "input": _shown_input(error.get("input")),
+    }
+    if error.get("ctx"):
+        shown["ctx"] = {name: _shown_input(value) for name, value in error["ctx"].items()}
+    return f"  {shown}"[:_SHOWN_ERROR_CHARACTERS]
+
+
+def _shown_location(location: Sequence[int | str]) -> str:
+    # Beside fields and indexes pydantic lists the branch of a union it tried; that is no place in the request.
+    return ".".join(str(part) for part in location if not _is_branch(part))
+
+
+def _is_branch(part: int | str) -> bool:
+    return isinstance(part, str) and (part in _BRANCH_NAMES or not part.isidentifier())
+
+
+def _shown_input(value: object) -> str:
+    if isinstance(value, dict | list | tuple | set):
+        name = "dict" if isinstance(value, dict) else "list"
+        return f"<{name} of {len(value)} items>"
+    text = str(value)
+    return text if len(text) <= _SHOWN_INPUT_CHARACTERS else f"{text[:_SHOWN_INPUT_CHARACTERS]}...[truncated]"

@@ -1,0 +1,85 @@
+"""A response of server-sent events."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
+from typing import Any, Protocol
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.core.errors.errors import INTERNAL_ERROR, ClientDisconnected, ErrorResponse, RequestError
+from app.core.errors.upstream_errors import UpstreamError, error_response_for, log_upstream_failure
+from app.core.http.disconnect import Closable, run_until_disconnect
+
+logger = logging.getLogger(__name__)
+
+DONE = b"data: [DONE]\n\n"
+BATCHES_WITHOUT_A_BREAK = 16
+"""So many batches may be sent before other tasks have their turn, if neither side has to be waited for."""
+
+
+class EventStream(Closable, Protocol):
+    """Events as bytes, in whole ones, as many at a time as have arrived."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+class EventStreamResponse(Response):
+    """Server-sent events as they come from a stream, and `[DONE]` at the end.
+
+    A failure on the way is one error event, then `[DONE]`: the status has been sent by then.
+    The response owns the stream and closes it however the answer ends.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, stream: EventStream) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with suppress(ClientDisconnected):
+                # In a task of its own: each event then wakes this coroutine, and not all those around the answer.
+                await run_until_disconnect(receive, _in_task(self._send(send)))
+        finally:
+            await self._stream.aclose()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            sent = 0
+            async for events in self._stream:
+                await send({"type": "http.response.body", "body": events, "more_body": True})
+                sent += 1
+                if not sent % BATCHES_WITHOUT_A_BREAK:
+                    # After a disconnect uvicorn's send returns without waiting, and a loop that never waits
+                    # cannot be cancelled.
+                    await asyncio.sleep(0)
+        except UpstreamError as exc:
+            response = error_response_for(exc)
+            log_upstream_failure(exc, response)
+            last = _error_event(response)
+        except RequestError as exc:
+            # A later call of this request found no place.
+            last = _error_event(exc.response)
+        except Exception:
+            # The outermost handler: the status has been sent, and the client must not take this for the end.
+            logger.exception("a stream failed")
+            last = _error_event(INTERNAL_ERROR)
+        else:
+            last = b""
+        await send({"type": "http.response.body", "body": last + DONE, "more_body": False})
+
+
+async def _in_task(work: Coroutine[Any, Any, None]) -> None:
+    await asyncio.create_task(work)
+
+
+def _error_event(response: ErrorResponse) -> bytes:
+    # The spaces are vLLM's: it writes this one event with json.dumps.
+    return b"data: %b\n\n" % json.dumps(response.body()).encode()

@@ -1,0 +1,32 @@
+"""Holds each client key to its rate limits."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.core.errors.errors import RequestError
+from app.core.http.asgi_scope import is_inference_request
+from app.core.http.error_response import json_error_response
+from app.core.limits.rate_limit import RateLimiter
+from app.core.request_record import current_record
+
+
+class RateLimitMiddleware:
+    """Holds each key to its limits, before the body is read. All who bring none share one account."""
+
+    def __init__(self, app: ASGIApp, limits: RateLimiter) -> None:
+        self.app = app
+        self.limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not is_inference_request(scope):
+            await self.app(scope, receive, send)
+            return
+        record = current_record()
+        try:
+            self.limits.begin(record.client_key)
+        except RequestError as exc:
+            await json_error_response(exc.response)(scope, receive, send)
+            return
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.limits.end(record.client_key, record.tokens_used)

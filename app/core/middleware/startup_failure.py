@@ -1,0 +1,35 @@
+"""Reports a failed start in one line instead of a traceback."""
+
+from collections.abc import Awaitable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.core.config import SettingsError
+
+
+class StartupFailureMiddleware:
+    """Tells the server of wrong settings in one line, where Starlette would send a traceback."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """What the application does, with its failure to start told so."""
+        start = self._start if scope["type"] == "lifespan" else self.app
+        return start(scope, receive, send)
+
+    async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
+        failures: list[Message] = []
+
+        async def send_but_failure(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                failures.append(message)
+            else:
+                await send(message)
+
+        try:
+            await self.app(scope, receive, send_but_failure)
+        except BaseException as exc:
+            for message in failures:
+                await send({**message, "message": str(exc)} if isinstance(exc, SettingsError) else message)
+            raise

@@ -1,0 +1,77 @@
+"""The text of one choice, as it arrives and as the client sees it."""
+
+from codecs import getincrementaldecoder
+
+from app.features.llm.from_openai.json_envelope import EnvelopeReader
+from app.features.llm.from_openai.plan import Envelope, ResponsePlan
+from app.features.llm.from_openai.stop_strings import StopFinder
+from app.features.llm.from_openai.tokens import StopTokenFinder
+from app.features.llm.schema import JSONObject
+
+
+class TextFilter:
+    """The text of one choice, as it arrives and as the client is to see it."""
+
+    def __init__(self, reading: ResponsePlan) -> None:
+        self._envelope_reader = _envelope_reader(reading)
+        self._finder = StopFinder(reading.stops, include=reading.include_stop)
+        self._tokens = _LogprobFilter(reading)
+        self._stop_ids = reading.stop_ids
+        self._token_finder = _token_finder(reading)
+
+    @property
+    def stop_reason(self) -> str | int | None:
+        """The stop string or the token that ended the text."""
+        matched = self._finder.matched
+        if matched is None and self._token_finder:
+            return self._token_finder.matched
+        return None if matched is None else self._stop_ids.get(matched, matched)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the value of a wrapped answer is whole; what may follow is the wrapper."""
+        return self._envelope_reader is not None and self._envelope_reader.complete
+
+    def read(self, text: str, tokens: list[JSONObject]) -> tuple[str, list[JSONObject]]:
+        """What of the text so far can be seen now and was not seen before.
+
+        And of `tokens`, the entries of `logprobs.content` that came with the text, those whose text can be seen, as it
+        is seen.
+        """
+        if self._token_finder:
+            text, tokens = self._token_finder.cut(text, tokens)
+        shown = self._finder.feed(self._envelope_reader.feed(text) if self._envelope_reader else text)
+        return shown, [seen for token in tokens if (seen := self._tokens.seen(token))]
+
+    def finish(self) -> str:
+        """What was held back when the text has ended."""
+        return self._finder.finish()
+
+
+def _token_finder(reading: ResponsePlan) -> StopTokenFinder | None:
+    tokens = reading.tokens
+    return StopTokenFinder(tokens, include=reading.include_stop) if tokens and tokens.stops else None
+
+
+def _envelope_reader(reading: ResponsePlan) -> EnvelopeReader | None:
+    return EnvelopeReader(bare=reading.envelope is Envelope.TEXT) if reading.envelope else None
+
+
+class _LogprobFilter:
+    """The same for the tokens of `logprobs`, which may be parts of characters and so are read by their bytes."""
+
+    def __init__(self, reading: ResponsePlan) -> None:
+        self._envelope_reader = _envelope_reader(reading)
+        self._finder = StopFinder(reading.stops, include=True)
+        self._characters = getincrementaldecoder("utf-8")("replace")
+
+    def seen(self, token: JSONObject) -> JSONObject | None:
+        if self._finder.matched is not None:
+            return None
+        raw = token.get("bytes")
+        text = token["token"] if raw is None else self._characters.decode(bytes(raw))
+        shown = self._envelope_reader.feed(text) if self._envelope_reader else text
+        self._finder.feed(shown)
+        if self._envelope_reader is None or shown == text != "":
+            return token
+        return {**token, "token": shown, "bytes": list(shown.encode())} if shown else None

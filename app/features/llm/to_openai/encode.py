@@ -1,0 +1,95 @@
+"""A chat request encoded as the body of a call to OpenAI."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.core.json_encoding import encode_body
+from app.core.request_record import current_record
+from app.features.llm.catalogue import Catalogue
+from app.features.llm.from_openai.plan import ResponsePlan
+from app.features.llm.model_families import ModelFamily
+from app.features.llm.schema import ChatCompletionRequest
+from app.features.llm.to_openai import token_mappers
+from app.features.llm.to_openai.builder import RequestBuilder, UnsupportedParams
+from app.features.llm.to_openai.parameters import PARAMETERS
+from app.features.llm.to_openai.reasoning_effort import effort_for
+from app.features.llm.to_openai.structured_outputs.response_format import constraint_of, guided_keys
+
+_ALWAYS = {name for name, rule in PARAMETERS.items() if rule.always}
+_ORDER = {name: place for place, name in enumerate(PARAMETERS)}
+
+# OpenAI's own fields that vLLM does not know, sent where their value is one OpenAI takes.
+_OPENAI_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "store": lambda value: isinstance(value, bool),
+    "service_tier": lambda value: value in ("auto", "default", "flex", "scale", "priority"),
+    "safety_identifier": lambda value: isinstance(value, str) and len(value) <= 64,
+    "prompt_cache_key": lambda value: isinstance(value, str),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCall:
+    """A request as OpenAI gets it, and how its answer is to be read."""
+
+    body: bytes
+    reading: ResponsePlan
+    family: ModelFamily
+
+
+def encode_request(
+    request: ChatCompletionRequest, catalogue: Catalogue, unsupported_params: UnsupportedParams = "drop"
+) -> UpstreamCall:
+    """The call for a request. What was ignored or adjusted goes into the request's record.
+
+    Raises:
+        RequestError: a field asks for what OpenAI cannot do, and an answer without it would mislead.
+    """
+    builder = _begin(request, catalogue, unsupported_params)
+    for name in sorted((request.model_fields_set | _ALWAYS) & PARAMETERS.keys(), key=_ORDER.__getitem__):
+        rule, value = PARAMETERS[name], getattr(request, name)
+        if value is not None and value not in rule.neutral:
+            rule.apply(builder, name, value)
+    token_mappers.count_at_stop(builder)
+    if request.model_extra:
+        _add_extra_keys(builder, request.model_extra)
+    _tell(builder)
+    return UpstreamCall(encode_body(builder.body), builder.reading, builder.family)
+
+
+def _tell(builder: RequestBuilder) -> None:
+    record, ignored = current_record(), builder.ignored_params()
+    # A batch makes several calls for one request.
+    if ignored:
+        record.ignored_params = list(dict.fromkeys([*record.ignored_params, *ignored]))
+    if builder.adjusted:
+        record.adjusted_params = {**record.adjusted_params, **builder.adjusted}
+
+
+def _begin(
+    request: ChatCompletionRequest, catalogue: Catalogue, unsupported_params: UnsupportedParams
+) -> RequestBuilder:
+    name = request.model or ""
+    family = catalogue.family(name)
+    effort, constraint = effort_for(request, family), constraint_of(request)
+    builder = RequestBuilder(request, catalogue.upstream_model(name), family, effort, constraint, unsupported_params)
+    if effort is not None:
+        builder.body["reasoning_effort"] = effort
+        if request.reasoning_effort is None and request.tools and effort != family.default_effort:
+            builder.adjusted["reasoning_effort"] = effort
+    if constraint is not None:
+        builder.body["response_format"] = constraint.response_format
+        builder.reading.envelope = constraint.envelope
+        if constraint.not_enforced:
+            builder.drop(constraint.not_enforced)
+    return builder
+
+
+def _add_extra_keys(builder: RequestBuilder, extra: Mapping[str, Any]) -> None:
+    guided = guided_keys(builder.request)
+    for name, value in extra.items():
+        takes = _OPENAI_FIELDS.get(name)
+        if takes and takes(value):
+            builder.body[name] = value
+        elif name not in guided and value is not None:
+            builder.unknown_keys += 1

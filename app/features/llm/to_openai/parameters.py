@@ -1,0 +1,189 @@
+"""What becomes of each field of a chat request on its way to OpenAI: one row per field."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from app.core.errors.errors import RequestError
+from app.features.llm.to_openai import field_mappers, token_mappers
+from app.features.llm.to_openai.builder import RequestBuilder
+
+
+class Handling(StrEnum):
+    """What becomes of a field whose value is neither null nor neutral."""
+
+    PASS = "passed"  # noqa: S105 - no password
+    TRANSLATE = "translated"
+    IGNORE = "no effect"
+    DROP = "dropped and told"
+    REFUSE = "refused"
+
+
+Apply = Callable[[RequestBuilder, str, Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterRule:
+    """One field's fate."""
+
+    fate: Handling
+    note: str
+    """For the README's table."""
+    apply: Apply
+    neutral: tuple[object, ...] = ()
+    """Values that ask for nothing: many clients send them always, and some models refuse even these."""
+    always: bool = False
+    """Whether the field counts even where the client left it out."""
+
+
+def _passed(note: str = "", *, neutral: tuple[object, ...] = ()) -> ParameterRule:
+    def apply(builder: RequestBuilder, name: str, value: Any) -> None:
+        builder.body[name] = value
+
+    return ParameterRule(Handling.PASS, note, apply, neutral)
+
+
+def _translated(apply: Apply, note: str, *, neutral: tuple[object, ...] = (), always: bool = False) -> ParameterRule:
+    return ParameterRule(Handling.TRANSLATE, note, apply, neutral, always)
+
+
+def _without_effect(note: str) -> ParameterRule:
+    return ParameterRule(Handling.IGNORE, note, lambda _draft, _name, _value: None)
+
+
+def _drop(builder: RequestBuilder, name: str, _value: object) -> None:
+    builder.drop(name)
+
+
+def _dropped(note: str = "OpenAI has no such control", *, neutral: tuple[object, ...] = ()) -> ParameterRule:
+    return ParameterRule(Handling.DROP, note, _drop, neutral)
+
+
+def _refused(message: str, note: str, *, neutral: tuple[object, ...] = ()) -> ParameterRule:
+    def apply(_draft: RequestBuilder, name: str, _value: object) -> None:
+        raise RequestError(message.format(name=name), param=name)
+
+    return ParameterRule(Handling.REFUSE, note, apply, neutral)
+
+
+_STOP = (
+    "found by this server where the model takes none; then `stop_reason` names it, and what comes after is paid for too"
+)
+_STOP_TOKENS = "found by this server, by the token's text where the model reasons; see `stop`"
+_BAD_WORDS = "a word of one token as `logit_bias` of -100; longer ones, and models that reason: dropped and told"
+_IDS_FROM = (
+    "from OpenAI's log probabilities; where the model reasons or the answer is wrapped, those of the text, and told"
+)
+_CLASSIC_ONLY = "dropped and told for models that reason"
+_NOT_WHILE_REASONING = "dropped and told while the model reasons"
+_NOT_AVAILABLE = "`{name}` is not available: the upstream has no equivalent, and an answer without it would mislead."
+DISABLED_KWARGS = (
+    "Per-request {name} are disabled by default because they can change multimodal preprocessing resource usage. "
+    "Start the server with --trust-request-mm-kwargs only when clients are trusted. (parameter={name})"
+)
+PARAMETERS: dict[str, ParameterRule] = {
+    "messages": _translated(
+        field_mappers.messages, "keys, roles and parts OpenAI does not know are left out or mapped"
+    ),
+    "model": _translated(field_mappers.model, "the OpenAI model the served name stands for", always=True),
+    "frequency_penalty": _translated(field_mappers.non_reasoning_only, _CLASSIC_ONLY, neutral=(0,)),
+    "logit_bias": _translated(
+        field_mappers.logit_bias, "rounded to integers between -100 and 100; " + _CLASSIC_ONLY, neutral=({},)
+    ),
+    "logprobs": _translated(field_mappers.logprobs, "refused while the model reasons", neutral=(False,)),
+    "top_logprobs": _translated(field_mappers.logprobs, "refused while the model reasons", neutral=(0,)),
+    "max_tokens": _translated(field_mappers.max_tokens, "as `max_completion_tokens`, at most the model's output limit"),
+    "max_completion_tokens": _translated(field_mappers.max_tokens, "at most the model's output limit"),
+    "n": _translated(field_mappers.choices, f"at most {field_mappers.MAX_UPSTREAM_CHOICES}", neutral=(1,)),
+    "presence_penalty": _translated(field_mappers.non_reasoning_only, _CLASSIC_ONLY, neutral=(0,)),
+    "response_format": _translated(
+        field_mappers.handled_elsewhere,
+        "any JSON schema is made strict where that is exact; `structural_tag` is refused",
+    ),
+    "seed": _passed("best effort at OpenAI", neutral=(-1,)),
+    "stop": _translated(field_mappers.stop, _STOP, neutral=([],)),
+    "stream": _translated(field_mappers.stream, "usage is always asked for", neutral=(False,)),
+    "stream_options": _translated(
+        field_mappers.stream_options, "usage is shown if asked for; while the answer grows, this server counts it"
+    ),
+    "temperature": _translated(field_mappers.sampling, "`DEFAULT_TEMPERATURE` where absent; " + _NOT_WHILE_REASONING),
+    "top_p": _translated(field_mappers.sampling, _NOT_WHILE_REASONING, neutral=(1,)),
+    "tools": _translated(field_mappers.tools, "`defer_loading` has no effect"),
+    "tool_choice": _translated(field_mappers.tool_choice, "sent where there are tools"),
+    "reasoning_effort": _translated(
+        field_mappers.reasoning_effort, "the nearest level the model has; told where it has none"
+    ),
+    "thinking_token_budget": _translated(
+        field_mappers.thinking_token_budget, "0 as the least effort the model has; else dropped and told", neutral=(-1,)
+    ),
+    "include_reasoning": _without_effect("OpenAI shows no reasoning here"),
+    "parallel_tool_calls": _translated(
+        field_mappers.parallel_tool_calls,
+        "sent where there are tools; kept by this server where the model takes none",
+        neutral=(True,),
+    ),
+    "user": _passed(),
+    "use_beam_search": _refused("beam search is not available", "", neutral=(False,)),
+    "top_k": _translated(field_mappers.top_k, "1 as temperature 0; else dropped and told", neutral=(0, -1)),
+    "min_p": _dropped(neutral=(0,)),
+    "repetition_penalty": _dropped(neutral=(1,)),
+    "watermarking": _dropped(neutral=(False,)),
+    "length_penalty": _without_effect("beam search only"),
+    "stop_token_ids": _translated(token_mappers.stop_token_ids, _STOP_TOKENS, neutral=([],)),
+    "include_stop_str_in_output": _translated(field_mappers.handled_elsewhere, "see `stop`", neutral=(False,)),
+    "ignore_eos": _dropped(neutral=(False,)),
+    "min_tokens": _dropped(neutral=(0,)),
+    "skip_special_tokens": _without_effect("OpenAI sends text, without special tokens"),
+    "spaces_between_special_tokens": _without_effect("OpenAI sends text, without special tokens"),
+    "truncate_prompt_tokens": _translated(
+        token_mappers.truncate_prompt_tokens, "no effect on a prompt that is short enough; a longer one is refused"
+    ),
+    "truncation_side": _without_effect("nothing is truncated"),
+    "prompt_logprobs": _refused(_NOT_AVAILABLE, ""),
+    "logprob_token_ids": _refused(_NOT_AVAILABLE, ""),
+    "allowed_token_ids": _translated(
+        token_mappers.allowed_token_ids,
+        f"as `logit_bias` of 100; at most {token_mappers.MAX_BIASES}, refused for models that reason",
+    ),
+    "bad_words": _translated(token_mappers.bad_words, _BAD_WORDS, neutral=([],)),
+    "echo": _translated(
+        field_mappers.echo, "the last message before the answer, where it is the assistant's", neutral=(False,)
+    ),
+    "add_generation_prompt": _translated(
+        field_mappers.add_generation_prompt, "`false` answers in the last message's role", neutral=(True,)
+    ),
+    "continue_final_message": _refused(_NOT_AVAILABLE, "OpenAI cannot go on with a message", neutral=(False,)),
+    "add_special_tokens": _without_effect("OpenAI makes the prompt"),
+    "documents": _dropped(neutral=([],)),
+    "chat_template": _refused(field_mappers.UNTRUSTED_TEMPLATE, "as vLLM does unless told to trust templates"),
+    "chat_template_kwargs": _translated(
+        field_mappers.chat_template_kwargs,
+        "`enable_thinking`, `reasoning_effort`; else dropped and told",
+        neutral=({},),
+    ),
+    "media_io_kwargs": _refused(DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
+    "mm_processor_kwargs": _refused(DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
+    "structured_outputs": _translated(
+        field_mappers.handled_elsewhere,
+        "`json`, `regex`, `choice`, `json_object`; `grammar`, `structural_tag` are refused",
+    ),
+    "priority": _without_effect("OpenAI schedules as it likes"),
+    "request_id": _translated(field_mappers.handled_elsewhere, "the answer's id; the header `X-Request-Id` wins"),
+    "session_id": _translated(field_mappers.cache_key, "as `prompt_cache_key`"),
+    "return_tokens_as_token_ids": _translated(
+        token_mappers.return_tokens_as_token_ids, "in `logprobs`", neutral=(False,)
+    ),
+    "return_token_ids": _translated(token_mappers.return_token_ids, _IDS_FROM, neutral=(False,)),
+    "routed_experts_prompt_start": _without_effect("the model is not ours"),
+    "return_token_offsets": _without_effect("vLLM's render endpoint only"),
+    "return_prompt_text": _dropped(neutral=(False,)),
+    "mm_payload": _without_effect("vLLM's render endpoint only"),
+    "return_mm_kwargs": _without_effect("vLLM's render endpoint only"),
+    "cache_salt": _translated(field_mappers.cache_key, "as `prompt_cache_key`, hashed"),
+    "kv_transfer_params": _refused(_NOT_AVAILABLE, ""),
+    "ec_transfer_params": _refused(_NOT_AVAILABLE, ""),
+    "vllm_xargs": _dropped(neutral=({},)),
+    "repetition_detection": _dropped(),
+    "stream_interval": _without_effect("events are passed on as they come"),
+}

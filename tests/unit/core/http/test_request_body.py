@@ -1,0 +1,93 @@
+"""What may be in a body, and that one that is far too much keeps nobody waiting."""
+
+import asyncio
+import json
+import time
+
+import httpx
+import pytest
+
+from app.core.http.request_body import LONG_BODY_BYTES, MAX_COUNTS
+from tests.conftest import CHAT
+
+HEADERS = {"content-type": "application/json"}
+
+
+def hello(fields: str = "", content: str = '"hi"') -> str:
+    return '{"messages":[{"role":"user","content":' + content + "}]" + fields + "}"
+
+
+TOO_MUCH = {
+    "elements": hello(',"x":[' + "1," * MAX_COUNTS[b","][0] + "1]"),
+    "members of objects": hello(',"x":{' + '"":1,' * MAX_COUNTS[b":"][0] + '"":1}'),
+    "arrays": hello(',"x":[' + "[]," * MAX_COUNTS[b"["][0] + "[]]"),
+    "objects": hello(',"x":[' + "{}," * MAX_COUNTS[b"{"][0] + "{}]"),
+}
+
+
+@pytest.mark.parametrize("kind", TOO_MUCH)
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/invocations", "/tokenize"])
+async def test_a_body_with_too_much_in_it_is_refused(client: httpx.AsyncClient, kind: str, path: str) -> None:
+    response = await client.post(path, content=TOO_MUCH[kind], headers=HEADERS)
+
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].endswith(f" {kind}.")
+
+
+async def test_what_a_text_is_made_of_is_not_counted(client: httpx.AsyncClient) -> None:
+    text = json.dumps('[{"a\\": "' * MAX_COUNTS[b"["][0] + "\\")
+    response = await client.post("/tokenize", content='{"prompt": ' + text + "}", headers=HEADERS)
+
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize(("depth", "status"), [(190, 200), (10_000, 400)], ids=["as deep as may be", "too deep"])
+async def test_a_body_may_be_nested_to_a_depth(client: httpx.AsyncClient, depth: int, status: int) -> None:
+    response = await client.post(CHAT, content=hello(',"x":' + "[" * depth + "]" * depth), headers=HEADERS)
+
+    assert response.status_code == status, response.text
+    assert status == 200 or "nested too deep" in response.json()["error"]["message"]
+
+
+async def test_errors_of_a_short_list_are_told_as_vllm_tells_them(client: httpx.AsyncClient) -> None:
+    message = (await client.post(CHAT, json={"messages": [1] * 40})).json()["error"]["message"]
+
+    assert message.startswith("40 validation errors:")
+    assert message.endswith("  ...and 30 more errors")
+
+
+async def test_of_a_long_list_the_first_error_is_told(client: httpx.AsyncClient) -> None:
+    error = (await client.post(CHAT, json={"messages": [{"role": "user"}] * 9 + [1] * 90})).json()["error"]
+
+    assert error["message"].startswith("1 validation error:")
+    assert error["param"] == "body.messages.9"
+
+
+async def test_a_key_that_comes_twice_counts_once_and_the_last_wins(client: httpx.AsyncClient) -> None:
+    response = await client.post(CHAT, content=hello(',"n":{},"n":1'), headers=HEADERS)
+
+    assert response.status_code == 200
+
+
+LONG = {
+    "wrong messages": '{"messages":[' + "1," * 200_000 + "1]}",
+    "wrong token ids": hello(',"allowed_token_ids":[' + '"x",' * 500_000 + "1]"),
+    "wrong prompts": '{"messages":[{"role":"user","content":[' + "1," * 500_000 + "1]}]}",
+    "wrong biases": hello(',"logit_bias":{' + ",".join(f'"{token}":"x"' for token in range(200_000)) + "}"),
+    "wrong arguments": hello(',"vllm_xargs":{' + ",".join(f'"{key}":[[]]' for key in range(30_000)) + "}"),
+    "a long text": hello(',"x":"' + "a" * 30_000_000 + '","n":"x"'),
+}
+
+
+@pytest.mark.parametrize("kind", LONG)
+async def test_a_long_body_that_is_wrong_is_refused_while_others_are_answered(
+    client: httpx.AsyncClient, kind: str
+) -> None:
+    begun = time.perf_counter()
+    refused, health = await asyncio.gather(
+        client.post(CHAT, content=LONG[kind], headers=HEADERS), client.get("/health")
+    )
+
+    assert len(LONG[kind]) > LONG_BODY_BYTES
+    assert (refused.status_code, health.status_code) == (400, 200)
+    assert time.perf_counter() - begun < 2

@@ -1,0 +1,92 @@
+"""What the middleware adds to answers, and failures that nobody expected."""
+
+import re
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.core.config import SettingsError
+from app.core.middleware.startup_failure import StartupFailureMiddleware
+from app.core.request_record import RequestRecord, begin_record, current_record
+from app.main import create_app
+from tests.conftest import CHAT
+from tests.serving import served, settings_for
+
+
+def app_with_a_bug() -> FastAPI:
+    app = create_app(settings_for("http://127.0.0.1:1/v1"))
+
+    @app.get("/v1/bug")
+    async def bug() -> None:
+        raise KeyError("a secret")
+
+    return app
+
+
+async def test_a_bug_is_a_500_in_vllms_form_without_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    async with served(app_with_a_bug()) as url, httpx.AsyncClient(base_url=url) as client:
+        response = await client.get("/v1/bug", headers={"x-request-id": "mine"})
+
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "InternalServerError"
+    assert "secret" not in response.text
+    assert response.headers["x-request-id"] == "mine"
+    assert "KeyError" in capsys.readouterr().err
+
+
+async def test_refused_requests_carry_their_id_too(client: httpx.AsyncClient) -> None:
+    assert (await client.post(CHAT, json={})).headers["x-request-id"]
+    assert (await client.get("/v1/nope")).headers["x-request-id"]
+
+
+async def test_an_empty_id_of_the_client_is_none(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/models", headers={"x-request-id": ""})
+
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
+
+
+def test_a_record_that_nobody_began_takes_notes_all_the_same() -> None:
+    current_record().ignored_params.append("x")
+
+
+def test_long_headers_are_cut_at_a_whole_item() -> None:
+    record = RequestRecord(ignored_params=[f"messages.key{number}" for number in range(200)])
+    begin_record(record)
+    headers = {name.decode(): value.decode() for name, value in current_record().headers()}
+
+    assert len(headers["x-ignored-params"]) <= 1024
+    assert headers["x-ignored-params"].split(",") == record.ignored_params[: headers["x-ignored-params"].count(",") + 1]
+
+
+class Lifespan:
+    """What a server hears of an application that does not start."""
+
+    def __init__(self, problem: Exception) -> None:
+        self.problem = problem
+        self.heard: list[dict[str, object]] = []
+
+    async def app(self, _scope: object, _receive: object, send: object) -> None:
+        await send({"type": "lifespan.startup.failed", "message": "Traceback"})  # type: ignore[operator]
+        raise self.problem
+
+    async def start(self) -> None:
+        async def send(message: object) -> None:
+            self.heard.append(message)  # type: ignore[arg-type]
+
+        with pytest.raises(type(self.problem)):
+            await StartupFailureMiddleware(self.app)({"type": "lifespan"}, None, send)  # type: ignore[arg-type]
+
+
+async def test_wrong_settings_are_one_line_for_the_server() -> None:
+    lifespan = Lifespan(SettingsError("OPENAI_API_KEY is not set"))
+    await lifespan.start()
+
+    assert lifespan.heard == [{"type": "lifespan.startup.failed", "message": "OPENAI_API_KEY is not set"}]
+
+
+async def test_any_other_failure_to_start_keeps_its_traceback() -> None:
+    lifespan = Lifespan(OSError("disk"))
+    await lifespan.start()
+
+    assert lifespan.heard == [{"type": "lifespan.startup.failed", "message": "Traceback"}]
