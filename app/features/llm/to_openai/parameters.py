@@ -29,7 +29,7 @@ class ParameterRule:
 
     fate: Handling
     note: str
-    """For the README's table."""
+    """For the table in docs/parameters.md."""
     apply: Apply
     neutral: tuple[object, ...] = ()
     """Values that ask for nothing: many clients send them always, and some models refuse even these."""
@@ -105,7 +105,9 @@ PARAMETERS: dict[str, ParameterRule] = {
     "stream_options": _translated(
         field_mappers.stream_options, "usage is shown if asked for; running usage is counted by this server"
     ),
-    "temperature": _translated(field_mappers.sampling, "`DEFAULT_TEMPERATURE` if absent; " + _NOT_WHILE_REASONING),
+    "temperature": _translated(
+        field_mappers.sampling, "`DEFAULT_TEMPERATURE` if absent; " + _NOT_WHILE_REASONING, always=True
+    ),
     "top_p": _translated(field_mappers.sampling, _NOT_WHILE_REASONING, neutral=(1,)),
     "tools": _translated(field_mappers.tools, "`defer_loading` has no effect"),
     "tool_choice": _translated(field_mappers.tool_choice, "sent if there are tools"),
