@@ -34,7 +34,7 @@ PARAMETERS: dict[str, tuple[str, Format]] = {
     "rest_mb": ("Resident memory at rest, MB", "{:.0f}".format),
     "kb_per_stream": (f"KB for each open stream, of {IDLE_STREAMS:,}", "{:.0f}".format),
     "streams_held": ("streams held open", "{:,.0f}".format),
-    "boot_s": ("Start to the first chat answer, s", "{:.2f}".format),
+    "boot_s": ("Start to the first chat response, s", "{:.2f}".format),
 }
 """Title and form of each figure, in the table's order."""
 
