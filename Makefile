@@ -57,6 +57,7 @@ format: $(VENV)/test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m tests.parameter_table
+	$(BIN)/python -m tests.settings_documents
 
 boot: $(VENV)/run
 	$(BIN)/python -m benchmarks.boot

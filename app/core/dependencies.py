@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import TypeAdapter, ValidationError
 
 from app.core.admission import Admission
-from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
+from app.core.config import EVERY_MODEL, Settings, SettingsError, settings_error
 from app.core.key_limits import KeyLimits
 from app.core.lifecycle import Lifecycle
 from app.core.load import ServerLoad
@@ -119,7 +119,7 @@ def _described_models(settings: Settings) -> dict[str, ModelFamily]:
     try:
         return _FAMILIES.validate_python(settings.model_families)
     except ValidationError as exc:
-        raise SettingsError(complaint(exc, "model_families")) from None
+        raise settings_error(exc, "model_families") from None
 
 
 def _default_model(settings: Settings, catalogue: Catalogue) -> str:

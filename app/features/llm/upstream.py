@@ -9,6 +9,7 @@ import aiohttp
 import openai
 
 from app.core.admission import Admission, Places
+from app.core.environment import environment_proxy
 from app.core.errors import is_out_of_money
 from app.core.metrics import UpstreamMetrics
 from app.core.record import current_record
@@ -17,7 +18,6 @@ from app.features.llm.http1_response import Response, StaleConnectionError
 from app.features.llm.keys import LONGEST_PAUSE_S, Key, KeyRing
 from app.features.llm.retries import CallRetries, RetryBudget, RetryReason, asked_wait_s, status_reason
 from app.features.llm.sdk_errors import status_error, timeout_error, transport_error
-from app.features.llm.session import environment_proxy
 from app.features.llm.timeouts import Timeouts
 from app.features.llm.upstream_answer import Answer, Lease
 
@@ -49,7 +49,7 @@ class Upstream:
     """Makes calls to OpenAI. Every failure is raised as the openai SDK's exception class for it.
 
     `headers` go with each call, and a key of `keys`. The environment's proxies are followed (`HTTPS_PROXY`,
-    `NO_PROXY`).
+    `NO_PROXY` and their like).
     """
 
     def __init__(
