@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from app.core.admission import Admission
 from app.core.config import EVERY_MODEL, Settings, SettingsError, settings_error
 from app.core.key_limits import KeyLimits
-from app.core.lifecycle import Lifecycle
+from app.core.lifecycle import Aborted, Lifecycle
 from app.core.load import ServerLoad
 from app.core.metrics import Metrics
 from app.features.llm.catalogue import Catalogue, ModelFamily
@@ -154,8 +154,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _startup_check(components: Components) -> AsyncIterator[None]:
     """Asks OpenAI before the start if that is required, else beside it."""
     mode = components.settings.startup_check
-    if mode == "require" and (problem := await _problem(components)):
-        raise SettingsError(problem)
+    if mode == "require":
+        # A signal aborts the check, and the server ends as soon as it has started.
+        with suppress(Aborted), components.lifecycle.abortable():
+            problem = await _problem(components)
+            if problem:
+                raise SettingsError(problem)
     checking = asyncio.create_task(_warn(components)) if mode == "warn" else None
     try:
         yield
