@@ -43,8 +43,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
         SystemExit: status 0, with the help on standard output.
     """
     parser = _Parser(
-        prog="python -m app",
-        description="vLLM's HTTP interface, answered by OpenAI.",
+        prog="llm-server",
+        description="vLLM's HTTP interface, backed by the OpenAI API.",
         epilog=_settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,

@@ -16,7 +16,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmark.md"
 PLOT, RAW = DOCUMENT.with_suffix(".png"), DOCUMENT.with_suffix(".json")
 
 Format = Callable[[float], str]
-PARAMETERS: dict[str, tuple[str, Format]] = {
+ROWS: dict[str, tuple[str, Format]] = {
     "requests_per_s": (f"JSON, {JSON_CONNECTIONS} connections: requests/s", "{:,.0f}".format),
     "cpu_us_per_request": ("CPU µs a request", "{:,.0f}".format),
     "added_p50_ms": ("JSON, 1 connection: added p50, ms", "{:.2f}".format),
@@ -43,7 +43,7 @@ def table(outcomes: Outcomes) -> str:
     """Medians over the rounds, with the least and the greatest beside them."""
     header = ["", *[CANDIDATES[name].title for name in outcomes]]
     lines = [header, ["---"] * len(header)]
-    for name, (title, form) in PARAMETERS.items():
+    for name, (title, form) in ROWS.items():
         lines.append([title, *[_cell(outcome, name, form) for outcome in outcomes.values()]])
     lines.append(
         [
