@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import uvicorn
 from fastapi import FastAPI
 
-from app.core.access_log import log_nothing_that_is_not_written, logging_config
 from app.core.config import Settings, SettingsError, load_settings
-from app.core.server import Connection, Server
-from app.core.tls import tls_context
+from app.core.server.access_log import log_nothing_that_is_not_written, logging_config
+from app.core.server.connection import HttpConnection
+from app.core.server.server import Server
+from app.core.server.tls import tls_context
 from app.main import create_app
 
 WRONG_SETTINGS = 2
@@ -104,7 +105,7 @@ def _listening(app: FastAPI, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http=Connection,
+        http=HttpConnection,
         log_config=logging_config(),
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,

@@ -8,7 +8,6 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
 from app.core.access import AccessMiddleware, ClientKeys, KeyLimitsMiddleware, OverloadMiddleware
-from app.core.access_log import quiet_access_log
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.cross_origin import CrossOriginMiddleware
 from app.core.dependencies import build_components, lifespan
@@ -23,6 +22,7 @@ from app.core.middleware import (
 )
 from app.core.request_body import describe_models
 from app.core.request_limits import RequestLimitsMiddleware
+from app.core.server.access_log import quiet_access_log
 from app.features.llm.router import BODIES as CHAT_BODIES
 from app.features.llm.router import router as llm_router
 from app.features.ops.router import router as ops_router

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp
 from app.core.config import Settings
 from app.core.dependencies import Components
 from app.core.lifecycle import Lifecycle
-from app.core.server import Connection, Server
+from app.core.server.connection import HttpConnection
+from app.core.server.server import Server
 from app.main import create_app
 from tests import leaks
 
@@ -65,7 +66,7 @@ async def serving(
         leaks.Watched(app),
         host="127.0.0.1",
         port=0,
-        http=Connection,
+        http=HttpConnection,
         log_level="warning",
         timeout_graceful_shutdown=shutdown_timeout_s,
     )

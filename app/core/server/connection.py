@@ -1,30 +1,19 @@
-"""uvicorn's server, but for how it ends and for clients that pipeline their requests."""
+"""uvicorn's connection, but for clients that pipeline their requests, and for how it ends."""
 
-import asyncio
 import json
-import logging
-import math
-from types import FrameType
 from typing import Any
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.core.lifecycle import Lifecycle
 from app.core.request_limits import HEAD_TOO_LARGE, LINGER_S, MAX_HEAD_BYTES
-
-logger = logging.getLogger("uvicorn.error")
 
 IDLE_LINGER_S = 0.1
 """How long an idle connection is kept at the end, for a request that is on its way."""
-ABORT_S = 2.0
-"""How long the last words to clients may take."""
-TICK_S = 0.02
 PIPELINED_REQUESTS = 16
 """Requests that may wait behind the one being answered before no more is read from the connection."""
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """uvicorn's connection, without three of its flaws.
 
     It keeps no head of a request that is too large, while uvicorn would keep any. It tells the request being answered
@@ -40,11 +29,11 @@ class Connection(HttpToolsProtocol):
         self._begun_open = False
         self._pending_bytes = 0
         """Received since the parser last made something of it."""
-        self._deaf = False
+        self._input_closed = False
 
     def data_received(self, data: bytes) -> None:
         """What the client sends, until a head, a chunk's extension or a trailer in it is too large."""
-        if self._deaf:
+        if self._input_closed:
             return
         self._pending_bytes += len(data)
         super().data_received(data)
@@ -52,7 +41,7 @@ class Connection(HttpToolsProtocol):
             self._refuse_head()
 
     def _refuse_head(self) -> None:
-        self._deaf = True
+        self._input_closed = True
         if self._has_request() or not self._arriving:
             self.transport.close()
             return
@@ -94,7 +83,7 @@ class Connection(HttpToolsProtocol):
             # Otherwise nobody would notice that the client leaves.
             self.flow.resume_reading()
         if self._draining:
-            self._make_last(self.cycle, before)
+            self._close_after(self.cycle, before)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
@@ -116,62 +105,8 @@ class Connection(HttpToolsProtocol):
         if not self._arriving and not self._has_request():
             self.transport.close()
 
-    def _make_last(self, cycle: RequestResponseCycle, before: RequestResponseCycle | None) -> None:
+    def _close_after(self, cycle: RequestResponseCycle, before: RequestResponseCycle | None) -> None:
         """Close after `cycle` and not before it, unless the client has been told that `before` is the last."""
         cycle.keep_alive = False
         if before and not before.response_complete and (self._begun_open or not before.response_started):
             before.keep_alive = True
-
-
-class Server(uvicorn.Server):
-    """Ends cleanly on a signal: the first lets requests in flight finish, the second ends at once.
-
-    uvicorn's own would raise the signal again after that, so that the process never ends with status 0, and would end
-    what takes longer than the configuration's `timeout_graceful_shutdown`, in seconds, with a traceback.
-    """
-
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
-        super().__init__(config)
-        self._lifecycle = lifecycle
-
-    @property
-    def refused_to_start(self) -> bool:
-        """Whether the application said, before it listened, that it cannot; the log says why."""
-        return not self.started and self.lifespan.should_exit
-
-    def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
-        """Note a signal."""
-        self.force_exit = self.should_exit
-        self.should_exit = True
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        """Accept nothing, finish what is in flight or give it up, and close."""
-        logger.info("Shutting down")
-        for server in self.servers:
-            server.close()
-        self._lifecycle.drain()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        await self._finish()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        await self._wait_until_idle(ABORT_S)
-        await self.lifespan.shutdown()
-
-    async def _finish(self) -> None:
-        limit_s = self.config.timeout_graceful_shutdown
-        await self._wait_until_idle(math.inf if limit_s is None else limit_s, or_signal=True)
-        if self.force_exit or not self._busy():
-            return
-        logger.warning("Giving up %d requests that were still being answered", len(self.server_state.tasks))
-        self._lifecycle.abort()
-        await self._wait_until_idle(ABORT_S, or_signal=True)
-
-    def _busy(self) -> bool:
-        return bool(self.server_state.connections or self.server_state.tasks)
-
-    async def _wait_until_idle(self, limit_s: float, *, or_signal: bool = False) -> None:
-        now = asyncio.get_running_loop().time
-        end = now() + limit_s
-        while self._busy() and now() < end and not (or_signal and self.force_exit):  # noqa: ASYNC110 - uvicorn's sets are no events
-            await asyncio.sleep(TICK_S)
