@@ -106,6 +106,7 @@ def _listening(app: FastAPI, settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         http=HttpConnection,
+        ws="none",
         log_config=logging_config(),
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,
