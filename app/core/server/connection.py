@@ -16,8 +16,10 @@ from app.core.server.request_framing import (
     check_head,
     check_trailer,
     head_with_body_of,
+    http10_keeps_alive,
     origin_form,
 )
+from app.core.server.response_framing import closing_if_unread, for_http10
 
 IDLE_LINGER_S = 0.1
 """How long an idle connection is kept at the end, for a request that is on its way."""
@@ -121,8 +123,12 @@ class HttpConnection(HttpToolsProtocol):
             raise InvalidRequestError("this server is no proxy")
         if self.url[:1] != b"/":
             self.url = origin_form(self.url)
+        if version == "1.0":
+            self.expect_100_continue = False
         before = self.cycle
         super().on_headers_complete()
+        if version == "1.0":
+            self.cycle.keep_alive = self.parser.should_keep_alive() and http10_keeps_alive(self.headers)
         self._last_request = not self.cycle.keep_alive
         self._arriving = False
         self._pending_bytes = 0
@@ -146,6 +152,10 @@ class HttpConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
+        if cycle.scope["http_version"] == "1.0":
+            app = for_http10(app, cycle)
+        elif cycle.waiting_for_100_continue:
+            app = closing_if_unread(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:

@@ -77,3 +77,10 @@ def head_with_body_of(fields: Fields) -> bytes:
     """The head of a request whose body is as long as that of a request with these fields."""
     lines = b"".join(b"%b: %b\r\n" % field for field in fields if field[0] in _FRAMING)
     return b"POST / HTTP/1.1\r\n%b\r\n" % lines
+
+
+def http10_keeps_alive(fields: Fields) -> bool:
+    """Whether a client of HTTP/1.0 asks for its connection to be kept (RFC 9112, 9.3)."""
+    values = b",".join(value for name, value in fields if name == b"connection").lower()
+    options = {option.strip(_OWS) for option in values.split(b",")}
+    return b"keep-alive" in options and b"close" not in options

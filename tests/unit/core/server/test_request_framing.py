@@ -7,8 +7,10 @@ import re
 import pytest
 
 from app.core.request_limits import LINGER_S
+from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
+from tests.serving import serving, settings_for
 from tests.unit.core.server.echo import client_of, echoing, report, reports, response_to, statuses
 from tests.unit.core.server.test_server import calling, chat, request_bytes, server_over
 
@@ -214,6 +216,17 @@ async def test_a_body_that_is_held_back_is_asked_for_in_its_turn(simulator: Simu
 
     assert before.count("HTTP/1.1 200 ") == 1
     assert after.startswith("HTTP/1.1 200 ")
+
+
+async def test_a_rejected_request_whose_body_is_held_back_is_the_last(simulator: Simulator) -> None:
+    app = create_app(settings_for(simulator.base_url, vllm_api_key=["sk-client"]))
+    sent = EXPECTING + b"content-length: %d\r\n\r\n" % len(BEHIND)
+    async with serving(app, app.state.components.lifecycle) as server, calling(server, sent) as caller:
+        response = await caller.rest()
+
+    assert response.startswith("HTTP/1.1 401 ")
+    assert response.count("HTTP/1.1 ") == 1
+    assert "connection: close" in response
 
 
 async def test_a_400_reaches_a_client_that_is_still_sending() -> None:
