@@ -12,14 +12,23 @@ spaces in the request line (3), and keeps the connection of an HTTP/1.0 client t
 `RTSP/1.0` for HTTP/1.0, which httptools does not report.
 """
 
+import asyncio
+import json
 import random
 import re
+import signal
+import ssl
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import h11
+import pytest
+import trustme
 
+from app.simulator.server import Simulator
+from tests.processes import started
 from tests.serving import ReadyServer
 from tests.unit.core.server.echo import client_of, echoing, report, reports, statuses
 
@@ -239,3 +248,50 @@ def is_harmless(theirs: Read, ours: Read) -> bool:
     ours_first = ours.requests == theirs.requests[: len(ours.requests)]
     theirs_first = theirs.requests == ours.requests[: len(theirs.requests)]
     return (ours.end == "rejected" and ours_first) or (theirs.end == "rejected" and theirs_first)
+
+
+SERVER = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
+OFFERED = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
+)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("offer", OFFERS[:2], ids=["h2c", "websocket"])
+async def test_the_command_line_finishes_what_was_offered_an_upgrade_before_it_ends(
+    offer: tuple[bytes, ...], tls: bool, simulator: Simulator, tmp_path: Path
+) -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": "[sim tokens=20 itl=0.02]"}], "stream": True}).encode()
+    head = OFFERED % (len(body), b"".join(line + b"\r\n" for line in offer))
+    flags, trusting = certified(tmp_path) if tls else ((), None)
+    variables = {"OPENAI_API_KEY": "sk-test-key", "OPENAI_BASE_URL": simulator.base_url}
+    async with started(*SERVER, *flags, cwd=tmp_path, **variables) as server:
+        port = int((await server.wait_for_line(r"running on \S+:(\d+)"))[1])
+        idle_reader, idle = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+        idle.write(head + body)
+        await idle_reader.readuntil(b"\r\n0\r\n\r\n")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+        writer.write(head)
+        await writer.drain()
+        writer.write(body)
+        response = await reader.readuntil(b"data: ")
+        server.process.send_signal(signal.SIGTERM)
+        response += await reader.read()
+        assert await idle_reader.read() == b""
+        assert await server.ended() == 0
+        for each in (idle, writer):
+            each.close()
+
+    assert response.startswith(b"HTTP/1.1 200 ")
+    assert response.count(b"HTTP/1.1 ") == 1
+    assert b"data: [DONE]\n\n" in response
+    assert "Traceback" not in server.said
+    assert len(simulator.traffic.exchanges) == 2
+
+
+def certified(folder: Path) -> tuple[tuple[str, ...], ssl.SSLContext]:
+    """Flags for a certificate in this folder, and a context that trusts it."""
+    authority, trusting = trustme.CA(), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    authority.configure_trust(trusting)
+    return ("--ssl-certfile", "server.pem"), trusting
