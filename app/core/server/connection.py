@@ -180,7 +180,7 @@ class HttpConnection(HttpToolsProtocol):
         if self.cycle and self.cycle.more_body and not self._arriving:
             self._give_up_body(self.cycle)
         self._arriving = False
-        if self._rejection and not self._has_request():
+        if not self._has_request():
             self._send_rejection(error)
 
     def _give_up_body(self, cycle: RequestResponseCycle) -> None:
@@ -191,8 +191,7 @@ class HttpConnection(HttpToolsProtocol):
             cycle.waiting_for_100_continue = False
             cycle.message_event.set()
         else:
-            # The request is rejected already, for something else.
-            self._rejection = None
+            # This request has its response, so there is none to the rest of it.
             cycle.more_body = cycle.keep_alive = False
             cycle.message_event.set()
             if cycle.response_complete:

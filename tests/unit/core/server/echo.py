@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.server.connection import HttpConnection
 from tests.serving import ReadyServer, serving
@@ -68,9 +68,9 @@ class Acknowledging(HttpConnection):
 
 
 @asynccontextmanager
-async def echoing() -> AsyncIterator[ReadyServer]:
-    """A server of `echo`."""
-    async with serving(echo, http=Acknowledging) as server:
+async def echoing(app: ASGIApp = echo) -> AsyncIterator[ReadyServer]:
+    """A server of `echo`, or of another application, whose clients' segments arrive apart."""
+    async with serving(app, http=Acknowledging) as server:
         yield server
 
 
@@ -95,7 +95,7 @@ class Client:
                 await asyncio.sleep(0)
 
     def _is_read(self) -> bool:
-        return self._connection.read_bytes >= self._sent_bytes or self._connection.transport.is_closing()
+        return self._connection.read_bytes >= self._sent_bytes or self.is_closing
 
     async def quiet(self) -> None:
         """Once the server has nothing left to do with what was sent."""
@@ -105,11 +105,24 @@ class Client:
     @property
     def is_open(self) -> bool:
         """Whether the server would read more."""
-        return not (self._connection.transport.is_closing() or self._connection._input_closed)
+        return not (self.is_closing or self._connection._input_closed)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the server has closed the connection, but for what is still to be sent."""
+        return self._connection.transport.is_closing()
 
     def close_input(self) -> None:
         """Say that nothing more will be sent."""
         self._socket.shutdown(socket.SHUT_WR)
+
+    async def until(self, end: bytes) -> bytes:
+        """What the server sends, up to one that ends so."""
+        loop, received = asyncio.get_running_loop(), bytearray()
+        async with asyncio.timeout(RESPONDED_WITHIN_S):
+            while not received.endswith(end):
+                received += await loop.sock_recv(self._socket, 65_536)
+        return bytes(received)
 
     async def rest(self) -> bytes:
         """All that the server sends until it closes its side, or resets a connection on which it read to the end."""

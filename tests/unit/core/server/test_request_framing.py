@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.core.request_limits import LINGER_S
 from app.main import create_app
@@ -229,13 +230,73 @@ async def test_a_rejected_request_whose_body_is_held_back_is_the_last(simulator:
     assert "connection: close" in response
 
 
-async def test_a_400_reaches_a_client_that_is_still_sending() -> None:
-    async with echoing() as server, client_of(server) as client:
-        sending = asyncio.create_task(client.send([b"no request\r\n\r\n"] + [b"x" * 100_000] * 50))
-        response = await client.rest()
-        await sending
+async def test_a_400_reaches_a_client_that_is_still_sending(simulator: Simulator) -> None:
+    sent = b"no request\r\n\r\n" + b"x" * 20_000_000
+    async with server_over(simulator, shutdown_timeout_s=1) as server, calling(server, sent) as caller:
+        response = await caller.rest()
+        await caller.writer.drain()
 
-    assert statuses(response) == [400]
+    assert response.startswith("HTTP/1.1 400 ")
+
+
+async def test_the_end_of_a_400_is_seen_before_the_connection_closes() -> None:
+    async with echoing() as server, client_of(server) as client:
+        await client.send([b"no request\r\n\r\n"])
+
+        assert statuses(await client.rest()) == [400]
+        assert not client.is_closing
+
+
+async def test_a_body_that_breaks_before_it_was_asked_for_is_one_400(capfd: pytest.CaptureFixture[str]) -> None:
+    async with echoing() as server:
+        response = await response_to(server, CHUNKED[:-2] + b"Expect: 100-continue\r\n\r\nx\r\n")
+
+    assert response.startswith(b"HTTP/1.1 400 ")
+    assert response.count(b"HTTP/1.1 ") == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+async def hasty(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Responds without reading the body."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+async def patient(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Responds before it has read the body, and ends then."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@pytest.mark.parametrize("app", [hasty, patient])
+async def test_a_body_that_breaks_when_its_response_has_begun_gets_no_other_and_closes(app: ASGIApp) -> None:
+    async with echoing(app) as server, client_of(server) as client:
+        await client.send([CHUNKED])
+        begun = await client.until(b"\r\n\r\n")
+        await client.send([b"x\r\n"])
+        await client.quiet()
+        assert client.is_closing
+
+        assert statuses(begun + await client.rest()) == [200]
+
+
+CLOSING_OFFER = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: close, upgrade\r\n\r\n"
+
+
+async def test_nothing_is_read_after_a_request_that_closes_at_the_end_either(simulator: Simulator) -> None:
+    async with server_over(simulator, shutdown_timeout_s=5) as server, calling(server, CLOSING_OFFER[:-2]) as caller:
+        async with calling(server, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n") as probe:
+            # The answer tells that the server has read what was sent before.
+            await probe.until(b'"llm-server"}')
+            server.ending.set()
+            await probe.rest()
+        caller.writer.write(CLOSING_OFFER[-2:] + BEHIND)
+        response = await caller.rest()
+
+    assert response.count("HTTP/1.1 ") == 1
+    assert "connection: close" in response
 
 
 async def test_a_connection_that_was_rejected_does_not_hold_up_the_end(simulator: Simulator) -> None:
