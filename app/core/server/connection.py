@@ -176,26 +176,32 @@ class HttpConnection(HttpToolsProtocol):
         client = "{}:{}".format(*self.client) if self.client else "a client"
         self.logger.warning("Rejected a request of %s: %s", client, error.message)
         self._input_closed = True
-        self._rejection = error
-        if self.cycle and self.cycle.more_body and not self._arriving:
-            self._give_up_body(self.cycle)
+        in_body = not self._arriving and self.cycle is not None and self.cycle.more_body
         self._arriving = False
+        if in_body and self.cycle.response_started:
+            self._end_without_body(self.cycle)
+            return
+        if in_body:
+            self._give_up(self.cycle)
+        self._rejection = error
         if not self._has_request():
             self._send_rejection(error)
 
-    def _give_up_body(self, cycle: RequestResponseCycle) -> None:
+    def _end_without_body(self, cycle: RequestResponseCycle) -> None:
+        """Close after the response to a request that will not be whole, and has no second response."""
+        cycle.more_body = cycle.keep_alive = False
+        cycle.message_event.set()
+        if cycle.response_complete:
+            self._close_once_read()
+
+    def _give_up(self, cycle: RequestResponseCycle) -> None:
+        """Have nobody respond to a request that will not be whole, so that its rejection does."""
         if self.pipeline and self.pipeline[0][0] is cycle:
             self.pipeline.popleft()
-        elif not cycle.response_started:
-            cycle.disconnected = True
-            cycle.waiting_for_100_continue = False
-            cycle.message_event.set()
-        else:
-            # This request has its response, so there is none to the rest of it.
-            cycle.more_body = cycle.keep_alive = False
-            cycle.message_event.set()
-            if cycle.response_complete:
-                self.transport.close()
+            return
+        cycle.disconnected = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
 
     def _send_rejection(self, error: ErrorAnswer) -> None:
         if self.transport.is_closing():
@@ -203,9 +209,12 @@ class HttpConnection(HttpToolsProtocol):
         body = json.dumps(error.body()).encode()
         fields = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[error.status] + fields + body)
+        self._close_once_read()
+
+    def _close_once_read(self) -> None:
+        # Closed upon bytes that nobody read, the connection would be reset, and the response lost (RFC 9112, 9.6).
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        # Closed upon bytes that nobody read, the connection would be reset, and the response lost.
         self.loop.call_later(LINGER_S, self.transport.close)
 
     def shutdown(self) -> None:
