@@ -16,13 +16,14 @@ from app.core.lifecycle import Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.core.limits.rate_limit import RateLimiter
 from app.core.metrics import Metrics, ServerLoad
+from app.core.redaction import Redactor, proxy_secrets
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 from app.features.llm.model_families import ModelFamily
 from app.features.llm.service import LLMService
 from app.features.llm.startup_check import startup_problem
 from app.features.tokenizer.service import TokenizerService
-from app.upstream.session import new_session
+from app.upstream.session import environment_proxy, new_session
 from app.upstream.timeouts import Timeouts
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def build_components(settings: Settings) -> Components:
     Raises:
         SettingsError: MODEL_FAMILIES describes a model in a way that cannot be understood.
     """
+    redactor = Redactor([*settings.secrets, *proxy_secrets(environment_proxy(settings.openai_base_url))])
     served = None if settings.served_models == EVERY_MODEL else _served_models(settings)
     catalogue = Catalogue(served, _described_models(settings))
     lifecycle = Lifecycle()
@@ -77,6 +79,7 @@ def build_components(settings: Settings) -> Components:
         max_attempts=settings.upstream_max_attempts,
         metrics=metrics.upstream,
         concurrency_limiter=concurrency_limiter,
+        redactor=redactor,
     )
     default_model = _default_model(settings, catalogue)
     service = LLMService(
