@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from app.core.access_log import log_nothing_that_is_not_written, logging_config
 from app.core.config import Settings, SettingsError, load_settings
+from app.core.log_records import log_all_output
 from app.core.server import Connection, Server
 from app.core.tls import tls_context
 from app.main import create_app
@@ -87,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"llm-server: {exc}", file=sys.stderr)
         return WRONG_SETTINGS
     tune_gc()
+    log_all_output()
     log_nothing_that_is_not_written()
     server = Server(config, app.state.components.lifecycle)
     try:

@@ -4,7 +4,8 @@ import asyncio
 
 import openai
 
-from app.core.errors.upstream_errors import UpstreamError, redact
+from app.core.errors.upstream_errors import UpstreamError
+from app.core.log_records import for_log
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 
@@ -20,9 +21,9 @@ async def startup_problem(client: OpenAIClient, catalogue: Catalogue, base_url: 
         return "OPENAI_API_KEY is refused by OpenAI: no request can be answered with it"
     except (TimeoutError, openai.APIConnectionError) as exc:
         cause = exc.__cause__ or "no answer in time"
-        return redact(f"OpenAI cannot be reached at OPENAI_BASE_URL {base_url}: {cause}")
+        return for_log(f"OpenAI cannot be reached at OPENAI_BASE_URL {base_url}: {cause}")
     except UpstreamError as exc:
-        return redact(f"OpenAI does not list its models at OPENAI_BASE_URL {base_url}: {exc}").replace("\n", " ")
+        return for_log(f"OpenAI does not list its models at OPENAI_BASE_URL {base_url}: {exc}")
     return _unknown_models(catalogue, available)
 
 
