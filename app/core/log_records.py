@@ -89,7 +89,7 @@ def exception_for_log(exc: BaseException) -> str:
     name = type(exc).__qualname__
     if isinstance(exc, ValidationError):
         types = sorted({error["type"] for error in exc.errors(include_input=False, include_context=False)})
-        return for_log(f"{name}: {exc.error_count()} of {', '.join(types)}")
+        return for_log(f"{name}: {exc.error_count()} errors ({', '.join(types)})")
     if isinstance(exc, _QUOTES_NO_DATA) or type(exc).__module__.partition(".")[0] == _HTTP_CLIENT:
         text = _text(exc)
         return for_log(f"{name}: {text}") if text else name

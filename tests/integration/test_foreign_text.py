@@ -18,6 +18,7 @@ from tests.unit.features.llm.test_client import http_answer, raw_server
 
 KEY = "Zyx+wvU/tsR==0123"
 CLIENTS_KEY = "clients+key/456"
+FURTHER = {"OPENAI_API_KEYS": "further+key/789", "OPENAI_ORG_ID": "Acme-Corp", "OPENAI_PROJECT_ID": "Omega-Project"}
 FORMS = {
     "plain": KEY,
     "JSON": KEY.replace("+", "\\u002b").replace("/", "\\/").replace("=", "\\u003d"),
@@ -45,11 +46,12 @@ class Upstream:
     response: bytes = b""
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0] or b"0")
-        await reader.readexactly(length)
-        writer.write(self.response)
-        await writer.drain()
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0] or b"0")
+            await reader.readexactly(length)
+            writer.write(self.response)
+            await writer.drain()
 
 
 @dataclass
@@ -101,13 +103,13 @@ def stream(*events: str) -> bytes:
 
 
 def shows_a_key(text: str) -> bool:
-    return any(part in text for part in ("Zyx", "wvU", "tsR", "clients"))
+    return any(part in text for part in ("Zyx", "wvU", "tsR", "clients", "further", "Acme", "Omega"))
 
 
 async def test_no_form_of_a_key_is_in_a_response_or_the_log(tmp_path: Path) -> None:
-    async with running(tmp_path) as server:
+    async with running(tmp_path, **FURTHER) as server:
         for form in FORMS.values():
-            written = f"the key {form} and the client's {CLIENTS_KEY}"
+            written = f"the key {form}, the client's {CLIENTS_KEY}, {', '.join(FURTHER.values())}"
             for status in ("400 X", "404 X", "408 X", "429 X", "500 X", "520 X"):
                 await server.post(error(written, status=status))
             await server.post(

@@ -148,7 +148,7 @@ QUOTING = [
     pytest.param(KeyError(PROMPT), "KeyError", id="KeyError"),
     pytest.param(ValueError(f"invalid literal: {PROMPT!r}"), "ValueError", id="ValueError"),
     pytest.param(openai.APIError(PROMPT, REQUEST, body={"message": PROMPT}), "APIError", id="openai"),
-    pytest.param(invalid(), "ValidationError: 2 of int_parsing", id="pydantic"),
+    pytest.param(invalid(), "ValidationError: 2 errors (int_parsing)", id="pydantic"),
 ]
 
 
