@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated
@@ -11,8 +11,9 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request
 from pydantic import TypeAdapter, ValidationError
 
-from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
-from app.core.lifecycle import Lifecycle
+from app.core.config import EVERY_MODEL, Settings, SettingsError, settings_error
+from app.core.environment import environment_proxy
+from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.core.limits.rate_limit import RateLimiter
 from app.core.log_records import protect_logs
@@ -24,7 +25,7 @@ from app.features.llm.model_families import ModelFamily
 from app.features.llm.service import LLMService
 from app.features.llm.startup_check import startup_problem
 from app.features.tokenizer.service import TokenizerService
-from app.upstream.session import environment_proxy, new_session
+from app.upstream.session import new_session
 from app.upstream.timeouts import Timeouts
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def _described_models(settings: Settings) -> dict[str, ModelFamily]:
     try:
         return _FAMILIES.validate_python(settings.model_families)
     except ValidationError as exc:
-        raise SettingsError(complaint(exc, "model_families")) from None
+        raise settings_error(exc, "model_families") from None
 
 
 def _default_model(settings: Settings, catalogue: Catalogue) -> str:
@@ -167,8 +168,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _startup_check(components: Components) -> AsyncIterator[None]:
     """Asks OpenAI before the start if that is required, else beside it."""
     mode = components.settings.startup_check
-    if mode == "require" and (problem := await _problem(components)):
-        raise SettingsError(problem)
+    if mode == "require":
+        # A signal aborts the check, and the server ends as soon as it has started.
+        with suppress(Aborted), components.lifecycle.abortable():
+            problem = await _problem(components)
+            if problem:
+                raise SettingsError(problem)
     checking = asyncio.create_task(_warn(components)) if mode == "warn" else None
     try:
         yield

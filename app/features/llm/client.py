@@ -1,6 +1,7 @@
 """OpenAI behind vLLM's interface: vLLM's request in, vLLM's answer out, the openai SDK's exceptions up."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 import aiohttp
 import httpx2
@@ -71,7 +72,7 @@ class OpenAIClient:
             api_key=api_key, base_url=base_url, organization=organization, project=project, http_client=_no_http()
         )
         self._redactor = redactor or Redactor([api_key, *further_keys])
-        self.concurrency_limiter = concurrency_limiter or ConcurrencyLimiter(
+        self._concurrency_limiter = concurrency_limiter or ConcurrencyLimiter(
             max_calls=4096, max_queued=0, queue_timeout_s=1
         )
         self._upstream = Upstream(
@@ -82,12 +83,14 @@ class OpenAIClient:
             timeouts=timeouts or Timeouts(),
             max_attempts=max_attempts,
             metrics=metrics or Metrics().upstream,
-            concurrency_limiter=self.concurrency_limiter,
+            concurrency_limiter=self._concurrency_limiter,
         )
         if session:
             self.attach(session)
-        self._chat_url = f"{self._client.base_url}chat/completions"
-        self._models_url = f"{self._client.base_url}models"
+        # The SDK writes a URL without a path without a slash at the end.
+        base = str(self._client.base_url).rstrip("/")
+        self._chat_url = f"{base}/chat/completions"
+        self._models_url = f"{base}/models"
         self._catalogue = catalogue or Catalogue()
         self._unsupported_params = unsupported_params
         self._usage_details = usage_details
@@ -114,9 +117,9 @@ class OpenAIClient:
             with self._lifecycle.abortable(), UsageMeter(call.body) as usage_meter:
                 response = await self._upstream.read(UpstreamRequest("POST", self._chat_url, call.body))
         except Aborted:
-            return aborted_completion(request, call.reading)
+            return aborted_completion(request, call.plan)
         try:
-            translated = chat_completion(request, call.reading, response)
+            translated = chat_completion(request, call.plan, response)
         except ValueError as exc:
             raise invalid_response_error(self._chat_url, response) from exc
         usage_meter.record(translated.usage.total_tokens)
@@ -135,7 +138,7 @@ class OpenAIClient:
             openai.APIError: the call failed.
         """
         call = await self._translated(request)
-        translator = ChunkTranslator(request, call.reading)
+        translator = ChunkTranslator(request, call.plan)
         try:
             with self._lifecycle.abortable(), UsageMeter(call.body) as usage_meter:
                 response = await self._upstream.open(
@@ -155,6 +158,14 @@ class OpenAIClient:
             render=render,
         )
 
+    def reserve(self, calls: int) -> AbstractAsyncContextManager[Permits]:
+        """Permits for up to `calls` calls at the same time, acquired at once; those that no call took are released.
+
+        Raises:
+            Overloaded: there is no room in the queue either, or no permit in time.
+        """
+        return self._concurrency_limiter.reserve(calls)
+
     async def list_models(self) -> list[str]:
         """The ids of every model that the key can use.
 
@@ -168,7 +179,5 @@ class OpenAIClient:
             raise invalid_response_error(self._models_url, response) from exc
 
     async def _translated(self, request: ChatCompletionRequest) -> UpstreamCall:
-        call = encode_request(request, self._catalogue, self._unsupported_params)
-        call.reading.usage_details = self._usage_details
-        await check_context_window(request, call)
-        return call
+        call = encode_request(request, self._catalogue, self._unsupported_params, usage_details=self._usage_details)
+        return await check_context_window(request, call)
