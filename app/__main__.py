@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.core.config import Settings, SettingsError, documented_settings, load_settings
+from app.core.log_records import log_all_output
 from app.core.server.access_log import disable_unused_log_fields, logging_config
 from app.core.server.connection import HttpConnection
 from app.core.server.listening import bound_sockets
@@ -95,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(str(exc))
         return WRONG_SETTINGS
     tune_gc()
+    log_all_output()
     disable_unused_log_fields()
     log_nothing_of_logging()
     return _serve(Server(config, app.state.components.lifecycle), sockets)

@@ -90,7 +90,9 @@ async def serving(
 def settings_for(upstream: str, **settings: object) -> Settings:
     """Settings that use the API at `upstream`, untouched by this machine's environment and `.env`."""
     given = {"openai_api_key": "sk-test-key", "openai_base_url": upstream, "_env_file": None, **settings}
-    return Settings(**given)  # type: ignore[arg-type]  # pydantic-settings' own parameters are untyped
+    made = Settings(**given)  # type: ignore[arg-type]  # pydantic-settings' own parameters are untyped
+    leaks.watch(made.secrets)
+    return made
 
 
 @asynccontextmanager
