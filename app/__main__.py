@@ -12,6 +12,7 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 import gc
+import re
 import socket
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -32,9 +33,15 @@ from app.main import create_app
 WRONG_SETTINGS = 2
 
 
+_FLAG = re.compile(r"(--[a-z][a-z_-]*|-[a-z])(?:=.*)?", re.DOTALL)
+_FLAGS_VALUE = re.compile(r"=.*(?= could match )", re.DOTALL)
+_SWITCHS_VALUE = re.compile(r"ignored explicit argument .*", re.DOTALL)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(message)
+        # argparse repeats what was given, and that may be a key.
+        raise SettingsError(_SWITCHS_VALUE.sub("takes no value", _FLAGS_VALUE.sub("", message)))
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
@@ -60,7 +67,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
         else:
             options["nargs"] = "+" if setting.field == "vllm_api_key" else None
             parser.add_argument(setting.flag, metavar=setting.metavar, **options)
-    return vars(parser.parse_args(arguments))
+    known, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [match[1] for match in map(_FLAG.fullmatch, unknown) if match]
+        raise SettingsError(f"unrecognized arguments: {' '.join(flags) or 'values without a flag'}")
+    return vars(known)
 
 
 def _settings_help() -> str:

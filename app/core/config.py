@@ -5,6 +5,7 @@ made from it.
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from dotenv.parser import parse_stream
+from dotenv.parser import Binding, parse_stream
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 ENV_FILE = ".env"
 ENV_FILE_ENCODING = "utf-8-sig"
 EVERY_MODEL = "*"
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}|[a-z][a-z0-9_]{0,63}")
 
 
 class SettingsError(Exception):
@@ -380,8 +382,16 @@ def _check_env_file(path: Path) -> None:
     if path.is_fifo() or not (path.exists() or path.is_symlink()):
         return
     lines = parse_stream(StringIO(path.read_text(encoding=ENV_FILE_ENCODING)))
-    if wrong := next((line for line in lines if line.error), None):
-        raise ValueError(f"{ENV_FILE}: line {wrong.original.line} is not NAME=value")
+    if wrong := next((line.original for line in lines if not _is_assignment(line)), None):
+        empty_lines = wrong.string[: -len(wrong.string.lstrip())].count("\n")
+        raise ValueError(f"{ENV_FILE}: line {wrong.line + empty_lines} is not NAME=value")
+
+
+def _is_assignment(line: Binding) -> bool:
+    """Whether the line is one, so that an error may repeat its name. A key on a line of its own may look like one."""
+    if line.error or line.key is None or line.key.lower() in Settings.model_fields:
+        return not line.error
+    return bool(_VARIABLE.fullmatch(line.key)) and (line.value or "").strip("=") != ""
 
 
 def settings_error(exc: ValidationError, *location: str) -> SettingsError:
@@ -394,8 +404,9 @@ def _error_text(location: Sequence[int | str], message: str) -> str:
     message = message.removeprefix("Value error, ")
     if not location:
         return message
-    setting, *place = [str(part) for part in location if "[" not in str(part)]
-    name = ".".join([setting.upper(), *place])
+    setting, *places = map(str, location)
+    # pydantic lists the validators of a union, such as "function-wrap[check()]", beside the places.
+    name = ".".join([setting.upper(), *[place for place in places if "[" not in place]])
     # A place is a key of a JSON object, so that it may be anything.
     shown = name if name.isprintable() and len(name) <= 200 else ascii(name)[1:-1][:200]
     if message == "Extra inputs are not permitted":

@@ -6,6 +6,8 @@ import os
 import sys
 from typing import NoReturn
 
+from app.core.log_records import for_log
+
 
 def open_missing_streams() -> None:
     """Lead standard streams that the process was started without to nowhere.
@@ -23,9 +25,9 @@ def open_missing_streams() -> None:
 
 
 def print_error(text: str) -> None:
-    """Write one line to standard error, if anybody reads it."""
+    """Write one line to standard error, if anybody reads it. The text may repeat what the user gave."""
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"llm-server: {text}\n")
+        sys.stderr.write(f"llm-server: {for_log(text)}\n")
         sys.stderr.flush()
 
 
