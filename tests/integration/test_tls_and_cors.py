@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import ssl
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
-from tests.processes import environment, started
+from tests.processes import ROOT, environment, started
 from tests.serving import served_over
 
 SERVER = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
@@ -55,6 +56,35 @@ async def test_what_speaks_no_tls_1_3_gets_a_modern_cipher(authority: trustme.CA
 
     assert name.startswith("ECDHE-")
     assert "GCM" in name or "CHACHA20" in name
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_idle_connections_that_nobody_reads_do_not_delay_the_end(
+    loop: str, authority: trustme.CA, tmp_path: Path
+) -> None:
+    if loop == "asyncio":
+        (tmp_path / "uvloop.py").write_text("raise ImportError")
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    variables = {"OPENAI_API_KEY": "sk-x", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    async with started(*SERVER, "--ssl-certfile", "server.pem", cwd=tmp_path, **variables) as server:
+        port = int((await server.wait_for_line(r"running on https://\S+:(\d+)"))[1])
+        # A client's pool, after a response and before any request.
+        with (
+            socket.create_connection(("127.0.0.1", port)) as plain,
+            socket.create_connection(("127.0.0.1", port)) as new,
+        ):
+            used, unused = await asyncio.gather(
+                *[asyncio.to_thread(trusting.wrap_socket, each, server_hostname="127.0.0.1") for each in (plain, new)]
+            )
+            with used, unused:
+                await asyncio.to_thread(used.sendall, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert await asyncio.to_thread(used.recv, 12) == b"HTTP/1.1 200"
+                server.process.terminate()
+
+                # SHUTDOWN_TIMEOUT_S is 30.
+                assert await server.ended(timeout_s=10) == 0
+    assert "Giving up" not in server.said
 
 
 @pytest.mark.parametrize("asked", ["0", "1", "2"])

@@ -23,6 +23,8 @@ from app.core.server.response_framing import closing_if_unread, for_http10
 
 IDLE_LINGER_S = 0.1
 """How long an idle connection is kept at the end, for a request that is on its way."""
+UNCONFIRMED_S = 1.0
+"""How long, at the end, a client of TLS may take to confirm it. Nobody reads the idle connections of a pool."""
 PIPELINED_REQUESTS = 16
 """Requests that may wait behind the one being answered before no more is read from the connection."""
 
@@ -163,6 +165,8 @@ class HttpConnection(HttpToolsProtocol):
         super().on_response_complete()
         if self._rejection and not self._has_request():
             self._send_rejection(self._rejection)
+        if self._draining and self.transport.is_closing():
+            self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left, or the process did."""
@@ -232,7 +236,13 @@ class HttpConnection(HttpToolsProtocol):
 
     def _close_if_idle(self) -> None:
         if not self._arriving and not self._has_request():
-            self.transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        if self.scheme == "https":
+            # It would wait half a minute for the client's close_notify, which it does not need (RFC 8446, 6.1).
+            self.loop.call_later(UNCONFIRMED_S, self.transport.abort)
 
     def _close_after(self, cycle: RequestResponseCycle, before: RequestResponseCycle | None) -> None:
         """Close after `cycle` and not before it, unless the client has been told that `before` is the last."""

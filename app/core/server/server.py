@@ -69,8 +69,10 @@ class Server(uvicorn.Server):
         await self._wait_until_idle(math.inf if limit_s is None else limit_s, or_signal=True)
         if self.force_exit or not self._busy():
             return
-        logger.warning("Giving up %d requests that were still being answered", len(self.server_state.tasks))
         self._lifecycle.abort()
+        if not self.server_state.tasks:
+            return
+        logger.warning("Giving up %d requests that were still being answered", len(self.server_state.tasks))
         await self._wait_until_idle(ABORT_S, or_signal=True)
 
     def _busy(self) -> bool:
