@@ -15,6 +15,7 @@ import gc
 import re
 import socket
 from collections.abc import Sequence
+from ssl import SSLContext
 from typing import Any, NoReturn
 
 import uvicorn
@@ -25,6 +26,7 @@ from app.core.log_records import log_all_output
 from app.core.server.access_log import disable_unused_log_fields, logging_config
 from app.core.server.connection import HttpConnection
 from app.core.server.listening import bound_sockets
+from app.core.server.log_output import never_wait_for_log_readers
 from app.core.server.process import leave, log_nothing_of_logging, open_missing_streams, print_error
 from app.core.server.server import Server
 from app.core.server.tls import tls_context
@@ -101,12 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(**parse_arguments(arguments))
         settings.require_api_key()
         app = create_app(settings)
-        config = _configuration(app, settings)
+        tls = tls_context(settings)
         sockets = bound_sockets(settings)
     except SettingsError as exc:
         print_error(str(exc))
         return WRONG_SETTINGS
     tune_gc()
+    never_wait_for_log_readers()
+    config = _configuration(app, settings, tls)
     log_all_output()
     disable_unused_log_fields()
     log_nothing_of_logging()
@@ -129,8 +133,7 @@ def _serve(server: Server, sockets: list[socket.socket]) -> int:
     return 0 if server.started else 1
 
 
-def _configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    tls = tls_context(settings)
+def _configuration(app: FastAPI, settings: Settings, tls: SSLContext | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=settings.host,

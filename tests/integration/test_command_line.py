@@ -1,10 +1,15 @@
 """The server as a process: how it starts, what it says when it cannot, how it ends."""
 
 import asyncio
+import fcntl
+import os
 import re
+import select
 import signal
+import socket
 import ssl
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -317,6 +322,54 @@ async def test_an_error_log_whose_reader_left_ends_nothing(keeps: str, simulator
     assert statuses == [500, 500, 200]
     assert status == 0
     assert len(lines) == (3 if keeps == "standard output" else 0)
+
+
+@pytest.mark.parametrize("full", ["standard output", "standard error"])
+async def test_a_log_that_nobody_reads_stops_nothing(full: str, simulator: Simulator, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 2 * select.PIPE_BUF)
+    request = hello() if full == "standard output" else hello("[sim fault=server_error]")
+    with TemporaryFile() as other, socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+        unused.close()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *SERVER[:-1],
+            str(port),
+            cwd=tmp_path,
+            env=environment(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=simulator.base_url, UPSTREAM_MAX_ATTEMPTS="1"),
+            stdout=writing if full == "standard output" else other,
+            stderr=other if full == "standard output" else writing,
+        )
+        os.close(writing)
+        try:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                await answering(client)
+                statuses = [(await client.post(CHAT, json=request)).status_code for _ in range(100)]
+                read = os.read(reading, 2 * select.PIPE_BUF)
+                await client.post(CHAT, json=request)
+            process.terminate()
+            async with asyncio.timeout(5):
+                status = await process.wait()
+            read += os.read(reading, 2 * select.PIPE_BUF)
+        finally:
+            os.close(reading)
+            if process.returncode is None:
+                process.kill()
+
+    assert set(statuses) == {200 if full == "standard output" else 500}
+    assert status == 0
+    assert re.search(rb"\nWARNING:  [1-9]\d* lines of this log were lost: nobody read it\n.+\n", read)
+
+
+async def answering(client: httpx.AsyncClient) -> None:
+    """Return once the server does."""
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(httpx.ConnectError):
+                await client.get("/health")
+                return
+            await asyncio.sleep(0.05)
 
 
 class Proxy:

@@ -152,7 +152,7 @@ def test_httptools_names_the_error_of_a_callback() -> None:
 
 def test_the_command_line_loads_no_websocket_protocol() -> None:
     settings = settings_for("http://127.0.0.1:1/v1")
-    config = _configuration(create_app(settings), settings)
+    config = _configuration(create_app(settings), settings, None)
     config.load()
 
     assert config.ws_protocol_class is None
