@@ -27,7 +27,13 @@ from app.core.server.access_log import disable_unused_log_fields, logging_config
 from app.core.server.connection import HttpConnection
 from app.core.server.listening import bound_sockets
 from app.core.server.log_output import never_wait_for_log_readers
-from app.core.server.process import leave, log_nothing_of_logging, open_missing_streams, print_error
+from app.core.server.process import (
+    leave,
+    log_nothing_of_logging,
+    open_as_many_files_as_allowed,
+    open_missing_streams,
+    print_error,
+)
 from app.core.server.server import Server
 from app.core.server.tls import tls_context
 from app.main import create_app
@@ -151,6 +157,7 @@ def _configuration(app: FastAPI, settings: Settings, tls: SSLContext | None) -> 
 def run() -> NoReturn:
     """The process: `main`, with standard streams that nothing depends on, and its end."""
     open_missing_streams()
+    open_as_many_files_as_allowed()
     leave(main())
 
 

@@ -372,6 +372,31 @@ async def answering(client: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.05)
 
 
+async def test_a_shells_limit_of_open_files_does_not_limit_the_streams(simulator: Simulator, tmp_path: Path) -> None:
+    limited = ("-c", f"ulimit -S -n 64; exec {sys.executable} -m app --host 127.0.0.1 --port 0")
+    variables = environment(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=simulator.base_url)
+    process = await asyncio.create_subprocess_exec(
+        "bash", *limited, cwd=tmp_path, env=variables, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    with TemporaryFile() as out:
+        server = Process(process, out)
+        try:
+            async with httpx.AsyncClient(base_url=await server.url(), timeout=20) as client:
+                body = hello("[sim fault=stall after=1]", stream=True)
+                streams = [asyncio.create_task(client.post(CHAT, json=body)) for _ in range(60)]
+                await simulator.traffic.wait_for(lambda traffic: traffic.live == 60)
+                health = await client.get("/health")
+                for stream in streams:
+                    stream.cancel()
+                await asyncio.gather(*streams, return_exceptions=True)
+        finally:
+            process.kill()
+            await process.communicate()
+
+    assert health.status_code == 200
+    assert "Too many open files" not in server.said
+
+
 class Proxy:
     """An HTTP proxy that notes where it is asked to go and takes nobody there."""
 

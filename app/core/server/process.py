@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import resource
 import sys
 from typing import NoReturn
 
@@ -22,6 +23,13 @@ def open_missing_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def open_as_many_files_as_allowed() -> None:
+    """Raise the limit of open files to what this user may have: a stream takes two, and many shells allow 1,024."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def print_error(text: str) -> None:
