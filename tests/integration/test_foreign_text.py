@@ -173,12 +173,14 @@ async def test_no_text_forges_a_line_of_the_log(tmp_path: Path) -> None:
             await server.post(stream(f'{{"error":{{"message":"{written}","type":"{written}"}}}}'), stream=True)
             await server.client.get(f"/v1/{quote(text)}")
         await server.post(error("No."), headers={"x-forwarded-for": f"10.0.0.2\x85{FORGED}".encode("latin-1")})
+        await server.post(error("No."), headers={"x-forwarded-for": FORGED.removeprefix("INFO:     ")})
         await server.client.get(f"/v1/{'x' * 9_000}")
         log = await server.log()
 
     assert FORGED not in log.splitlines()
     assert log.replace("\n", "").isprintable()
-    assert f"10.0.0.2\\x85{FORGED}" in log
+    assert "10.0.0.2%5Cx85INFO:" in log
+    assert '"GET /forged' not in log
     assert max(map(len, log.splitlines())) < 1_200
 
 

@@ -5,16 +5,21 @@ from collections.abc import Set
 from copy import deepcopy
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from uvicorn.config import LOGGING_CONFIG
 
 ACCESS_LOGGER = logging.getLogger("uvicorn.access")
-_PATH = 2
-"""Where the path with the query is in the arguments of uvicorn's line."""
+_CLIENT, _PATH = 0, 2
+"""Where the client and the path with the query are in the arguments of uvicorn's line."""
 
 
 class AccessLogFilter(logging.Filter):
-    """Leaves out the lines of paths that are polled, and of the others the query: a client may put a key there."""
+    """Leaves out the lines of paths that are polled, and of the others the query: a client may put a key there.
+
+    What a proxy passes on as the client's address (`X-Forwarded-For`) may be any text. It is quoted where it could be
+    read as the rest of the line.
+    """
 
     def __init__(self, polled: Set[str]) -> None:
         super().__init__()
@@ -26,6 +31,9 @@ class AccessLogFilter(logging.Filter):
             return True
         arguments: list[Any] = list(record.args)
         arguments[_PATH] = str(arguments[_PATH]).partition("?")[0]
+        client = str(arguments[_CLIENT])
+        if " " in client or '"' in client:
+            arguments[_CLIENT] = quote(client, safe=":[]")
         record.args = tuple(arguments)
         return arguments[_PATH] not in self._polled
 
