@@ -74,12 +74,13 @@ def for_log(text: str) -> str:
 
     Every character that is not printable is escaped: control characters, line separators, bidirectional controls.
     """
+    is_printable = text.isprintable()
     for marker in _markers:
-        if marker in text:
+        if not is_printable or marker in text:
             for redactor in _redactors or (_NO_SECRETS,):
                 text = redactor.redact(text, 4 * LOG_TEXT_CHARACTERS)
             break
-    if not text.isprintable():
+    if not is_printable:
         text = "".join([c if c.isprintable() else ascii(c)[1:-1] for c in text[: 4 * LOG_TEXT_CHARACTERS]])
     return text if len(text) <= LOG_TEXT_CHARACTERS else text[: LOG_TEXT_CHARACTERS - len(_CUT)] + _CUT
 

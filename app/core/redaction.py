@@ -2,6 +2,7 @@
 
 import html
 import re
+import sys
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ SHORT_SECRET_CHARACTERS = 8
 
 _DECODINGS = 4
 """An error quoted in a URL quoted in an error is three encodings deep."""
-_CHARACTERS_PER_ENCODED_ONE = 16
+_CHARACTERS_PER_ENCODED_ONE = 36
 
 # Keys, masked ones too, ids of organizations and projects as OpenAI's texts have them, and the user of a URL.
 _PATTERNS = (
@@ -27,17 +28,26 @@ _PATTERNS = (
 # Each match of these patterns and encodings contains one of these.
 _MARKERS = ("sk-", "org-", "proj_", "in organization ", "@", "\\", "%", "&", "\0")
 
-# JSON, JavaScript and Python; percent-encoding; HTML; and UTF-16 that was read as UTF-8.
+# JSON, JavaScript, Python and octal; percent-encoding; HTML; and UTF-16 that was read as UTF-8.
+_HEX = "([0-9a-fA-F]{%s})"
 _ENCODED = re.compile(
-    r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|([^0-9A-Za-z\s\0]))|%([0-9a-fA-F]{2})|&#?\w{1,8};|\0", re.ASCII
+    rf"\\(?:u{_HEX % 4}|u\{{{_HEX % '1,6'}\}}|U00{_HEX % 6}|x{_HEX % 2}|([0-3][0-7][0-7])|([^0-9A-Za-z\s\0]))"
+    rf"|%u{_HEX % 4}|%{_HEX % 2}|&#(?:\d{{1,30}}|[xX][0-9a-fA-F]{{1,30}});?|&\w{{1,30}};|\0",
+    re.ASCII,
 )
+_OCTAL, _ITSELF = 5, 6
+
+# What breaks a secret without being seen: line ends with indentation, other control characters, soft hyphens,
+# characters of no width. "=" ends a line of quoted-printable text.
+_GAP = re.compile("=?[\0-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+[ \t]*")
 
 
 class Redactor:
     """Replaces the secrets of one application, and whatever looks like an OpenAI key or account id.
 
     Finds them in plain text and under up to four layers of JSON escapes, percent-encoding and HTML entities, mixed in
-    any way. Does not find them in base64, except for the credentials sent to a proxy.
+    any way, and the application's own across line ends and invisible characters. Does not find them in base64, except
+    for the credentials sent to a proxy.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
@@ -45,8 +55,11 @@ class Redactor:
         # The longest first: a key may begin with another one.
         longest_first = sorted(forms, key=len, reverse=True)
         self._secret = re.compile("|".join([*map(_literal, longest_first), *_PATTERNS]))
+        # A short one may come about by chance where lines are joined.
+        long = [form for form in longest_first if len(form) >= SHORT_SECRET_CHARACTERS]
+        self._own = re.compile("|".join(map(re.escape, long))) if long else None
         self.markers = (*longest_first, *_MARKERS)
-        """A text that contains none of them needs no redaction."""
+        """A printable text that contains none of them needs no redaction."""
         self._longest = max(map(len, forms), default=0) * _CHARACTERS_PER_ENCODED_ONE
 
     def for_response(self, value: Any) -> Any:
@@ -67,11 +80,11 @@ class Redactor:
         return redacted(value)
 
     def is_clean(self, text: str) -> bool:
-        """True if nothing needs redaction. Makes no calls, because it runs on the headers of each response."""
-        for marker in self.markers:  # noqa: SIM110 - any() would call a generator for each
+        """True if nothing needs redaction. Makes no Python call, because it runs on the headers of each response."""
+        for marker in self.markers:
             if marker in text:
                 return False
-        return True
+        return text.isprintable()
 
     def redact(self, text: str, characters: int) -> str:
         """The first `characters` of `text` without secrets. The cut leaves no part of a secret."""
@@ -92,6 +105,9 @@ class Redactor:
         for decoded, starts in _layers(text):
             for match in self._secret.finditer(decoded):
                 yield starts[match.start()], starts[match.end()]
+            if self._own and _GAP.search(decoded):
+                for start, end in _broken(decoded, self._own):
+                    yield starts[start], starts[end]
 
 
 def proxy_secrets(url: str | None) -> list[str]:
@@ -110,6 +126,14 @@ def _forms(secret: str) -> Iterator[str]:
     """The secret as decoding may show it: with its own escapes decoded, and with its bytes as characters."""
     for text in (secret, secret.encode(errors="replace").decode("latin-1")):
         yield from (decoded for decoded, _starts in _layers(text) if decoded)
+
+
+def _broken(text: str, secret: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    """Start and end in `text` of what is a secret once the gaps are closed."""
+    ends = [0, *[place for gap in _GAP.finditer(text) for place in gap.span()], len(text)]
+    kept = [place for start, end in zip(ends[::2], ends[1::2], strict=True) for place in range(start, end)]
+    for match in secret.finditer("".join([text[place] for place in kept])):
+        yield kept[match.start()], kept[match.end() - 1] + 1
 
 
 def _layers(text: str) -> Iterator[tuple[str, Sequence[int]]]:
@@ -136,7 +160,8 @@ def _decoded(text: str, starts: Sequence[int]) -> tuple[str, Sequence[int]]:
 
 
 def _characters(match: re.Match[str]) -> str:
-    utf16, byte, escaped, percent = match.groups()
-    if code := utf16 or byte or percent:
-        return chr(int(code, 16))
-    return escaped or html.unescape(match[0].strip("\0"))
+    if match.lastindex == _ITSELF:
+        return match[_ITSELF]
+    if match.lastindex:
+        return chr(min(int(match[match.lastindex], 8 if match.lastindex == _OCTAL else 16), sys.maxunicode))
+    return html.unescape(match[0].strip("\0"))

@@ -26,6 +26,17 @@ FORMS = {
     "percent": KEY.replace("+", "%2B").replace("/", "%2f").replace("=", "%3D"),
     "percent in JSON": KEY.replace("+", "\\u00252B").replace("/", "%2f"),
     "HTML": KEY.replace("+", "&#43;").replace("/", "&#x2F;"),
+    "HTML with zeros": KEY.replace("+", "&#0000000000043;").replace("/", "&#x00000000002F;"),
+    "HTML without an end": KEY.replace("+", "&#43").replace("/", "&#0047"),
+    "JavaScript": KEY.replace("+", "\\\\u{2b}"),
+    "Python": KEY.replace("+", "\\\\U0000002b"),
+    "octal": KEY.replace("+", "\\\\053"),
+    "percent and u": KEY.replace("+", "%u002B"),
+    "two lines": f"{KEY[:5]}\\r\\n    {KEY[5:]}",
+    "quoted-printable": f"{KEY[:5]}=\\n{KEY[5:]}",
+    "zero width": f"{KEY[:5]}\\u200b{KEY[5:]}",
+    "soft hyphens": f"{KEY[:3]}\\u00ad\\u00ad{KEY[3:8]}\\u00ad{KEY[8:]}",
+    "percent on two lines": f"{KEY[:5]}%0A{KEY[5:]}".replace("+", "%2B"),
 }
 """The key as JSON text may spell it."""
 PROMPT = "the patient has"
