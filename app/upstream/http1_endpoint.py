@@ -67,12 +67,11 @@ class Endpoint:
         return response
 
     async def _connect(self, remaining_s: float) -> Connection:
-        is_whole = remaining_s >= self._connect_s
+        if remaining_s < self._connect_s:
+            return await self._pool.connect(connect_timeout(remaining_s))
         try:
-            return await self._pool.connect(self._connect_timeout if is_whole else connect_timeout(remaining_s))
+            return await self._pool.connect(self._connect_timeout)
         except TimeoutError as exc:
-            if not is_whole:
-                raise
             raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {self._pool.request.url}") from exc
 
     def _request_head(self, key: str, body: bytes | None) -> bytes:

@@ -97,17 +97,13 @@ class ResponseProtocol(asyncio.Protocol):
             aiohttp.ClientError: the connection broke or was closed here, and all that had arrived has been read.
         """
         while True:
-            if (self._parts or self._decompressor) and (data := self._take()):
+            if (self._parts or self._decompressor) and (data := self.take()):
                 return data
             if self.is_complete:
                 return b""
             await self._wait_for_data()
 
-    def rest(self) -> bytes:
-        """Return the unread part of a complete body."""
-        return self._take()
-
-    def _take(self) -> bytes:
+    def take(self) -> bytes:
         """Return what has arrived of the body without waiting.
 
         Raises:
@@ -157,8 +153,7 @@ class ResponseProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the response with the connection (asyncio)."""
         self._borrowed.connection_lost(exc)
-        if self.status and exc is None and not self.headers.keys() & {"content-length", "transfer-encoding"}:
-            # The body ends with the connection.
+        if exc is None and self._body_ends_with_connection():
             self.is_complete = True
             self._detach()
             self._wake()
@@ -225,6 +220,9 @@ class ResponseProtocol(asyncio.Protocol):
     def _request_may_be_unread(self) -> bool:
         # A server that rejects a large request may not read all of it, and parse the rest as the next request.
         return self.status >= 400 and self._request_body_bytes > MAX_REUSABLE_REQUEST_BYTES
+
+    def _body_ends_with_connection(self) -> bool:
+        return self.status > 0 and not self.headers.keys() & {"content-length", "transfer-encoding"}
 
     def _error_for_lost_connection(self, exc: Exception | None) -> Exception:
         if self.status:

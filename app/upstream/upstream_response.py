@@ -74,7 +74,7 @@ class UpstreamResponse:
         """Return what has arrived of the body, at least a byte; nothing at its end."""
         try:
             if self._response.is_complete:
-                return self._response.rest()
+                return self._response.take()
             timer = self._timer = self._timer or self._new_timer()
             timer.start()
             return await self._response.read()
