@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
+import aiohttp
+import openai
+
+from app.core.errors.upstream_errors import is_quota_exhausted
+from app.upstream.api_keys import MAX_COOLDOWN_S
+from app.upstream.http1_protocol import StaleConnectionError
+
 RetryReason = Literal["connect", "closed", "status", "rate_limit"]
 
 MAX_REQUESTED_WAIT_S = 5.0
@@ -18,6 +25,7 @@ MAX_BUDGET = 10.0
 
 # As in the openai SDK, which also retries every other status from 500 on. 429 has rules of its own.
 _RETRIED_STATUSES = frozenset({408, 409, 500, 502, 503, 504})
+_CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -45,6 +53,27 @@ def _seconds_until(date: str | None) -> float | None:
         return None
 
 
+def requested_wait_s(failure: openai.APIError) -> float:
+    """Return the wait that a failed call's response asks for, in seconds; 0 if it asks for none."""
+    if not isinstance(failure, openai.APIStatusError):
+        return 0.0
+    return retry_after_s(failure.response.headers) or 0.0
+
+
+def retry_reason(failure: openai.APIError) -> RetryReason | None:
+    """Return why a failed call should be retried; None if it should not."""
+    if isinstance(failure, openai.APIStatusError):
+        if is_quota_exhausted(failure):
+            return None
+        return status_retry_reason(failure.status_code, failure.response.headers)
+    cause = failure.__cause__
+    if isinstance(cause, StaleConnectionError):
+        return "closed"
+    if isinstance(cause, _CONNECT_ERRORS) and not isinstance(cause, aiohttp.ClientConnectorCertificateError):
+        return "connect"
+    return None
+
+
 def status_retry_reason(status: int, headers: Mapping[str, str]) -> RetryReason | None:
     """Return why a call with this error response should be retried; None if it should not."""
     wait_s, should_retry = retry_after_s(headers), headers.get("x-should-retry")
@@ -53,6 +82,16 @@ def status_retry_reason(status: int, headers: Mapping[str, str]) -> RetryReason 
     if status == 429:
         return "rate_limit" if should_retry == "true" or wait_s is not None else None
     return "status" if should_retry == "true" or status in _RETRIED_STATUSES else None
+
+
+def key_cooldown_s(failure: openai.APIError) -> float | None:
+    """Return how long to avoid the key of a failed call, in seconds; None if other keys would fail as well."""
+    if isinstance(failure, openai.RateLimitError):
+        return MAX_COOLDOWN_S if is_quota_exhausted(failure) else requested_wait_s(failure)
+    if isinstance(failure, openai.AuthenticationError | openai.PermissionDeniedError):
+        # A key without access to one model may serve requests for others.
+        return 0.0 if failure.code == "model_not_found" else MAX_COOLDOWN_S
+    return None
 
 
 class RetryBudget:

@@ -9,14 +9,13 @@ import aiohttp
 import openai
 
 from app.core.environment import environment_proxy
-from app.core.errors.upstream_errors import is_quota_exhausted
 from app.core.limits.concurrency_limit import ConcurrencyLimiter, Permits
 from app.core.metrics import UpstreamMetrics
 from app.core.request_record import current_record
-from app.upstream.api_keys import MAX_COOLDOWN_S, ApiKey, ApiKeyPool
+from app.upstream.api_keys import ApiKey, ApiKeyPool
 from app.upstream.http1_endpoint import Endpoint
-from app.upstream.http1_protocol import ResponseProtocol, StaleConnectionError
-from app.upstream.retry_policy import CallRetries, RetryBudget, RetryReason, retry_after_s, status_retry_reason
+from app.upstream.http1_protocol import ResponseProtocol
+from app.upstream.retry_policy import CallRetries, RetryBudget, key_cooldown_s, requested_wait_s, retry_reason
 from app.upstream.sdk_errors import status_error, timeout_error, transport_error
 from app.upstream.timeouts import Timeouts
 from app.upstream.upstream_response import InFlight, UpstreamResponse
@@ -183,11 +182,11 @@ class _Attempts:
         """Choose the key for another attempt and wait until it is due; False if there should be none."""
         if self._switch_key(failure):
             return True
-        reason = _retry_reason(failure)
+        reason = retry_reason(failure)
         if reason is None:
             return False
         remaining_s = self._headers_deadline_s - self._loop.time()
-        wait_s = self._retries.wait_s(reason, requested_s=_requested_wait_s(failure), remaining_s=remaining_s)
+        wait_s = self._retries.wait_s(reason, requested_s=requested_wait_s(failure), remaining_s=remaining_s)
         if wait_s is None:
             return False
         await asyncio.sleep(wait_s)
@@ -223,7 +222,7 @@ class _Attempts:
 
     def _switch_key(self, failure: openai.APIError) -> bool:
         """Cool the key down if the failure is its own; True if another key can be tried."""
-        cooldown_s = _key_cooldown_s(failure)
+        cooldown_s = key_cooldown_s(failure)
         if cooldown_s is None:
             return False
         keys = self._upstream.keys
@@ -235,40 +234,6 @@ class _Attempts:
         self._key = other_key
         self._upstream.metrics.retries["key"].inc()
         return True
-
-
-_CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-
-
-def _requested_wait_s(failure: openai.APIError) -> float:
-    """Return the wait that a failed call's response asks for, in seconds; 0 if it asks for none."""
-    if not isinstance(failure, openai.APIStatusError):
-        return 0.0
-    return retry_after_s(failure.response.headers) or 0.0
-
-
-def _retry_reason(failure: openai.APIError) -> RetryReason | None:
-    """Return why a failed call should be retried; None if it should not."""
-    if isinstance(failure, openai.APIStatusError):
-        if is_quota_exhausted(failure):
-            return None
-        return status_retry_reason(failure.status_code, failure.response.headers)
-    cause = failure.__cause__
-    if isinstance(cause, StaleConnectionError):
-        return "closed"
-    if isinstance(cause, _CONNECT_ERRORS) and not isinstance(cause, aiohttp.ClientConnectorCertificateError):
-        return "connect"
-    return None
-
-
-def _key_cooldown_s(failure: openai.APIError) -> float | None:
-    """Return how long to avoid the key of a failed call, in seconds; None if other keys would fail as well."""
-    if isinstance(failure, openai.RateLimitError):
-        return MAX_COOLDOWN_S if is_quota_exhausted(failure) else _requested_wait_s(failure)
-    if isinstance(failure, openai.AuthenticationError | openai.PermissionDeniedError):
-        # A key without access to one model may serve requests for others.
-        return 0.0 if failure.code == "model_not_found" else MAX_COOLDOWN_S
-    return None
 
 
 def _forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
