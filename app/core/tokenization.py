@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class Encoding:
-    """One of OpenAI's encodings. Text is always plain text: `<|endoftext|>` in it is not a special token.
+    """One of OpenAI's encodings. Input is always plain text: `<|endoftext|>` in it is not a special token.
 
     Loading takes about 30 ms and 30 MB. The first `id_of` builds an index in about 60 ms and 15 MB.
     """
