@@ -111,7 +111,7 @@ def held_by(components: Components) -> tuple[int, int, int, int]:
     return (
         components.server_load.requests,
         components.metrics.upstream.in_flight,
-        sum(key.calls for key in upstream.keys._keys),
+        sum(key.calls_in_flight for key in upstream.keys._keys),
         len(upstream.session.connector._acquired),
     )
 

@@ -1,4 +1,4 @@
-"""Failures of a call to OpenAI as the openai SDK's own exceptions: same class, message and attributes."""
+"""Failed calls to OpenAI as the openai SDK's own exceptions: same class, message and attributes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,36 +20,36 @@ _STATUS_ERRORS: dict[int, type[openai.APIStatusError]] = {
     429: openai.RateLimitError,
 }
 
-# The exception has the body decoded, so these would lie.
+# They describe the encoded body; the exception carries the decoded one.
 _BODY_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
 def transport_error(url: str, failure: aiohttp.ClientError | OSError) -> openai.APIConnectionError:
-    """What the SDK raises where there was no connection, or it broke."""
+    """Return the SDK's exception for a connection that could not be made or broke."""
     if isinstance(failure, aiohttp.ClientConnectorError):
         return connection_error(url, "The upstream service could not be reached.")
     return connection_error(url, "The connection to the upstream service broke.")
 
 
 def timeout_error(url: str, message: str) -> openai.APITimeoutError:
-    """What the SDK raises when a limit is reached, but with a text that says which one."""
+    """Return the SDK's exception for a timeout, with a message that says which timeout."""
     error = openai.APITimeoutError(_request(url))
     error.message, error.args = message, (message,)
     return error
 
 
 def connection_error(url: str, message: str) -> openai.APIConnectionError:
-    """What the SDK raises for a connection that failed."""
+    """Return the SDK's exception for a failed connection."""
     return openai.APIConnectionError(message=message, request=_request(url))
 
 
 def invalid_response_error(url: str, content: bytes) -> openai.APIResponseValidationError:
-    """What the SDK raises for an answer of status 200 that is none."""
+    """Return the SDK's exception for a 200 response with an invalid body."""
     return openai.APIResponseValidationError(httpx2.Response(200, content=content, request=_request(url)), None)
 
 
 def event_error(url: str, event: object, redactor: Redactor) -> openai.APIError:
-    """What the SDK raises for an error event in a stream, its body redacted."""
+    """Return the SDK's exception for an error event in a stream, its body redacted."""
     event = redactor.for_response(event)
     body = event.get("error") if isinstance(event, dict) else event
     return openai.APIError("The upstream service failed during the stream.", _request(url), body=body)
@@ -58,18 +58,20 @@ def event_error(url: str, event: object, redactor: Redactor) -> openai.APIError:
 def status_error(
     url: str, status: int, headers: Mapping[str, str], content: bytes, redactor: Redactor
 ) -> openai.APIStatusError:
-    """What the SDK raises for an answer of this status, its text and body redacted."""
-    kept = [(name, value) for name, value in headers.items() if name.lower() not in _BODY_HEADERS and value.isascii()]
-    mirrored = httpx2.Response(status, headers=kept, content=content, request=_request(url))
-    body = redactor.for_response(_parsed(content))
+    """Return the SDK's exception for a response with an error status, its text and body redacted."""
+    kept_headers = [
+        (name, value) for name, value in headers.items() if name.lower() not in _BODY_HEADERS and value.isascii()
+    ]
+    response = httpx2.Response(status, headers=kept_headers, content=content, request=_request(url))
+    body = redactor.for_response(_parse(content))
     error = body.get("error", body) if isinstance(body, dict) else body
     message = error.get("message") if isinstance(error, dict) and isinstance(body, dict) else None
     text = f"Error code: {status}" + (f" - {message}" if isinstance(message, str) and message else "")
     fallback = openai.InternalServerError if status >= 500 else openai.APIStatusError
-    return _STATUS_ERRORS.get(status, fallback)(text, response=mirrored, body=error)
+    return _STATUS_ERRORS.get(status, fallback)(text, response=response, body=error)
 
 
-def _parsed(content: bytes) -> Any:
+def _parse(content: bytes) -> Any:
     try:
         return from_json(content)
     except ValueError:
