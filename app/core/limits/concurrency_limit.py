@@ -1,8 +1,8 @@
 """How many calls to OpenAI are made at the same time, and how many may wait for their turn."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from app.core.errors.errors import Overloaded
 
@@ -54,10 +54,15 @@ class ConcurrencyLimiter:
         self.running -= permits
         self._admit()
 
-    @contextmanager
-    def reserved(self, permits: int) -> Iterator["Permits"]:
-        """Places that have been entered, for calls that are yet to be made; those that no call took are given back."""
-        reservation = Permits(permits)
+    @asynccontextmanager
+    async def reserve(self, permits: int) -> AsyncIterator["Permits"]:
+        """Acquire up to `permits` for calls to come, all at once, and release those that no call took.
+
+        Raises:
+            Overloaded: there is no room in the queue either, or no permit in time.
+        """
+        reservation = Permits(min(permits, self.max_calls))
+        await self.acquire(reservation.total)
         try:
             yield reservation
         finally:
@@ -94,19 +99,20 @@ class ConcurrencyLimiter:
 
 
 class Permits:
-    """Places of one request that its calls take, one each."""
+    """Permits of one request, of which each of its calls takes one."""
 
-    def __init__(self, left: int) -> None:
-        self._left = left
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._left = total
 
     def take(self) -> bool:
-        """Whether there was one."""
+        """Take one permit; False if none is left."""
         if not self._left:
             return False
         self._left -= 1
         return True
 
     def take_all(self) -> int:
-        """How many there were."""
+        """Take all remaining permits and return their number."""
         left, self._left = self._left, 0
         return left

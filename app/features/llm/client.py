@@ -1,6 +1,7 @@
 """OpenAI behind vLLM's interface: vLLM's request in, vLLM's answer out, the openai SDK's exceptions up."""
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 import aiohttp
 import httpx2
@@ -69,7 +70,7 @@ class OpenAIClient:
             api_key=api_key, base_url=base_url, organization=organization, project=project, http_client=_no_http()
         )
         self._keys = ApiKeyPool([api_key, *further_keys])
-        self.concurrency_limiter = concurrency_limiter or ConcurrencyLimiter(
+        self._concurrency_limiter = concurrency_limiter or ConcurrencyLimiter(
             max_calls=4096, max_queued=0, queue_timeout_s=1
         )
         self._upstream = Upstream(
@@ -79,7 +80,7 @@ class OpenAIClient:
             timeouts=timeouts or Timeouts(),
             max_attempts=max_attempts,
             metrics=metrics or Metrics().upstream,
-            concurrency_limiter=self.concurrency_limiter,
+            concurrency_limiter=self._concurrency_limiter,
         )
         if session:
             self.attach(session)
@@ -111,9 +112,9 @@ class OpenAIClient:
             with self._lifecycle.abortable(), UsageMeter(call.body) as usage_meter:
                 response = await self._upstream.read(UpstreamRequest("POST", self._chat_url, call.body))
         except Aborted:
-            return aborted_completion(request, call.reading)
+            return aborted_completion(request, call.plan)
         try:
-            translated = chat_completion(request, call.reading, response)
+            translated = chat_completion(request, call.plan, response)
         except ValueError as exc:
             raise invalid_response_error(self._chat_url, response) from exc
         usage_meter.record(translated.usage.total_tokens)
@@ -132,7 +133,7 @@ class OpenAIClient:
             openai.APIError: the call failed.
         """
         call = await self._translated(request)
-        translator = ChunkTranslator(request, call.reading)
+        translator = ChunkTranslator(request, call.plan)
         try:
             with self._lifecycle.abortable(), UsageMeter(call.body) as usage_meter:
                 response = await self._upstream.open(
@@ -152,6 +153,14 @@ class OpenAIClient:
             render=render,
         )
 
+    def reserve(self, calls: int) -> AbstractAsyncContextManager[Permits]:
+        """Permits for up to `calls` calls at the same time, acquired at once; those that no call took are released.
+
+        Raises:
+            Overloaded: there is no room in the queue either, or no permit in time.
+        """
+        return self._concurrency_limiter.reserve(calls)
+
     async def list_models(self) -> list[str]:
         """The ids of every model that the key can use.
 
@@ -165,7 +174,5 @@ class OpenAIClient:
             raise invalid_response_error(self._models_url, response) from exc
 
     async def _translated(self, request: ChatCompletionRequest) -> UpstreamCall:
-        call = encode_request(request, self._catalogue, self._unsupported_params)
-        call.reading.usage_details = self._usage_details
-        await check_context_window(request, call)
-        return call
+        call = encode_request(request, self._catalogue, self._unsupported_params, usage_details=self._usage_details)
+        return await check_context_window(request, call)

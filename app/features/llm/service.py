@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from app.core.errors.errors import RequestError
 from app.core.errors.upstream_errors import UpstreamError
 from app.core.tokenization import encoding, to_thread_if_large
 from app.features.llm.catalogue import Catalogue
@@ -26,8 +25,6 @@ from app.features.llm.schema import (
     ModelPermission,
     ModelsResponse,
 )
-from app.features.llm.to_openai.context_window import check_token_ids
-from app.features.llm.to_openai.reasoning_effort import effort_for
 
 UPSTREAM_MODELS_KEPT_S = 300.0
 UPSTREAM_MODELS_FAILURE_KEPT_S = 5.0
@@ -61,7 +58,7 @@ class LLMService:
             RequestError: the model is not served, or the request is beyond its limits.
             UpstreamError: OpenAI failed or refused.
         """
-        return await self._client.create_chat_completion(self._completed(request))
+        return await self._client.create_chat_completion(self._with_defaults(request))
 
     async def stream_chat_completion(self, request: ChatCompletionRequest) -> ChatStream:
         """The answer as a stream that OpenAI has accepted. The caller owns it and must `aclose()` it.
@@ -70,7 +67,7 @@ class LLMService:
             RequestError: the model is not served, or the request is beyond its limits.
             UpstreamError: OpenAI failed or refused.
         """
-        return await self._client.stream_chat_completion(self._completed(request))
+        return await self._client.stream_chat_completion(self._with_defaults(request))
 
     async def create_batch(self, batch: BatchChatCompletionRequest) -> ChatCompletionResponse:
         """One answer with a choice for each conversation, in their order; usage is that of all together.
@@ -79,7 +76,7 @@ class LLMService:
             RequestError: the model is not served, or the request is beyond its limits.
             UpstreamError: OpenAI failed or refused one of them; the others are cancelled.
         """
-        responses = await self._responses([self._completed(request) for request in batch.conversations()])
+        responses = await self._responses([self._with_defaults(request) for request in batch.conversations()])
         choices = [
             choice.model_copy(update={"index": index})
             for index, response in enumerate(responses)
@@ -106,15 +103,12 @@ class LLMService:
             UpstreamError: OpenAI failed or refused; none of the calls goes on.
         """
         translator, chats = await self._text_completion(request)
-        concurrency_limiter = self._client.concurrency_limiter
-        at_once = min(len(chats), CALLS_AT_ONCE, concurrency_limiter.max_calls)
-        await concurrency_limiter.acquire(at_once)
-        with concurrency_limiter.reserved(at_once) as permits:
+        async with self._client.reserve(min(len(chats), CALLS_AT_ONCE)) as permits:
             sources = [
                 Source(partial(self._client.stream_chat_completion, chat, permits, partial(translator.events, number)))
                 for number, chat in enumerate(chats)
             ]
-            stream = sources[0] if len(sources) == 1 else MergedStream(sources, at_once=at_once)
+            stream = sources[0] if len(sources) == 1 else MergedStream(sources, at_once=permits.total)
             await stream.open()
         return StreamWithTrailer(stream, translator.trailer)
 
@@ -151,42 +145,26 @@ class LLMService:
         )
         prompts = await to_thread_if_large(characters_to_encode(request), make)
         continued = [] if only_echoes(request) else prompts
-        chats = [chat_request(request, prompt, self._completions_system_prompt) for prompt in continued]
-        return CompletionTranslator(request, model, prompts), [self._checked(chat, model) for chat in chats]
+        chats = [chat_request(request, prompt, model, self._completions_system_prompt) for prompt in continued]
+        return CompletionTranslator(request, model, prompts), chats
 
-    def _completed(self, request: ChatCompletionRequest) -> ChatCompletionRequest:
-        """The request with this server's defaults where the client left a field out."""
+    def _with_defaults(self, request: ChatCompletionRequest) -> ChatCompletionRequest:
+        """The request with this server's model and temperature where the client left them out."""
         model = self._served_model(request)
-        request = self._checked(request, model)
-        if request.temperature is not None and "temperature" in request.model_fields_set:
+        has_temperature = request.temperature is not None and "temperature" in request.model_fields_set
+        if has_temperature and request.model == model:
             return request
-        family = self._catalogue.family(model)
-        temperature = self._default_temperature if family.accepts_sampling(effort_for(request, family)) else None
-        return request.model_copy(update={"temperature": temperature})
+        temperature = request.temperature if has_temperature else self._default_temperature
+        completed = request.model_copy(update={"model": model, "temperature": temperature})
+        if not has_temperature:
+            # The client is not to be told that a model takes no temperature if it sent none.
+            completed.model_fields_set.discard("temperature")
+        return completed
 
     def _served_model(self, request: ChatCompletionRequest | CompletionRequest) -> str:
         model = (request.model if "model" in request.model_fields_set else None) or self._default_model
         self._catalogue.require_served(model)
         return model
-
-    def _checked(self, request: ChatCompletionRequest, model: str) -> ChatCompletionRequest:
-        """The request under the name of its model, within that model's limits."""
-        self._check_output_length(request, model)
-        check_token_ids(request, self._catalogue.family(model))
-        return request if request.model == model else request.model_copy(update={"model": model})
-
-    def _check_output_length(self, request: ChatCompletionRequest, model: str) -> None:
-        limit = self._catalogue.family(model).context
-        if limit is None:
-            return
-        name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-        asked = getattr(request, name)
-        if asked is not None and asked > limit:
-            raise RequestError(
-                f"{name}={asked} cannot be greater than max_model_len={limit}. "
-                f"Please request fewer output tokens. (parameter={name}, value={asked})",
-                param=name,
-            )
 
     def _card(self, name: str) -> ModelInfo:
         now = int(time.time())

@@ -8,6 +8,7 @@ from app.core.request_record import current_record
 from app.core.tokenization import Encoding, encoding, to_thread_if_large
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.to_openai.field_mappers import UNTRUSTED_TEMPLATE
+from app.features.llm.to_openai.messages import Conversation
 from app.features.llm.to_openai.parameters import DISABLED_KWARGS
 from app.features.llm.to_openai.prompt_tokens import prompt_ids
 from app.features.tokenizer.schema import (
@@ -101,7 +102,7 @@ def _ids(coder: Encoding, request: TokenizeRequest) -> list[int]:
         return coder.encode(request.prompt)
     return prompt_ids(
         coder,
-        request.messages,
+        Conversation(request.messages).messages,
         request.tools,
         add_generation_prompt=request.add_generation_prompt,
         continue_final_message=request.continue_final_message,

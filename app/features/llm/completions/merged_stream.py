@@ -57,7 +57,7 @@ class MergedStream:
         self._sources = sources
         self._waiting = deque(sources[at_once:])
         self._first = sources[:at_once]
-        self._reading: dict[asyncio.Future[bytes], Source] = {}
+        self._plan: dict[asyncio.Future[bytes], Source] = {}
 
     async def open(self) -> None:
         """Return once the first sources are open; if one cannot be, none is.
@@ -77,24 +77,24 @@ class MergedStream:
         return self
 
     async def __anext__(self) -> bytes:
-        while self._reading:
-            done, _ = await asyncio.wait(self._reading, return_when=asyncio.FIRST_COMPLETED)
+        while self._plan:
+            done, _ = await asyncio.wait(self._plan, return_when=asyncio.FIRST_COMPLETED)
             if events := b"".join([self._taken(task) for task in done]):
                 return events
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Stop reading and close every source."""
-        for task in self._reading:
+        for task in self._plan:
             task.cancel()
-        await asyncio.gather(*self._reading, return_exceptions=True)
+        await asyncio.gather(*self._plan, return_exceptions=True)
         await asyncio.gather(*(source.aclose() for source in self._sources))
 
     def _read(self, source: Source) -> None:
-        self._reading[asyncio.ensure_future(source.__anext__())] = source
+        self._plan[asyncio.ensure_future(source.__anext__())] = source
 
     def _taken(self, task: asyncio.Future[bytes]) -> bytes:
-        source = self._reading.pop(task)
+        source = self._plan.pop(task)
         try:
             events = task.result()
         except StopAsyncIteration:

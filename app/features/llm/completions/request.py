@@ -10,7 +10,7 @@ from app.features.llm.schema import (
     ChatCompletionRequest,
     CompletionRequest,
 )
-from app.features.llm.to_openai.context_window import check_truncation
+from app.features.llm.to_openai.model_limits import check_truncation
 
 # What the request has of its own; all other fields are those of a chat, and so is their fate.
 OWN_FIELDS = frozenset(
@@ -60,11 +60,12 @@ def only_echoes(request: CompletionRequest) -> bool:
     return bool(request.echo) and request.max_tokens == 0
 
 
-def chat_request(request: CompletionRequest, prompt: Prompt, system_prompt: str) -> ChatCompletionRequest:
-    """The chat that continues a prompt."""
+def chat_request(request: CompletionRequest, prompt: Prompt, model: str, system_prompt: str) -> ChatCompletionRequest:
+    """The chat request that continues a prompt."""
     names = (request.model_fields_set & CompletionRequest.model_fields.keys()) - OWN_FIELDS
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     fields = {name: value for name in names if (value := getattr(request, name)) is not None} | {
+        "model": model,
         "messages": [*system, {"role": "user", "content": prompt.text}],
         "max_tokens": _max_tokens(request),
         # A text is continued without thinking; the few tokens it is given would be spent on that.
@@ -72,6 +73,8 @@ def chat_request(request: CompletionRequest, prompt: Prompt, system_prompt: str)
     }
     if request.logprobs is not None:
         fields |= {"logprobs": True, "top_logprobs": request.logprobs}
+    # Without a temperature of its own: a chat's default is none of a text completion's.
+    fields = {"temperature": None, **fields}
     chat = ChatCompletionRequest.model_construct(_fields_set=set(fields), **fields)
     # A chat's own field among them is none of a text completion's.
     chat.__pydantic_extra__ = dict(request.model_extra or {})

@@ -20,7 +20,7 @@ def response_id(request: ChatCompletionRequest, upstream_id: str) -> str:
     return f"chatcmpl-{request.request_id}" if request.request_id else upstream_id
 
 
-def chat_completion(request: ChatCompletionRequest, reading: ResponsePlan, response: bytes) -> ChatCompletionResponse:
+def chat_completion(request: ChatCompletionRequest, plan: ResponsePlan, response: bytes) -> ChatCompletionResponse:
     """OpenAI's JSON answer in vLLM's shape, under the name the client asked for.
 
     Raises:
@@ -29,18 +29,18 @@ def chat_completion(request: ChatCompletionRequest, reading: ResponsePlan, respo
     translated = ChatCompletionResponse.model_validate_json(response)
     translated.id = response_id(request, translated.id)
     translated.model = request.model or translated.model
-    if not reading.usage_details:
+    if not plan.usage_details:
         translated.usage.prompt_tokens_details = translated.usage.completion_tokens_details = None
-    if reading.tokens and reading.tokens.shows_ids:
-        translated.prompt_token_ids = reading.prompt_ids
+    if plan.tokens and plan.tokens.shows_ids:
+        translated.prompt_token_ids = plan.prompt_ids
     for choice in translated.choices:
-        _read_choice(choice, reading)
+        _read_choice(choice, plan)
     return translated
 
 
-def aborted_completion(request: ChatCompletionRequest, reading: ResponsePlan) -> ChatCompletionResponse:
+def aborted_completion(request: ChatCompletionRequest, plan: ResponsePlan) -> ChatCompletionResponse:
     """What vLLM answers where the server ends first: `n` choices that say so, with the text that is known: none."""
-    message = {"role": reading.role, "content": reading.echo}
+    message = {"role": plan.role, "content": plan.echo}
     choices = [{"index": index, "message": message, "finish_reason": "abort"} for index in range(request.n or 1)]
     return ChatCompletionResponse.model_validate({**own_head(request), "choices": choices})
 
@@ -50,25 +50,25 @@ def own_head(request: ChatCompletionRequest) -> dict[str, Any]:
     return {"id": response_id(request, fallback), "created": int(time.time()), "model": request.model or ""}
 
 
-def _read_choice(choice: Choice, reading: ResponsePlan) -> None:
+def _read_choice(choice: Choice, plan: ResponsePlan) -> None:
     message = choice.message
-    if message.role != reading.role:
-        message.role = reading.role
+    if message.role != plan.role:
+        message.role = plan.role
     if message.annotations == []:
         message.annotations = None
-    if message.content is not None and reading.edits_text:
-        message.content = _read_text(choice, message.content, reading)
-    if reading.tokens:
-        show_tokens(choice, reading.tokens)
-    if reading.echo:
-        message.content = reading.echo + (message.content or "")
+    if message.content is not None and plan.edits_text:
+        message.content = _read_text(choice, message.content, plan)
+    if plan.tokens:
+        show_tokens(choice, plan.tokens)
+    if plan.echo:
+        message.content = plan.echo + (message.content or "")
     if message.tool_calls:
-        message.tool_calls = message.tool_calls[:1] if reading.one_tool_call else message.tool_calls
-        message.content = reading.content_beside_calls if message.content is None else message.content
+        message.tool_calls = message.tool_calls[:1] if plan.one_tool_call else message.tool_calls
+        message.content = plan.content_beside_calls if message.content is None else message.content
 
 
-def _read_text(choice: Choice, content: str, reading: ResponsePlan) -> str:
-    reader = TextFilter(reading)
+def _read_text(choice: Choice, content: str, plan: ResponsePlan) -> str:
+    reader = TextFilter(plan)
     tokens = choice.logprobs.content if choice.logprobs else None
     text, seen = reader.read(content, [token.model_dump() for token in tokens or ()])
     text += reader.finish()

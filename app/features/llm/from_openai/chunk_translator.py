@@ -22,22 +22,22 @@ class ChunkTranslator:
     `system_fingerprint` into the usage chunk, or into the finish chunk where there is none.
     """
 
-    def __init__(self, request: ChatCompletionRequest, reading: ResponsePlan) -> None:
+    def __init__(self, request: ChatCompletionRequest, plan: ResponsePlan) -> None:
         self._request = request
-        self._reading = reading
+        self._plan = plan
         self._shows_usage = bool(request.stream_options and request.stream_options.include_usage)
         self._head: JSONObject = {}
         self._started_choices: set[int] = set()
         self._calling: set[int] = set()
         self._readers: dict[int, TextFilter] = {}
         self._stopped: set[int] = set()
-        self._tokens = StreamTokens(reading.tokens, reading.prompt_ids) if reading.tokens else None
+        self._tokens = StreamTokens(plan.tokens, plan.prompt_ids) if plan.tokens else None
         # Details of the usage only OpenAI has.
-        self._counts_at_stop = bool(reading.tokens and reading.tokens.counts_at_stop and not reading.usage_details)
+        self._counts_at_stop = bool(plan.tokens and plan.tokens.counts_at_stop and not plan.usage_details)
         self._finished: set[int] = set()
         self._usage_shown = False
         # With several choices no two events in a row are alike.
-        self._has_plain_texts = not (self._tokens or reading.edits_text) and (request.n or 1) == 1
+        self._has_plain_texts = not (self._tokens or plan.edits_text) and (request.n or 1) == 1
 
     @property
     def complete(self) -> bool:
@@ -104,7 +104,7 @@ class ChunkTranslator:
         if "tool_calls" in delta:
             self._calling.add(index)
             self._limit_calls(delta)
-        if self._reading.edits_text:
+        if self._plan.edits_text:
             self._read(index, choice)
         if self._tokens:
             self._tokens.show(choice)
@@ -116,13 +116,13 @@ class ChunkTranslator:
         self._started_choices.add(index)
         if not delta.get("content") and not delta.get("tool_calls"):
             delta.pop("content", None)
-        role = {"role": self._reading.role, "content": ""}
+        role = {"role": self._plan.role, "content": ""}
         choice = {"index": index, "delta": role, "logprobs": None, "finish_reason": None}
         ids = self._tokens.prompt_ids if self._tokens else None
         running = self._running(index)
         chunks = [{**self._head, "choices": [choice], **running, "prompt_token_ids": ids, "prompt_text": None}]
-        if self._reading.echo:
-            echoed = {"index": index, "delta": {"content": self._reading.echo}, "logprobs": None, "finish_reason": None}
+        if self._plan.echo:
+            echoed = {"index": index, "delta": {"content": self._plan.echo}, "logprobs": None, "finish_reason": None}
             chunks.append({**self._head, "choices": [echoed], **running})
         return chunks
 
@@ -130,14 +130,14 @@ class ChunkTranslator:
         return self._tokens.running(index) if self._tokens else {}
 
     def _limit_calls(self, delta: JSONObject) -> None:
-        if self._reading.one_tool_call:
+        if self._plan.one_tool_call:
             delta["tool_calls"] = [call for call in delta["tool_calls"] if call.get("index", 0) == 0]
             if not delta["tool_calls"]:
                 del delta["tool_calls"]
 
     def _read(self, index: int, choice: JSONObject) -> None:
         """Put what the client is to see of this choice's text into its delta."""
-        reader = self._readers.setdefault(index, TextFilter(self._reading))
+        reader = self._readers.setdefault(index, TextFilter(self._plan))
         delta = choice["delta"]
         tokens = (choice.get("logprobs") or {}).get("content") or []
         text, seen = reader.read(delta.pop("content", None) or "", tokens)
@@ -174,6 +174,6 @@ class ChunkTranslator:
     def _usage(self, event: JSONObject, told: JSONObject) -> JSONObject:
         self._usage_shown = True
         usage = {name: told[name] for name in ("prompt_tokens", "total_tokens", "completion_tokens")}
-        if self._reading.usage_details:
+        if self._plan.usage_details:
             usage |= {name: value for name, value in told.items() if name not in usage and value is not None}
         return {**self._head, "choices": [], "usage": usage, "system_fingerprint": event.get("system_fingerprint")}

@@ -12,12 +12,12 @@ from app.features.llm.schema import JSONObject
 class TextFilter:
     """The text of one choice, as it arrives and as the client is to see it."""
 
-    def __init__(self, reading: ResponsePlan) -> None:
-        self._envelope_reader = _envelope_reader(reading)
-        self._finder = StopFinder(reading.stops, include=reading.include_stop)
-        self._tokens = _LogprobFilter(reading)
-        self._stop_ids = reading.stop_ids
-        self._token_finder = _token_finder(reading)
+    def __init__(self, plan: ResponsePlan) -> None:
+        self._envelope_reader = _envelope_reader(plan)
+        self._finder = StopFinder(plan.stops, include=plan.include_stop)
+        self._tokens = _LogprobFilter(plan)
+        self._stop_ids = plan.stop_ids
+        self._token_finder = _token_finder(plan)
 
     @property
     def stop_reason(self) -> str | int | None:
@@ -48,21 +48,21 @@ class TextFilter:
         return self._finder.finish()
 
 
-def _token_finder(reading: ResponsePlan) -> StopTokenFinder | None:
-    tokens = reading.tokens
-    return StopTokenFinder(tokens, include=reading.include_stop) if tokens and tokens.stops else None
+def _token_finder(plan: ResponsePlan) -> StopTokenFinder | None:
+    tokens = plan.tokens
+    return StopTokenFinder(tokens, include=plan.include_stop) if tokens and tokens.stops else None
 
 
-def _envelope_reader(reading: ResponsePlan) -> EnvelopeReader | None:
-    return EnvelopeReader(bare=reading.envelope is Envelope.TEXT) if reading.envelope else None
+def _envelope_reader(plan: ResponsePlan) -> EnvelopeReader | None:
+    return EnvelopeReader(bare=plan.envelope is Envelope.TEXT) if plan.envelope else None
 
 
 class _LogprobFilter:
     """The same for the tokens of `logprobs`, which may be parts of characters and so are read by their bytes."""
 
-    def __init__(self, reading: ResponsePlan) -> None:
-        self._envelope_reader = _envelope_reader(reading)
-        self._finder = StopFinder(reading.stops, include=True)
+    def __init__(self, plan: ResponsePlan) -> None:
+        self._envelope_reader = _envelope_reader(plan)
+        self._finder = StopFinder(plan.stops, include=True)
         self._characters = getincrementaldecoder("utf-8")("replace")
 
     def seen(self, token: JSONObject) -> JSONObject | None:

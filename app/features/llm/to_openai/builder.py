@@ -28,7 +28,9 @@ class RequestBuilder:
     unsupported_params: UnsupportedParams = "drop"
 
     body: JSONObject = field(default_factory=dict)
-    reading: ResponsePlan = field(default_factory=ResponsePlan)
+    messages: list[JSONObject] = field(default_factory=list)
+    """The client's conversation, as OpenAI takes it."""
+    plan: ResponsePlan = field(default_factory=ResponsePlan)
     ignored: dict[str, None] = field(default_factory=dict)
     adjusted: dict[str, object] = field(default_factory=dict)
     unknown_keys: int = 0
@@ -56,9 +58,9 @@ class RequestBuilder:
         """
         if self.family.encoding is None:
             raise RequestError(f"`{name}` is not available: this model's tokenizer is not known.", param=name)
-        if self.reading.tokens is None:
-            self.reading.tokens = TokenOptions(encoding(self.family.encoding))
-        return self.reading.tokens
+        if self.plan.tokens is None:
+            self.plan.tokens = TokenOptions(encoding(self.family.encoding))
+        return self.plan.tokens
 
     def ask_for_tokens(self, tokens: TokenOptions) -> None:
         """Have OpenAI send the answer's tokens, as log probabilities that only who asked for them will see."""

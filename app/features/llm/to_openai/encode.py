@@ -9,9 +9,10 @@ from app.core.request_record import current_record
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.from_openai.plan import ResponsePlan
 from app.features.llm.model_families import ModelFamily
-from app.features.llm.schema import ChatCompletionRequest
+from app.features.llm.schema import ChatCompletionRequest, JSONObject
 from app.features.llm.to_openai import token_mappers
 from app.features.llm.to_openai.builder import RequestBuilder, UnsupportedParams
+from app.features.llm.to_openai.model_limits import check_limits
 from app.features.llm.to_openai.parameters import PARAMETERS
 from app.features.llm.to_openai.reasoning_effort import effort_for
 from app.features.llm.to_openai.structured_outputs.response_format import constraint_of, guided_keys
@@ -30,22 +31,30 @@ _OPENAI_FIELDS: dict[str, Callable[[Any], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCall:
-    """A request as OpenAI gets it, and how its answer is to be read."""
+    """A chat request as OpenAI gets it, and how its response is translated."""
 
     body: bytes
-    reading: ResponsePlan
+    plan: ResponsePlan
     family: ModelFamily
+    messages: list[JSONObject]
+    """The client's conversation, as OpenAI takes it."""
 
 
 def encode_request(
-    request: ChatCompletionRequest, catalogue: Catalogue, unsupported_params: UnsupportedParams = "drop"
+    request: ChatCompletionRequest,
+    catalogue: Catalogue,
+    unsupported_params: UnsupportedParams = "drop",
+    *,
+    usage_details: bool = False,
 ) -> UpstreamCall:
-    """The call for a request. What was ignored or adjusted goes into the request's record.
+    """Encode a request for the model that its name stands for; record what was ignored or adjusted.
 
     Raises:
-        RequestError: a field asks for what OpenAI cannot do, and an answer without it would mislead.
+        RequestError: the request exceeds the model's limits, or a field asks for what OpenAI cannot do and a
+            response without it would mislead.
     """
     builder = _begin(request, catalogue, unsupported_params)
+    builder.plan.usage_details = usage_details
     for name in sorted((request.model_fields_set | _ALWAYS) & PARAMETERS.keys(), key=_ORDER.__getitem__):
         rule, value = PARAMETERS[name], getattr(request, name)
         if value is not None and value not in rule.neutral:
@@ -53,11 +62,11 @@ def encode_request(
     token_mappers.count_at_stop(builder)
     if request.model_extra:
         _add_extra_keys(builder, request.model_extra)
-    _tell(builder)
-    return UpstreamCall(encode_body(builder.body), builder.reading, builder.family)
+    _report(builder)
+    return UpstreamCall(encode_body(builder.body), builder.plan, builder.family, builder.messages)
 
 
-def _tell(builder: RequestBuilder) -> None:
+def _report(builder: RequestBuilder) -> None:
     record, ignored = current_record(), builder.ignored_params()
     # A batch makes several calls for one request.
     if ignored:
@@ -71,6 +80,7 @@ def _begin(
 ) -> RequestBuilder:
     name = request.model or ""
     family = catalogue.family(name)
+    check_limits(request, family)
     effort, constraint = effort_for(request, family), constraint_of(request)
     builder = RequestBuilder(request, catalogue.upstream_model(name), family, effort, constraint, unsupported_params)
     if effort is not None:
@@ -79,7 +89,7 @@ def _begin(
             builder.adjusted["reasoning_effort"] = effort
     if constraint is not None:
         builder.body["response_format"] = constraint.response_format
-        builder.reading.envelope = constraint.envelope
+        builder.plan.envelope = constraint.envelope
         if constraint.not_enforced:
             builder.drop(constraint.not_enforced)
     return builder

@@ -24,9 +24,10 @@ def messages(builder: RequestBuilder, _name: str, value: Any) -> None:
         builder.drop(key)
     builder.adjusted |= conversation.adjusted
     builder.unknown_keys += conversation.unknown_keys
-    builder.body["messages"] = conversation.messages
+    builder.body["messages"] = builder.messages = conversation.messages
     if builder.constraint and builder.constraint.needs_the_word_json and not conversation.mentions("json"):
-        builder.body["messages"].insert(0, {"role": "system", "content": "Answer with a JSON object."})
+        instruction = {"role": "system", "content": "Answer with a JSON object."}
+        builder.body["messages"] = [instruction, *conversation.messages]
         builder.adjusted["messages"] = "json"
 
 
@@ -39,7 +40,7 @@ def sampling(builder: RequestBuilder, name: str, value: float) -> None:
     """Temperature and top_p: not for a model that reasons."""
     if builder.accepts_sampling:
         builder.body[name] = value
-    elif value != 1:
+    elif value != 1 and name in builder.request.model_fields_set:
         builder.drop(name)
 
 
@@ -87,8 +88,8 @@ def stop(builder: RequestBuilder, name: str, value: str | list[str]) -> None:
     """Stop strings, found here where OpenAI could not find them or would not show them."""
     request = builder.request
     if builder.family.reasons or builder.wrapped or request.include_stop_str_in_output:
-        builder.reading.stops = (value,) if isinstance(value, str) else tuple(value)
-        builder.reading.include_stop = request.include_stop_str_in_output
+        builder.plan.stops = (value,) if isinstance(value, str) else tuple(value)
+        builder.plan.include_stop = request.include_stop_str_in_output
     else:
         builder.body[name] = value
 
@@ -129,7 +130,7 @@ def tool_choice(builder: RequestBuilder, name: str, value: Any) -> None:
     named = {"type": "function", "function": {"name": value["function"]["name"]}} if isinstance(value, dict) else None
     builder.body[name] = named or value
     if named or value == "required":
-        builder.reading.content_beside_calls = ""
+        builder.plan.content_beside_calls = ""
 
 
 def parallel_tool_calls(builder: RequestBuilder, name: str, value: bool) -> None:
@@ -139,7 +140,7 @@ def parallel_tool_calls(builder: RequestBuilder, name: str, value: bool) -> None
     if builder.family.parallel_tool_calls:
         builder.body[name] = value
     else:
-        builder.reading.one_tool_call = True
+        builder.plan.one_tool_call = True
 
 
 def reasoning_effort(builder: RequestBuilder, name: str, value: str) -> None:
@@ -196,12 +197,12 @@ def echo(builder: RequestBuilder, _name: str, _value: bool) -> None:
     """The last message's text before the answer's, where both have the same role."""
     last = builder.request.messages[-1]
     if last["role"] == _answering_role(builder):
-        builder.reading.echo = plain_text(last.get("content"))
+        builder.plan.echo = plain_text(last.get("content"))
 
 
 def add_generation_prompt(builder: RequestBuilder, _name: str, _value: bool) -> None:
     """Without a prompt for an answer of its own, vLLM answers in the last message's role."""
-    builder.reading.role = _answering_role(builder)
+    builder.plan.role = _answering_role(builder)
 
 
 def _answering_role(builder: RequestBuilder) -> str:

@@ -107,7 +107,9 @@ PARAMETERS: dict[str, ParameterRule] = {
     "stream_options": _translated(
         field_mappers.stream_options, "usage is shown if asked for; while the answer grows, this server counts it"
     ),
-    "temperature": _translated(field_mappers.sampling, "`DEFAULT_TEMPERATURE` where absent; " + _NOT_WHILE_REASONING),
+    "temperature": _translated(
+        field_mappers.sampling, "`DEFAULT_TEMPERATURE` where absent; " + _NOT_WHILE_REASONING, always=True
+    ),
     "top_p": _translated(field_mappers.sampling, _NOT_WHILE_REASONING, neutral=(1,)),
     "tools": _translated(field_mappers.tools, "`defer_loading` has no effect"),
     "tool_choice": _translated(field_mappers.tool_choice, "sent where there are tools"),

@@ -1,39 +1,34 @@
 """A conversation as token ids, in the chat format of OpenAI's models."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from app.core.tokenization import Encoding, EncodingName
-from app.features.llm.schema import FunctionDefinition, MessageRole, RequestMessage, Tool
-from app.features.llm.to_openai.messages import Conversation
+from app.features.llm.schema import FunctionDefinition, JSONObject, MessageRole, Tool
 
 
 def prompt_ids(
     encoding: Encoding,
-    messages: Iterable[RequestMessage],
+    messages: Sequence[JSONObject],
     tools: Sequence[Tool] | None = None,
     *,
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
 ) -> list[int]:
-    """The prompt that OpenAI makes of a conversation.
+    """The prompt that OpenAI makes of `messages`, which are in OpenAI's form.
 
     Its length is what OpenAI reports as `prompt_tokens` for texts to models that do not reason (the formula is that of
     OpenAI's cookbook, "How to count tokens with tiktoken"), and close to it with tools. Which ids stand around the
     texts OpenAI does not publish. Images, audio and files count nothing here: that cannot be known locally.
 
-    `add_generation_prompt` opens the answer, unless `continue_final_message` leaves the last message open instead.
-
-    Raises:
-        RequestError: OpenAI has no content parts or tool calls of such a form.
+    `add_generation_prompt` opens the response, unless `continue_final_message` leaves the last message open instead.
     """
     marks = encoding.chat_marks
     ids = list(_of_tools(encoding, tools)) if tools else []
-    sent = Conversation(messages).messages
-    for message in sent:
+    for message in messages:
         ids += [marks.start, *_of_message(encoding, message), marks.end]
-    if continue_final_message and sent:
+    if continue_final_message and messages:
         ids.pop()
     elif add_generation_prompt:
         ids += [marks.start, *encoding.encode(MessageRole.ASSISTANT), marks.separator]
@@ -77,10 +72,10 @@ def _of_tools(encoding: Encoding, tools: Sequence[Tool]) -> Iterator[int]:
         properties = _properties(tool.function)
         yield from line_feed * (_PROPERTIES if properties else 0)
         for name, schema in properties.items():
-            request_body_schema = _described(name, str(schema.get("type", "")), schema.get("description"))
+            described = _described(name, str(schema.get("type", "")), schema.get("description"))
             items = [str(item) for item in schema["enum"]] if isinstance(schema.get("enum"), list) else None
             yield from line_feed * (_PROPERTY if items is None else _ENUM_ITEM * len(items))
-            yield from chain.from_iterable(map(encoding.encode, [request_body_schema, *(items or ())]))
+            yield from chain.from_iterable(map(encoding.encode, [described, *(items or ())]))
     yield from line_feed * _END
 
 

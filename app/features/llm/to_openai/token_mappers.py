@@ -1,4 +1,4 @@
-"""How the fields that are about token ids get into OpenAI's body, or into the reading of the answer."""
+"""How the fields that are about token ids get into OpenAI's body, or into the plan for the response."""
 
 from collections.abc import Iterator, Sequence
 
@@ -23,7 +23,7 @@ def stop_token_ids(builder: RequestBuilder, name: str, value: list[int]) -> None
     stops = [token for token in value if is_ordinary(tokens.encoding.name, token)]
     if not stops:
         return
-    builder.reading.include_stop = builder.request.include_stop_str_in_output
+    builder.plan.include_stop = builder.request.include_stop_str_in_output
     if builder.shows_tokens:
         tokens.stops = frozenset(stops)
         builder.ask_for_tokens(tokens)
@@ -35,8 +35,8 @@ def _stop_at_texts(builder: RequestBuilder, name: str, vocabulary: Encoding, sto
     texts = {text: token for token in stops if (text := _text(vocabulary, token)) is not None}
     if len(texts) < len(set(stops)):
         builder.drop(name)
-    builder.reading.stops += tuple(texts)
-    builder.reading.stop_ids = {text: token for text, token in texts.items() if text not in _asked_stops(builder)}
+    builder.plan.stops += tuple(texts)
+    builder.plan.stop_ids = {text: token for text, token in texts.items() if text not in _asked_stops(builder)}
 
 
 def _text(vocabulary: Encoding, token: int) -> str | None:
@@ -140,7 +140,7 @@ def count_at_stop(builder: RequestBuilder) -> None:
     """
     request, options = builder.request, builder.request.stream_options
     shows_usage = request.stream and options is not None and options.include_usage
-    if not (shows_usage and builder.reading.stops_here and builder.accepts_sampling and builder.family.encoding):
+    if not (shows_usage and builder.plan.stops_here and builder.accepts_sampling and builder.family.encoding):
         return
     if not (request.tools or "response_format" in builder.body or has_media(request.messages)):
         builder.tokens("stop").counts_at_stop = True

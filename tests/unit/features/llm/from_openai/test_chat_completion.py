@@ -97,8 +97,8 @@ FIRST = {"role": "assistant", "content": "", "refusal": None}
 HEAD = '{"id":"chatcmpl-up","object":"chat.completion.chunk","created":1,"model":"served",'
 
 
-def streamed(*events: dict[str, Any], reading: ResponsePlan | None = None, **fields: Any) -> list[str]:
-    translator = ChunkTranslator(request(stream=True, **fields), reading or ResponsePlan())
+def streamed(*events: dict[str, Any], plan: ResponsePlan | None = None, **fields: Any) -> list[str]:
+    translator = ChunkTranslator(request(stream=True, **fields), plan or ResponsePlan())
     return [json.dumps(chunk, separators=(",", ":")) for event in events for chunk in translator.chunks(event)]
 
 
@@ -180,8 +180,8 @@ def token(text: str) -> dict[str, Any]:
     return {"token": text, "logprob": -0.1, "bytes": list(text.encode()), "top_logprobs": []}
 
 
-def read(content: str, reading: ResponsePlan, **choice: Any) -> dict[str, Any]:
-    answer = json.loads(chat_completion(request(), reading, upstream({"content": content}, **choice)).model_dump_json())
+def read(content: str, plan: ResponsePlan, **choice: Any) -> dict[str, Any]:
+    answer = json.loads(chat_completion(request(), plan, upstream({"content": content}, **choice)).model_dump_json())
     read_choice: dict[str, Any] = answer["choices"][0]
     return read_choice
 
@@ -206,8 +206,8 @@ def test_without_a_match_the_answer_is_whole() -> None:
 
 def test_a_wrapped_text_is_unwrapped_with_its_tokens() -> None:
     tokens = [token(text) for text in ('{"', "value", '":"', "re", "d", '"}')]
-    reading = ResponsePlan(envelope=Envelope.TEXT)
-    choice = read('{"value":"red"}', reading, logprobs={"content": tokens, "refusal": None})
+    plan = ResponsePlan(envelope=Envelope.TEXT)
+    choice = read('{"value":"red"}', plan, logprobs={"content": tokens, "refusal": None})
 
     assert choice["message"]["content"] == "red"
     assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["re", "d"]
@@ -232,8 +232,8 @@ CALLS = [
 
 
 def test_only_the_first_tool_call_is_kept_where_one_was_asked_for() -> None:
-    reading = ResponsePlan(one_tool_call=True, content_beside_calls="")
-    message = chat_completion(request(), reading, upstream({"content": None, "tool_calls": CALLS})).choices[0].message
+    plan = ResponsePlan(one_tool_call=True, content_beside_calls="")
+    message = chat_completion(request(), plan, upstream({"content": None, "tool_calls": CALLS})).choices[0].message
 
     assert message.tool_calls == CALLS[:1]
     assert message.content == ""
@@ -244,7 +244,7 @@ def test_usage_details_are_shown_where_the_operator_says_so() -> None:
 
     assert usage.prompt_tokens_details == {"cached_tokens": 1}
     *_, last = streamed(
-        event(FIRST), event(choices=[], usage=USAGE), reading=ResponsePlan(usage_details=True),
+        event(FIRST), event(choices=[], usage=USAGE), plan=ResponsePlan(usage_details=True),
         stream_options={"include_usage": True},
     )  # fmt: skip
     assert json.loads(last)["usage"] == USAGE
@@ -258,14 +258,14 @@ def deltas(chunks: list[str]) -> list[tuple[Any, Any, Any]]:
 def test_a_streamed_stop_string_may_straddle_events() -> None:
     events = [event(FIRST), event({"content": "one t"}), event({"content": "w"}), event({"content": "o three"}),
               event({"content": "four"}), event({}, "stop")]  # fmt: skip
-    chunks = streamed(*events, reading=ResponsePlan(stops=("two",)))
+    chunks = streamed(*events, plan=ResponsePlan(stops=("two",)))
 
     assert deltas(chunks) == [("", None, None), ("one ", None, None), ("", "stop", "two")]
 
 
 def test_what_was_held_back_comes_with_the_end() -> None:
     chunks = streamed(
-        event(FIRST), event({"content": "one tw"}), event({}, "length"), reading=ResponsePlan(stops=("two",))
+        event(FIRST), event({"content": "one tw"}), event({}, "length"), plan=ResponsePlan(stops=("two",))
     )
 
     assert deltas(chunks) == [("", None, None), ("one ", None, None), ("tw", "length", None)]
@@ -285,13 +285,13 @@ def test_a_stream_is_complete_once_every_choice_has_stopped(usage: bool, complet
 def test_a_streamed_choice_is_unwrapped() -> None:
     pieces = ['{"', 'value":"', "r", "ed", '"}']
     events = [event({"content": piece}, logprobs={"content": [token(piece)], "refusal": None}) for piece in pieces]
-    chunks = streamed(event(FIRST), *events, event({}, "stop"), reading=ResponsePlan(envelope=Envelope.TEXT))
+    chunks = streamed(event(FIRST), *events, event({}, "stop"), plan=ResponsePlan(envelope=Envelope.TEXT))
 
     assert deltas(chunks) == [("", None, None), ("r", None, None), ("ed", None, None), ("", "stop", None)]
 
 
 def test_a_streamed_echo_follows_the_role() -> None:
-    chunks = streamed(event(FIRST), event({"content": "b"}), reading=ResponsePlan(echo="a", role="user"))
+    chunks = streamed(event(FIRST), event({"content": "b"}), plan=ResponsePlan(echo="a", role="user"))
 
     assert deltas(chunks) == [("", None, None), ("a", None, None), ("b", None, None)]
     assert json.loads(chunks[0])["choices"][0]["delta"]["role"] == "user"
@@ -302,15 +302,15 @@ def test_streamed_tool_calls_beyond_the_first_are_left_out_where_one_was_asked_f
     first = {"index": 0, "function": {"arguments": "{}"}}
     chunks = streamed(
         event(FIRST), event({"tool_calls": [first]}), event({"tool_calls": [second]}), event({}, "tool_calls"),
-        reading=ResponsePlan(one_tool_call=True),
+        plan=ResponsePlan(one_tool_call=True),
     )  # fmt: skip
 
     assert [json.loads(chunk)["choices"][0]["delta"].get("tool_calls") for chunk in chunks] == [None, [first], None]
 
 
 def test_an_echo_stands_before_the_answer_where_tools_are_called_too() -> None:
-    reading = ResponsePlan(echo="a", content_beside_calls="")
-    answer = chat_completion(request(), reading, upstream({"content": None, "tool_calls": CALLS}))
+    plan = ResponsePlan(echo="a", content_beside_calls="")
+    answer = chat_completion(request(), plan, upstream({"content": None, "tool_calls": CALLS}))
 
     assert answer.choices[0].message.content == "a"
 
@@ -326,7 +326,7 @@ def test_an_echo_stands_before_the_answer_where_tools_are_called_too() -> None:
 def test_a_wrapped_value_is_whole_though_its_wrapper_was_cut(content: str, sent: str, finish: str) -> None:
     assert read(content, ResponsePlan(envelope=Envelope.TEXT), finish_reason=sent)["finish_reason"] == finish
     chunks = streamed(
-        event(FIRST), event({"content": content}), event({}, sent), reading=ResponsePlan(envelope=Envelope.TEXT)
+        event(FIRST), event({"content": content}), event({}, sent), plan=ResponsePlan(envelope=Envelope.TEXT)
     )
     assert json.loads(chunks[-1])["choices"][0]["finish_reason"] == finish
 

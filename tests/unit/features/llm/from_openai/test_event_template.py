@@ -49,11 +49,11 @@ class Asked:
     """How the answer is to be read; translators are made anew, for they remember."""
 
     fields: JSONObject
-    reading: Callable[[], ResponsePlan] = ResponsePlan
+    plan: Callable[[], ResponsePlan] = ResponsePlan
     completion: JSONObject | None = None
 
     def translator(self) -> ChunkTranslator:
-        return ChunkTranslator(request(stream=True, **self.fields), self.reading())
+        return ChunkTranslator(request(stream=True, **self.fields), self.plan())
 
     def render(self) -> Render:
         if self.completion is None:

@@ -31,7 +31,9 @@ def record() -> RequestRecord:
 
 def call(unsupported_params: UnsupportedParams = "drop", **fields: Any) -> UpstreamCall:
     """The call to OpenAI for a request with these fields."""
-    request = ChatCompletionRequest.model_validate({"messages": [{"role": "user", "content": "hi"}], **fields})
+    # The class default of temperature is the owner's 0.7.
+    given = {"messages": [{"role": "user", "content": "hi"}], "temperature": None, **fields}
+    request = ChatCompletionRequest.model_validate(given)
     return encode_request(request, EVERY_MODEL, unsupported_params)
 
 
@@ -419,13 +421,13 @@ def test_stops_that_openai_cannot_find_are_found_here(
 ) -> None:
     made = call(**fields)
 
-    assert (made.reading.stops, made.reading.include_stop) == (stops, include)
+    assert (made.plan.stops, made.plan.include_stop) == (stops, include)
     assert "stop" not in json.loads(made.body)
 
 
 def test_an_ordinary_answer_is_read_as_it_is() -> None:
-    assert call(stop="x", include_stop_str_in_output=False).reading == ResponsePlan()
-    assert call(include_stop_str_in_output=True).reading == ResponsePlan()
+    assert call(stop="x", include_stop_str_in_output=False).plan == ResponsePlan()
+    assert call(include_stop_str_in_output=True).plan == ResponsePlan()
 
 
 @pytest.mark.parametrize(
@@ -445,23 +447,23 @@ def test_an_ordinary_answer_is_read_as_it_is() -> None:
 def test_echo_is_the_last_message_of_the_answering_role(
     messages: list[Any], fields: dict[str, Any], echo: str, role: str
 ) -> None:
-    reading = call(messages=messages, **fields).reading
+    plan = call(messages=messages, **fields).plan
 
-    assert (reading.echo, reading.role) == (echo, role)
+    assert (plan.echo, plan.role) == (echo, role)
 
 
 def test_a_single_tool_call_is_kept_here_where_the_model_takes_no_such_parameter() -> None:
     fields: Any = {"tools": [TOOL], "parallel_tool_calls": False}
 
-    assert call(model="o3", **fields).reading.one_tool_call
+    assert call(model="o3", **fields).plan.one_tool_call
     assert "parallel_tool_calls" not in sent(model="o3", **fields)
     assert sent(model="gpt-4o", **fields)["parallel_tool_calls"] is False
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
 def test_beside_a_tool_it_had_to_call_vllm_has_empty_content(choice: object) -> None:
-    assert call(tools=[TOOL], tool_choice=choice).reading.content_beside_calls == ""
-    assert call(tools=[TOOL], tool_choice="auto").reading.content_beside_calls is None
+    assert call(tools=[TOOL], tool_choice=choice).plan.content_beside_calls == ""
+    assert call(tools=[TOOL], tool_choice="auto").plan.content_beside_calls is None
 
 
 # --- constraints ------------------------------------------------------------------------------------------------------
@@ -469,7 +471,7 @@ def test_beside_a_tool_it_had_to_call_vllm_has_empty_content(choice: object) -> 
 
 def schema_sent(**fields: Any) -> tuple[dict[str, Any], Envelope | None]:
     made = call(**fields)
-    return json.loads(made.body)["response_format"]["json_schema"], made.reading.envelope
+    return json.loads(made.body)["response_format"]["json_schema"], made.plan.envelope
 
 
 @pytest.mark.parametrize(

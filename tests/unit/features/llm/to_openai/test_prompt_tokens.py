@@ -7,6 +7,7 @@ import pytest
 from app.core.errors.errors import RequestError
 from app.core.tokenization import EncodingName, encoding
 from app.features.llm.schema import Tool
+from app.features.llm.to_openai.messages import Conversation
 from app.features.llm.to_openai.prompt_tokens import prompt_ids
 
 O200K = encoding("o200k_base")
@@ -50,7 +51,7 @@ GET_WEATHER = {
 
 
 def ids(messages: list[Any], tools: list[Any] | None = None, **options: Any) -> list[int]:
-    return prompt_ids(O200K, messages, tools and [Tool(**tool) for tool in tools], **options)
+    return prompt_ids(O200K, Conversation(messages).messages, tools and [Tool(**tool) for tool in tools], **options)
 
 
 def text(messages: list[Any], **options: Any) -> str:
@@ -63,12 +64,12 @@ def said(content: object, role: str = "user", **keys: object) -> dict[str, objec
 
 @pytest.mark.parametrize(("name", "counted"), [("o200k_base", 124), ("cl100k_base", 129)])
 def test_the_cookbooks_conversation_has_as_many_tokens_as_openai_counted(name: EncodingName, counted: int) -> None:
-    assert len(prompt_ids(encoding(name), COOKBOOK)) == counted  # type: ignore[arg-type]
+    assert len(prompt_ids(encoding(name), COOKBOOK)) == counted
 
 
 @pytest.mark.parametrize(("name", "counted"), [("o200k_base", 101), ("cl100k_base", 105)])
 def test_the_cookbooks_tools_have_as_many_tokens_as_openai_counted(name: EncodingName, counted: int) -> None:
-    assert len(prompt_ids(encoding(name), WEATHER, [Tool(**GET_WEATHER)])) == counted  # type: ignore[arg-type]
+    assert len(prompt_ids(encoding(name), WEATHER, [Tool(**GET_WEATHER)])) == counted
 
 
 def test_each_message_stands_between_marks_and_the_answer_is_opened() -> None:
