@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
 from app.core.lifecycle import Lifecycle
@@ -18,7 +18,7 @@ from app.core.limits.rate_limit import RateLimiter
 from app.core.metrics import Metrics, ServerLoad
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
-from app.features.llm.model_families import ModelFamily
+from app.features.llm.model_families import ModelFamily, described_family
 from app.features.llm.service import LLMService
 from app.features.llm.startup_check import startup_problem
 from app.features.tokenizer.service import TokenizerService
@@ -26,8 +26,6 @@ from app.upstream.session import new_session
 from app.upstream.timeouts import Timeouts
 
 logger = logging.getLogger(__name__)
-
-_FAMILIES = TypeAdapter(dict[str, ModelFamily])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +122,16 @@ def _served_models(settings: Settings) -> dict[str, str]:
 
 
 def _described_models(settings: Settings) -> dict[str, ModelFamily]:
+    return {name: _described_model(name, description) for name, description in settings.model_families.items()}
+
+
+def _described_model(name: str, description: dict[str, Any]) -> ModelFamily:
     try:
-        return _FAMILIES.validate_python(settings.model_families)
+        return described_family(description)
     except ValidationError as exc:
-        raise SettingsError(complaint(exc, "model_families")) from None
+        raise SettingsError(complaint(exc, "model_families", name)) from None
+    except ValueError as exc:
+        raise SettingsError(f"MODEL_FAMILIES.{name}.{exc}") from None
 
 
 def _default_model(settings: Settings, catalogue: Catalogue) -> str:

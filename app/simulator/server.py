@@ -22,6 +22,8 @@ __all__ = ["Catalogue", "Exchange", "Pacing", "Simulator", "Traffic"]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 OWN_PATHS = "/simulator/"
+# OpenAI's, and the one of Azure's v1 API.
+BASE_PATHS = ("/v1", "/openai/v1")
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 # Answers that are still going on when the simulator closes belong to clients that no longer read.
 SHUTDOWN_TIMEOUT_S = 0.1
@@ -84,10 +86,18 @@ class Simulator:
         application.on_response_prepare.append(_add_headers)
         application.add_routes(
             [
-                web.post("/v1/chat/completions", self._chat),
-                web.post("/v1/embeddings", _embeddings),
-                web.get("/v1/models", self._show_models, allow_head=False),
-                web.get("/v1/models/{name:.+}", self._show_model, allow_head=False),
+                route
+                for base in BASE_PATHS
+                for route in (
+                    web.post(base + "/chat/completions", self._chat),
+                    web.post(base + "/embeddings", _embeddings),
+                    web.get(base + "/models", self._show_models, allow_head=False),
+                    web.get(base + "/models/{name:.+}", self._show_model, allow_head=False),
+                )
+            ]
+        )
+        application.add_routes(
+            [
                 web.get(OWN_PATHS + "traffic", self._show_traffic),
                 web.get(OWN_PATHS + "exchanges", self._show_exchanges),
             ]

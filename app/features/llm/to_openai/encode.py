@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.core.errors.errors import RequestError
 from app.core.json_encoding import encode_body
 from app.core.request_record import current_record
 from app.features.llm.catalogue import Catalogue
@@ -88,6 +89,9 @@ def _begin(
         if request.reasoning_effort is None and request.tools and effort != family.default_effort:
             builder.adjusted["reasoning_effort"] = effort
     if constraint is not None:
+        field = "response_format" if request.response_format else "structured_outputs"
+        if not family.json_schema and constraint.response_format["type"] == "json_schema":
+            raise RequestError("This model follows no JSON schema: choose another model.", param=field)
         builder.body["response_format"] = constraint.response_format
         builder.plan.envelope = constraint.envelope
         if constraint.not_enforced:

@@ -46,10 +46,10 @@ def sampling(builder: RequestBuilder, name: str, value: float) -> None:
 
 def non_reasoning_only(builder: RequestBuilder, name: str, value: object) -> None:
     """What no model that reasons takes."""
-    if builder.family.reasons:
-        builder.drop(name)
-    else:
+    if builder.family.penalties:
         builder.body[name] = value
+    else:
+        builder.drop(name)
 
 
 def logit_bias(builder: RequestBuilder, name: str, value: dict[str, float]) -> None:
@@ -63,7 +63,7 @@ def logit_bias(builder: RequestBuilder, name: str, value: dict[str, float]) -> N
 def logprobs(builder: RequestBuilder, name: str, value: object) -> None:
     """Log probabilities: an answer without them would break who asked for them."""
     if not builder.accepts_sampling:
-        raise RequestError(f"`{name}` is not available: the model reasons, and shows none then.", param=name)
+        raise RequestError(f"`{name}` is not available: the model returns none, or none while it reasons.", param=name)
     builder.body[name] = value
 
 
@@ -81,13 +81,15 @@ def choices(builder: RequestBuilder, name: str, value: int) -> None:
     """`n`, within OpenAI's limit."""
     if value > MAX_UPSTREAM_CHOICES:
         raise RequestError(f"n must be at most {MAX_UPSTREAM_CHOICES} with this upstream, got {value}.", param=name)
+    if not builder.family.choices:
+        raise RequestError(f"n must be 1 with this model, got {value}.", param=name)
     builder.body[name] = value
 
 
 def stop(builder: RequestBuilder, name: str, value: str | list[str]) -> None:
     """Stop strings, found here where OpenAI could not find them or would not show them."""
     request = builder.request
-    if builder.family.reasons or builder.wrapped or request.include_stop_str_in_output:
+    if not builder.family.penalties or builder.wrapped or request.include_stop_str_in_output:
         builder.plan.stops = (value,) if isinstance(value, str) else tuple(value)
         builder.plan.include_stop = request.include_stop_str_in_output
     else:

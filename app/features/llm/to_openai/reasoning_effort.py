@@ -4,6 +4,12 @@ from app.core.errors.errors import RequestError
 from app.features.llm.model_families import EFFORTS, Effort, ModelFamily
 from app.features.llm.schema import ChatCompletionRequest, JSONObject
 
+_NO_TOOLS = {
+    "responses": "This model takes tools on OpenAI's /v1/responses only, which this server does not use: "
+    "choose another model.",
+    "nowhere": "This model takes no tools: choose another model.",
+}
+
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 """Keys of `chat_template_kwargs` by which the templates of open models turn thinking off."""
 
@@ -32,21 +38,21 @@ def _wanted_effort(request: ChatCompletionRequest, family: ModelFamily) -> Effor
     return kwargs_effort(request.chat_template_kwargs or {}, family)
 
 
+def _effort_beside_tools(family: ModelFamily) -> Effort | None:
+    if family.tools == "chat_at_none":
+        return "none"
+    raise RequestError(_NO_TOOLS[family.tools], param="tools")
+
+
 def effort_for(request: ChatCompletionRequest, family: ModelFamily) -> Effort | None:
     """The `reasoning_effort` to send; None: none.
 
     Raises:
         RequestError: the model cannot call functions on this endpoint.
     """
+    if request.tools and family.tools != "chat":
+        return _effort_beside_tools(family)
     if not family.reasons:
         return None
-    if request.tools and not family.tools_with_effort:
-        if "none" not in family.efforts:
-            raise RequestError(
-                "This model takes tools on OpenAI's /v1/responses only, which this server does not use: "
-                "choose another model.",
-                param="tools",
-            )
-        return "none"
     wanted = _wanted_effort(request, family)
     return family.nearest_effort(wanted) if wanted else None
