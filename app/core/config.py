@@ -1,7 +1,7 @@
 """Settings: every knob, read from the environment and from `.env`."""
 
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -10,6 +10,9 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 EVERY_MODEL = "*"
 DAY_S = 86_400
+
+
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class SettingsError(Exception):
@@ -103,6 +106,24 @@ class Settings(BaseSettings):
     )
     default_temperature: float | None = Field(
         0.7, ge=0, le=2, description="Temperature of a chat request that names none; empty: OpenAI's own."
+    )
+    default_chat_template_kwargs: Annotated[dict[str, Any], NoDecode, BeforeValidator(_parse_json)] = Field(
+        {},
+        description="Thinking of a chat request that says nothing of its own, as a JSON object with `enable_thinking` "
+        "or `reasoning_effort` (vLLM's --default-chat-template-kwargs).",
+    )
+    reasoning_effort_map: Annotated[dict[ReasoningEffort, ReasoningEffort], NoDecode, BeforeValidator(_parse_json)] = (
+        Field(
+            {},
+            description="Effort that is used for one that a client asks for, as a JSON object such as "
+            '`{"medium": "low"}` (vLLM\'s --reasoning-effort-map).',
+        )
+    )
+    reasoning_reserve_tokens: int = Field(
+        0,
+        ge=0,
+        le=128_000,
+        description="Tokens for reasoning that are added to a client's `max_tokens`; the text is cut at what it asked.",
     )
     completions_system_prompt: str = Field(
         "", description="System message before each prompt of /v1/completions; empty: none."
@@ -219,6 +240,16 @@ class Settings(BaseSettings):
         if parts.username is not None or parts.query or parts.fragment:
             raise ValueError("must have no user, query or fragment")
         return url.rstrip("/")
+
+    @field_validator("default_chat_template_kwargs")
+    @classmethod
+    def _kwargs_have_their_types(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        for name in ("enable_thinking", "thinking"):
+            if not isinstance(kwargs.get(name, True), bool):
+                raise ValueError(f"{name} must be true or false")
+        if kwargs.get("reasoning_effort", "none") not in get_args(ReasoningEffort):
+            raise ValueError(f"reasoning_effort must be one of {', '.join(get_args(ReasoningEffort))}")
+        return kwargs
 
     @model_validator(mode="after")
     def _default_model_is_served(self) -> Self:

@@ -21,6 +21,7 @@ from app.features.llm.client import OpenAIClient
 from app.features.llm.model_families import ModelFamily, described_family
 from app.features.llm.service import LLMService
 from app.features.llm.startup_check import startup_problem
+from app.features.llm.to_openai.reasoning_effort import EffortPolicy
 from app.features.tokenizer.service import TokenizerService
 from app.upstream.session import new_session
 from app.upstream.timeouts import Timeouts
@@ -69,6 +70,9 @@ def build_components(settings: Settings) -> Components:
         catalogue=catalogue,
         unsupported_params=settings.unsupported_params,
         usage_details=settings.enable_prompt_tokens_details,
+        effort_policy=EffortPolicy(
+            settings.default_chat_template_kwargs, settings.reasoning_effort_map, settings.reasoning_reserve_tokens
+        ),
         lifecycle=lifecycle,
         further_keys=further_keys,
         timeouts=_timeouts(settings),

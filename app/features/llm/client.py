@@ -20,6 +20,7 @@ from app.features.llm.schema import ChatCompletionRequest, ChatCompletionRespons
 from app.features.llm.to_openai.builder import UnsupportedParams
 from app.features.llm.to_openai.context_window import check_context_window
 from app.features.llm.to_openai.encode import UpstreamCall, encode_request
+from app.features.llm.to_openai.reasoning_effort import EffortPolicy
 from app.upstream.api_keys import ApiKeyPool
 from app.upstream.sdk_errors import invalid_response_error
 from app.upstream.sse import encode_events
@@ -58,6 +59,7 @@ class OpenAIClient:
         catalogue: Catalogue | None = None,
         unsupported_params: UnsupportedParams = "drop",
         usage_details: bool = False,
+        effort_policy: EffortPolicy | None = None,
         further_keys: Sequence[str] = (),
         timeouts: Timeouts | None = None,
         max_attempts: int = 3,
@@ -89,6 +91,7 @@ class OpenAIClient:
         self._catalogue = catalogue or Catalogue()
         self._unsupported_params = unsupported_params
         self._usage_details = usage_details
+        self._effort_policy = effort_policy or EffortPolicy()
         self._lifecycle = lifecycle or Lifecycle()
 
     def _headers(self) -> dict[str, str]:
@@ -174,5 +177,11 @@ class OpenAIClient:
             raise invalid_response_error(self._models_url, response) from exc
 
     async def _translated(self, request: ChatCompletionRequest) -> UpstreamCall:
-        call = encode_request(request, self._catalogue, self._unsupported_params, usage_details=self._usage_details)
+        call = encode_request(
+            request,
+            self._catalogue,
+            self._unsupported_params,
+            usage_details=self._usage_details,
+            effort_policy=self._effort_policy,
+        )
         return await check_context_window(request, call)

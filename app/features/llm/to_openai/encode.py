@@ -15,10 +15,11 @@ from app.features.llm.to_openai import token_mappers
 from app.features.llm.to_openai.builder import RequestBuilder, UnsupportedParams
 from app.features.llm.to_openai.model_limits import check_limits
 from app.features.llm.to_openai.parameters import PARAMETERS
-from app.features.llm.to_openai.reasoning_effort import effort_for
+from app.features.llm.to_openai.reasoning_effort import EffortPolicy, effort_for, reserve_for
 from app.features.llm.to_openai.structured_outputs.response_format import constraint_of, guided_keys
 
 _ALWAYS = {name for name, rule in PARAMETERS.items() if rule.always}
+_NO_POLICY = EffortPolicy()
 _ORDER = {name: place for place, name in enumerate(PARAMETERS)}
 
 # OpenAI's own fields that vLLM does not know, sent where their value is one OpenAI takes.
@@ -47,6 +48,7 @@ def encode_request(
     unsupported_params: UnsupportedParams = "drop",
     *,
     usage_details: bool = False,
+    effort_policy: EffortPolicy = _NO_POLICY,
 ) -> UpstreamCall:
     """Encode a request for the model that its name stands for; record what was ignored or adjusted.
 
@@ -54,7 +56,7 @@ def encode_request(
         RequestError: the request exceeds the model's limits, or a field asks for what OpenAI cannot do and a
             response without it would mislead.
     """
-    builder = _begin(request, catalogue, unsupported_params)
+    builder = _begin(request, catalogue, unsupported_params, effort_policy)
     builder.plan.usage_details = usage_details
     for name in sorted((request.model_fields_set | _ALWAYS) & PARAMETERS.keys(), key=_ORDER.__getitem__):
         rule, value = PARAMETERS[name], getattr(request, name)
@@ -77,13 +79,18 @@ def _report(builder: RequestBuilder) -> None:
 
 
 def _begin(
-    request: ChatCompletionRequest, catalogue: Catalogue, unsupported_params: UnsupportedParams
+    request: ChatCompletionRequest,
+    catalogue: Catalogue,
+    unsupported_params: UnsupportedParams,
+    effort_policy: EffortPolicy,
 ) -> RequestBuilder:
     name = request.model or ""
     family = catalogue.family(name)
     check_limits(request, family)
-    effort, constraint = effort_for(request, family), constraint_of(request)
+    effort, constraint = effort_for(request, family, effort_policy), constraint_of(request)
     builder = RequestBuilder(request, catalogue.upstream_model(name), family, effort, constraint, unsupported_params)
+    if effort_policy.reserve_tokens:
+        builder.reserve_tokens = reserve_for(effort, family, effort_policy)
     if effort is not None:
         builder.body["reasoning_effort"] = effort
         if request.reasoning_effort is None and request.tools and effort != family.default_effort:

@@ -5,6 +5,8 @@ import math
 from typing import Any
 
 from app.core.errors.errors import RequestError
+from app.core.tokenization import encoding
+from app.features.llm.from_openai.plan import LengthLimit
 from app.features.llm.model_families import EFFORTS
 from app.features.llm.schema import JSONObject, StreamOptions, Tool
 from app.features.llm.to_openai.builder import RequestBuilder
@@ -71,7 +73,10 @@ def max_tokens(builder: RequestBuilder, name: str, value: int) -> None:
     """The answer's length, within what the model can write."""
     if name == "max_tokens" and builder.request.max_completion_tokens is not None:
         return
-    sent = min(value + (WRAPPER_TOKENS if builder.wrapped else 0), builder.family.output or math.inf)
+    added = (WRAPPER_TOKENS if builder.wrapped else 0) + builder.reserve_tokens
+    sent = min(value + added, builder.family.output or math.inf)
+    if builder.reserve_tokens and builder.family.encoding:
+        builder.plan.length_limit = LengthLimit(value, encoding(builder.family.encoding))
     if sent != value:
         builder.adjusted[name] = sent
     builder.body["max_completion_tokens"] = sent
