@@ -125,6 +125,11 @@ class Settings(BaseSettings):
         le=128_000,
         description="Tokens for reasoning that are added to a client's `max_tokens`; the text is cut at what it asked.",
     )
+    retired_models: Literal["auto", "switch", "refuse"] = Field(
+        "auto",
+        description="Requests for a model that OpenAI shut down: refused, but for gpt-4o-mini, which goes on with its "
+        "successor (auto); go on with the successor (switch); refused (refuse).",
+    )
     completions_system_prompt: str = Field(
         "", description="System message before each prompt of /v1/completions; empty: none."
     )

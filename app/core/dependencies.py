@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,13 +16,14 @@ from app.core.lifecycle import Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.core.limits.rate_limit import RateLimiter
 from app.core.metrics import Metrics, ServerLoad
-from app.features.llm.catalogue import Catalogue
+from app.features.llm.catalogue import Catalogue, RetirementPolicy, utc_today
 from app.features.llm.client import OpenAIClient
 from app.features.llm.model_families import ModelFamily, described_family
 from app.features.llm.service import LLMService
 from app.features.llm.startup_check import startup_problem
 from app.features.llm.to_openai.reasoning_effort import EffortPolicy
 from app.features.tokenizer.service import TokenizerService
+from app.upstream.hosts import is_openai
 from app.upstream.session import new_session
 from app.upstream.timeouts import Timeouts
 
@@ -45,14 +46,15 @@ class Components:
     server_load: ServerLoad = field(default_factory=ServerLoad)
 
 
-def build_components(settings: Settings) -> Components:
-    """The parts, wired, without I/O.
+def build_components(settings: Settings, *, today: Callable[[], date] = utc_today) -> Components:
+    """The parts, wired, without I/O. `today` decides which models have ended.
 
     Raises:
         SettingsError: MODEL_FAMILIES describes a model in a way that cannot be understood.
     """
     served = None if settings.served_models == EVERY_MODEL else _served_models(settings)
-    catalogue = Catalogue(served, _described_models(settings))
+    retirement = RetirementPolicy(settings.retired_models, is_openai(settings.openai_base_url), today)
+    catalogue = Catalogue(served, _described_models(settings), retirement)
     lifecycle = Lifecycle()
     metrics = Metrics()
     concurrency_limiter = ConcurrencyLimiter(
@@ -158,8 +160,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """
     components = _components(app)
     components.settings.require_api_key()
-    for name, day in components.catalogue.ending(date.today()).items():
-        logger.warning("OpenAI shuts down the model served as %r on %s: choose another in time", name, day)
     async with new_session() as session:
         components.openai_client.attach(session)
         async with _startup_check(components):
@@ -173,6 +173,8 @@ async def _startup_check(components: Components) -> AsyncIterator[None]:
     if mode == "require" and (problem := await _problem(components)):
         raise SettingsError(problem)
     checking = asyncio.create_task(_warn(components)) if mode == "warn" else None
+    if checking is None:
+        _warn_of_ends(components)
     try:
         yield
     finally:
@@ -184,6 +186,12 @@ async def _startup_check(components: Components) -> AsyncIterator[None]:
 async def _warn(components: Components) -> None:
     if problem := await _problem(components):
         logger.warning("%s", problem)
+    _warn_of_ends(components)
+
+
+def _warn_of_ends(components: Components) -> None:
+    for line in components.catalogue.ending():
+        logger.warning("%s", line)
 
 
 async def _problem(components: Components) -> str | None:

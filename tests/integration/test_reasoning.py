@@ -115,6 +115,13 @@ async def test_without_thinking_the_default_temperature_is_sent(serve: Serve) ->
         ),
         pytest.param(
             "gpt-6-luna",
+            {"reasoning_effort": "none"},
+            {"chat_template_kwargs": {"enable_thinking": True}},
+            None,
+            id="the client turns on what the operator named none",
+        ),
+        pytest.param(
+            "gpt-6-luna",
             {"reasoning_effort": "low"},
             {"chat_template_kwargs": {"enable_thinking": True}},
             "low",

@@ -141,6 +141,7 @@ def test_served_models_are_a_json_object_or_a_star(value: str, served: object, m
         ("REASONING_EFFORT_MAP", '{"much": "low"}', "REASONING_EFFORT_MAP.much: Input should be 'none'"),
         ("REASONING_EFFORT_MAP", '{"low": "much"}', "REASONING_EFFORT_MAP.low: Input should be 'none'"),
         ("REASONING_RESERVE_TOKENS", "-1", "REASONING_RESERVE_TOKENS: Input should be greater than or equal to 0"),
+        ("RETIRED_MODELS", "keep", "RETIRED_MODELS: Input should be 'auto', 'switch' or 'refuse'"),
         ("SERVED_MODELS", "[]", "SERVED_MODELS: "),
         ("SERVED_MODELS", "{}", "SERVED_MODELS must name at least one model"),
         ("SERVED_MODELS", '{"": "gpt-4o"}', "SERVED_MODELS must name at least one model, and none may be empty"),

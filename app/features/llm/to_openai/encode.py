@@ -15,7 +15,7 @@ from app.features.llm.to_openai import token_mappers
 from app.features.llm.to_openai.builder import RequestBuilder, UnsupportedParams
 from app.features.llm.to_openai.model_limits import check_limits
 from app.features.llm.to_openai.parameters import PARAMETERS
-from app.features.llm.to_openai.reasoning_effort import EffortPolicy, effort_for, reserve_for
+from app.features.llm.to_openai.reasoning_effort import LOWEST_EFFORT, EffortPolicy, effort_for, reserve_for
 from app.features.llm.to_openai.structured_outputs.response_format import constraint_of, guided_keys
 
 _ALWAYS = {name for name, rule in PARAMETERS.items() if rule.always}
@@ -35,6 +35,8 @@ _OPENAI_FIELDS: dict[str, Callable[[Any], bool]] = {
 class UpstreamCall:
     """A chat request as OpenAI gets it, and how its response is translated."""
 
+    model: str
+    """The OpenAI model."""
     body: bytes
     plan: ResponsePlan
     family: ModelFamily
@@ -66,7 +68,9 @@ def encode_request(
     if request.model_extra:
         _add_extra_keys(builder, request.model_extra)
     _report(builder)
-    return UpstreamCall(encode_body(builder.body), builder.plan, builder.family, builder.messages)
+    return UpstreamCall(
+        builder.upstream_model, encode_body(builder.body), builder.plan, builder.family, builder.messages
+    )
 
 
 def _report(builder: RequestBuilder) -> None:
@@ -87,8 +91,12 @@ def _begin(
     name = request.model or ""
     family = catalogue.family(name)
     check_limits(request, family)
-    effort, constraint = effort_for(request, family, effort_policy), constraint_of(request)
+    replaced = name in catalogue.successors
+    effort = effort_for(request, family, LOWEST_EFFORT if replaced else effort_policy)
+    constraint = constraint_of(request)
     builder = RequestBuilder(request, catalogue.upstream_model(name), family, effort, constraint, unsupported_params)
+    if replaced:
+        builder.adjusted["model"] = builder.upstream_model
     if effort_policy.reserve_tokens:
         builder.reserve_tokens = reserve_for(effort, family, effort_policy)
     if effort is not None:

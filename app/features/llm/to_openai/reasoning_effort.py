@@ -28,6 +28,11 @@ class EffortPolicy:
     """The effort that is used for one that a client asks for."""
     reserve_tokens: int = 0
     """Tokens added to the client's limit of the output, for reasoning."""
+    lowest: bool = False
+    """Always the lowest effort that the model has, whatever a client asks for."""
+
+
+LOWEST_EFFORT = EffortPolicy(lowest=True)
 
 
 def thinking(kwargs: Mapping[str, Any]) -> bool | None:
@@ -52,6 +57,8 @@ def _named_effort(kwargs: Mapping[str, Any]) -> Effort | None:
 
 
 def _wanted_effort(request: ChatCompletionRequest, family: ModelFamily, policy: EffortPolicy) -> Effort | None:
+    if policy.lowest:
+        return "none"
     kwargs = request.chat_template_kwargs or {}
     no_budget = request.thinking_token_budget == 0
     named = request.reasoning_effort or (None if no_budget else _named_effort(kwargs))
