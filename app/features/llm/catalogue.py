@@ -146,7 +146,7 @@ class Catalogue:
         Raises:
             RequestError: the model has ended, and requests for it are refused.
         """
-        if self.upstream_model(name) == model and self.has_passed(name):
+        if self.has_passed(name):
             self.retire(name)
             if name in self._refused:
                 logger.error("%s Requests for it are refused: %s", self._refused[name], _MOVE)
