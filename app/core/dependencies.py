@@ -2,17 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 from pydantic import ValidationError
 
-from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
-from app.core.lifecycle import Lifecycle
+from app.core.config import EVERY_MODEL, Settings, SettingsError, settings_error
+from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.core.limits.rate_limit import RateLimiter
 from app.core.metrics import Metrics, ServerLoad
@@ -131,13 +131,11 @@ def _described_models(settings: Settings) -> dict[str, ModelFamily]:
     return {name: _described_model(name, description) for name, description in settings.model_families.items()}
 
 
-def _described_model(name: str, description: dict[str, Any]) -> ModelFamily:
+def _described_model(name: str, description: Mapping[str, object]) -> ModelFamily:
     try:
         return described_family(description)
     except ValidationError as exc:
-        raise SettingsError(complaint(exc, "model_families", name)) from None
-    except ValueError as exc:
-        raise SettingsError(f"MODEL_FAMILIES.{name}.{exc}") from None
+        raise settings_error(exc, "model_families", name) from None
 
 
 def _default_model(settings: Settings, catalogue: Catalogue) -> str:
@@ -170,8 +168,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _startup_check(components: Components) -> AsyncIterator[None]:
     """Asks OpenAI before the start if that is required, else beside it."""
     mode = components.settings.startup_check
-    if mode == "require" and (problem := await _problem(components)):
-        raise SettingsError(problem)
+    if mode == "require":
+        # A signal aborts the check, and the server ends as soon as it has started.
+        with suppress(Aborted), components.lifecycle.abortable():
+            problem = await _problem(components)
+            if problem:
+                raise SettingsError(problem)
     checking = asyncio.create_task(_warn(components)) if mode == "warn" else None
     if checking is None:
         _warn_of_ends(components)

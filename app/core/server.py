@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import math
+import socket
 from types import FrameType
 from typing import Any
 
@@ -133,6 +134,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
+        self._starting_in: asyncio.AbstractEventLoop | None = None
 
     @property
     def refused_to_start(self) -> bool:
@@ -140,9 +142,19 @@ class Server(uvicorn.Server):
         return not self.started and self.lifespan.should_exit
 
     def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
-        """Note a signal."""
+        """Note a signal. One that comes before the start is complete also ends what that waits for."""
         self.force_exit = self.should_exit
         self.should_exit = True
+        if self._starting_in:
+            self._starting_in.call_soon_threadsafe(self._lifecycle.abort)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application and listen on `sockets`."""
+        self._starting_in = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self._starting_in = None
+        if sockets and not self.should_exit:
+            self._log_started_message(sockets)
 
     async def shutdown(self, sockets: Any = None) -> None:
         """Accept nothing, finish what is in flight or give it up, and close."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import zlib
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import httptools
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+
+from app.upstream.aiohttp_internals import BorrowedTransport
 
 MAX_HEAD_BYTES = 65_536
 """Far beyond any head of OpenAI's."""
@@ -18,13 +19,12 @@ READ_FIRST_BYTES = 65_536
 _UNPACKED_AT_ONCE = 1_048_576
 _GZIP_OR_ZLIB = zlib.MAX_WBITS + 32
 _COMPRESSED = frozenset({"gzip", "x-gzip", "deflate"})
-_TAKEN = {
+_LENIENCIES = {
     "lenient_headers": True,
     "lenient_optional_cr_before_lf": True,
     "lenient_spaces_after_chunk_size": True,
 }
-"""Of what RFC 9112 forbids, what aiohttp takes from a server too."""
-_USED = "_carried_an_answer"
+"""What RFC 9112 forbids and aiohttp accepts from a server too."""
 
 
 class StaleConnectionError(aiohttp.ClientConnectionError):
@@ -43,23 +43,21 @@ class ResponseProtocol(asyncio.Protocol):
     """
 
     def __init__(self, connection: Connection) -> None:
-        handler = connection.protocol
-        if handler is None or handler.transport is None or handler.transport.is_closing():
-            raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+        borrowed = BorrowedTransport(connection)
         self.status = 0
         """0 until the head has come."""
         self.headers: dict[str, str] = {}
         """By name in lower case; of several of a name the first."""
         self.is_complete = False
         """Whether the body has come to its end; the connection is another call's then."""
-        self._connection: Connection | None = connection
-        self._handler = handler
-        self._transport = handler.transport
-        self._was_used = was_used(handler)
+        self._borrowed = borrowed
+        self._has_connection = True
+        self._transport = borrowed.transport
+        self._is_reused = borrowed.is_reused
         self._asked_bytes = 0
         self._received = 0
         self._unread = 0
-        self._reading_paused = True
+        self._reading_paused = False
         self._may_be_kept = False
         self._failure: Exception | None = None
         self._unpacker: Any = None
@@ -69,8 +67,7 @@ class ResponseProtocol(asyncio.Protocol):
         # httptools calls it for each chunk; the list's own method is no call of Python's.
         self.on_body = self._pieces.append
         self._parser = httptools.HttpResponseParser(self)
-        self._parser.set_dangerous_leniencies(**_TAKEN)
-        setattr(handler, _USED, True)
+        self._parser.set_dangerous_leniencies(**_LENIENCIES)
         self._transport.set_protocol(self)
 
     def send(self, head: bytes, body: bytes | None) -> None:
@@ -78,9 +75,8 @@ class ResponseProtocol(asyncio.Protocol):
         self._asked_bytes = 0 if body is None else len(body)
         # Nothing is written after it, so there is nothing to hold back while the transport sends it.
         self._transport.writelines((head,) if body is None else (head, body))
-        if self._handler._tail:
-            # Who answers before it was asked did so before this was the transport's protocol.
-            self.data_received(self._handler._tail)
+        if early := self._borrowed.early_bytes:
+            self.data_received(early)
 
     async def wait_for_headers(self) -> None:
         """Return once the head has come.
@@ -111,7 +107,7 @@ class ResponseProtocol(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection, unless the body is complete. Whoever reads is woken by a ClientError."""
-        if self._connection is not None:
+        if self._has_connection:
             self.fail(aiohttp.ClientConnectionError("Connection closed"))
 
     def fail(self, failure: Exception) -> None:
@@ -120,8 +116,6 @@ class ResponseProtocol(asyncio.Protocol):
             self._failure = failure
             self._let_go()
             self._wake()
-
-    # --- the transport's side -----------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """What comes over the network (asyncio)."""
@@ -139,14 +133,14 @@ class ResponseProtocol(asyncio.Protocol):
             self._let_go()
         elif not self.status and self._received > MAX_HEAD_BYTES:
             self.fail(aiohttp.ClientPayloadError(f"The head of the answer is longer than {MAX_HEAD_BYTES} bytes"))
-        elif self._unread > MAX_UNREAD_BYTES and self._reading_paused:
-            self._reading_paused = False
+        elif self._unread > MAX_UNREAD_BYTES and not self._reading_paused:
+            self._reading_paused = True
             self._transport.pause_reading()
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is no more (asyncio)."""
-        self._handler.connection_lost(exc)
+        self._borrowed.connection_lost(exc)
         if self.status and exc is None and not self.headers.keys() & {"content-length", "transfer-encoding"}:
             # The body was to be as long as the connection.
             self.is_complete = True
@@ -154,8 +148,6 @@ class ResponseProtocol(asyncio.Protocol):
             self._wake()
         else:
             self.fail(self._broken(exc))
-
-    # --- the parser's side --------------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """The first byte of a head, interim or not (httptools)."""
@@ -183,8 +175,6 @@ class ResponseProtocol(asyncio.Protocol):
         self.is_complete = self.status > 0
         self._may_be_kept = self._parser.should_keep_alive()
 
-    # --- this side ----------------------------------------------------------------------------------------------------
-
     def _more(self) -> asyncio.Future[None]:
         if self._failure:
             raise self._failure
@@ -199,8 +189,8 @@ class ResponseProtocol(asyncio.Protocol):
         data = b"".join(self._pieces)
         self._pieces.clear()
         self._unread = 0
-        if not self._reading_paused and self._connection is not None:
-            self._reading_paused = True
+        if self._reading_paused and self._has_connection:
+            self._reading_paused = False
             self._transport.resume_reading()
         return data if self._unpacker is None else self._unpacked(data)
 
@@ -213,19 +203,15 @@ class ResponseProtocol(asyncio.Protocol):
 
     def _let_go(self) -> None:
         """Give the connection back, or close it where it cannot be used again."""
-        connection, self._connection = self._connection, None
-        if connection is None:
+        if not self._has_connection:
             return
-        # It refers to this, and what refers to each other is not freed at once.
+        self._has_connection = False
+        # Break the reference cycle, so that refcounting frees it.
         del self._parser
-        if self._handler.transport is not None:
-            self._transport.set_protocol(self._handler)
         if self.is_complete and self._may_be_kept and not self._may_be_unread():
-            connection.release()
-            return
-        # Closing would first send what is left of the request, and over TLS wait for the other side.
-        self._handler.abort()
-        connection.close()
+            self._borrowed.give_back()
+        else:
+            self._borrowed.drop()
 
     def _may_be_unread(self) -> bool:
         # What refuses a large request may not read it to its end, and would take the rest for the next one.
@@ -236,14 +222,9 @@ class ResponseProtocol(asyncio.Protocol):
             return aiohttp.ClientPayloadError("The answer was not complete when the connection ended")
         if self._received:
             return aiohttp.ServerDisconnectedError("The head of the answer was not complete")
-        if self._was_used:
+        if self._is_reused:
             return StaleConnectionError(str(exc or "closed"))
         return aiohttp.ClientOSError(*exc.args) if isinstance(exc, OSError) else aiohttp.ServerDisconnectedError()
-
-
-def was_used(handler: ResponseHandler) -> bool:
-    """Whether a connection has carried an answer before."""
-    return cast("bool", getattr(handler, _USED, False))
 
 
 def _unpacker(encoding: str) -> Any:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import aiohttp
 import openai
 
+from app.core.environment import environment_proxy
 from app.core.errors.upstream_errors import is_quota_exhausted
 from app.core.limits.concurrency_limit import ConcurrencyLimiter, Permits
 from app.core.metrics import UpstreamMetrics
@@ -17,7 +18,6 @@ from app.upstream.http1_endpoint import Endpoint
 from app.upstream.http1_protocol import ResponseProtocol, StaleConnectionError
 from app.upstream.retry_policy import CallRetries, RetryBudget, RetryReason, retry_after_s_of, status_reason
 from app.upstream.sdk_errors import status_error, timeout_error, transport_error
-from app.upstream.session import environment_proxy
 from app.upstream.timeouts import Timeouts
 from app.upstream.upstream_response import InFlight, UpstreamResponse
 
@@ -49,7 +49,7 @@ class Upstream:
     """Makes calls to OpenAI. Every failure is raised as the openai SDK's exception class for it.
 
     `headers` go with each call, and a key of `keys`. The environment's proxies are followed (`HTTPS_PROXY`,
-    `NO_PROXY`).
+    `NO_PROXY` and their like).
     """
 
     def __init__(

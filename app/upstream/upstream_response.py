@@ -59,7 +59,7 @@ class UpstreamResponse:
         self.status = response.status
         self.headers = response.headers
         self._response = response
-        self._lease = in_flight
+        self._in_flight = in_flight
         self._idle = idle
         self._whole = whole
         self._began_s = began_s
@@ -95,14 +95,14 @@ class UpstreamResponse:
 
     def at_close(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when it is closed, once."""
-        self._lease.at_end = callback
+        self._in_flight.at_end = callback
 
     def close(self) -> None:
         """Give the connection back if the body has been read to its end; close it otherwise, which stops OpenAI."""
         if self._watch:
             self._watch.end()
         self._response.close()
-        self._lease.end()
+        self._in_flight.end()
 
     def _new_watch(self) -> "_Watch":
         return _Watch(self._idle, self._whole, self._began_s, self._response.close)

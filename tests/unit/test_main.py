@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import Depends, FastAPI
 from starlette.testclient import TestClient
 
@@ -13,6 +14,7 @@ import app.main
 from app.__main__ import main, parse_arguments
 from app.core.config import SettingsError, load_settings
 from app.core.dependencies import get_llm_service, get_openai_client
+from app.core.lifecycle import Lifecycle
 from app.core.server import Server
 from app.features.llm.client import OpenAIClient
 from app.features.llm.service import LLMService
@@ -62,7 +64,7 @@ def test_a_model_can_be_described(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[]", "MODEL_FAMILIES: Input should be a valid dictionary"),
         ('{"m": {"contxt": 1}}', "MODEL_FAMILIES.m.contxt: Unexpected keyword argument"),
         ('{"m": {"efforts": ["much"]}}', "MODEL_FAMILIES.m.efforts.0: Input should be 'none'"),
-        ('{"m": {"like": "gpt-9"}}', "MODEL_FAMILIES.m.like: no model 'gpt-9' is known"),
+        ('{"m": {"like": "gpt-9"}}', "MODEL_FAMILIES.m.like: no such model is known"),
         ('{"m": {"like": "gpt-4.1", "contxt": 1}}', "MODEL_FAMILIES.m.contxt: Unexpected keyword argument"),
         ('{"m": {"context": 0}}', "MODEL_FAMILIES.m.context: Input should be greater than 0"),
         ('{"m": {"default_effort": "low"}}', "MODEL_FAMILIES.m: default_effort 'low' is not one of efforts"),
@@ -208,8 +210,7 @@ def test_a_bad_flag_is_named() -> None:
 
 
 def test_the_first_signal_drains_and_the_second_ends_at_once() -> None:
-    server = Server.__new__(Server)
-    server.should_exit = server.force_exit = False
+    server = Server(uvicorn.Config(FastAPI()), Lifecycle())
 
     server.handle_exit(15, None)
     assert (server.should_exit, server.force_exit) == (True, False)

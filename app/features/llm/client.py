@@ -101,8 +101,10 @@ class OpenAIClient:
         )
         if session:
             self.attach(session)
-        self._chat_url = f"{self._client.base_url}chat/completions"
-        self._models_url = f"{self._client.base_url}models"
+        # The SDK writes a URL without a path without a slash at the end.
+        base = str(self._client.base_url).rstrip("/")
+        self._chat_url = f"{base}/chat/completions"
+        self._models_url = f"{base}/models"
         self._catalogue = catalogue or Catalogue()
         self._unsupported_params = unsupported_params
         self._usage_details = usage_details

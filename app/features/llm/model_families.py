@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields, replace
 from datetime import date
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic_core import PydanticCustomError
 
 from app.core.tokenization import EncodingName
 
@@ -202,7 +203,7 @@ def described_family(description: Mapping[str, Any]) -> ModelFamily:
     The end of that model is not taken over: a deployment under another name has its own.
 
     Raises:
-        ValueError: the entry has a key or a value that no family has, or `like` names no known model.
+        ValidationError: the entry has a key or a value that no family has, or `like` names no known model.
     """
     own = dict(description)
     like = own.pop("like", None)
@@ -210,7 +211,10 @@ def described_family(description: Mapping[str, Any]) -> ModelFamily:
         return _DESCRIBED.validate_python(own)
     base = family_of(like) if isinstance(like, str) else UNKNOWN_FAMILY
     if base is UNKNOWN_FAMILY:
-        raise ValueError(f"like: no model {like!r} is known")
+        raise ValidationError.from_exception_data(
+            ModelFamily.__name__,
+            [{"type": PydanticCustomError("unknown_model", "no such model is known"), "loc": ("like",), "input": like}],
+        )
     # What follows from the efforts follows from the entry's own, where it has any.
     left_out = _ENDS | (_FROM_EFFORTS if "efforts" in own else frozenset())
     inherited = {field.name: getattr(base, field.name) for field in fields(base) if field.name not in left_out}

@@ -1,6 +1,7 @@
 """What is wrong between this server and OpenAI, found out before a client does. It costs no tokens."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from datetime import date
 
@@ -12,21 +13,36 @@ from app.features.llm.client import OpenAIClient
 
 CHECK_LIMIT_S = 10.0
 
+_USER_OF_URL = re.compile(r"//[^/\s]*@")
+"""aiohttp shows a proxy with its password."""
 
-async def startup_problem(client: OpenAIClient, catalogue: Catalogue, base_url: str) -> str | None:
-    """What the operator should know, in one line without secrets; None: nothing."""
+
+async def startup_problem(
+    client: OpenAIClient, catalogue: Catalogue, base_url: str, *, limit_s: float = CHECK_LIMIT_S
+) -> str | None:
+    """What the operator should know, in one line without secrets; None: nothing. It takes `limit_s` at most."""
     try:
-        async with asyncio.timeout(CHECK_LIMIT_S):
+        async with asyncio.timeout(limit_s):
             available = await client.list_models()
             await retire_ended_models(client, catalogue, available)
     except (openai.AuthenticationError, openai.PermissionDeniedError):
         return "OPENAI_API_KEY is refused by OpenAI: no request can be answered with it"
     except (TimeoutError, openai.APIConnectionError) as exc:
-        cause = exc.__cause__ or "no answer in time"
-        return redact(f"OpenAI cannot be reached at OPENAI_BASE_URL {base_url}: {cause}")
+        text = f"OpenAI cannot be reached at OPENAI_BASE_URL {base_url}: {_reason(exc, limit_s)}"
+        return redact(text).replace("\n", " ")
     except UpstreamError as exc:
         return redact(f"OpenAI does not list its models at OPENAI_BASE_URL {base_url}: {exc}").replace("\n", " ")
     return _unknown_models(catalogue, available)
+
+
+def _reason(exc: TimeoutError | openai.APIConnectionError, limit_s: float) -> str:
+    if isinstance(exc, TimeoutError):
+        return f"no response within {limit_s:g} s"
+    if isinstance(exc, openai.APITimeoutError) or exc.__cause__ is None:
+        return exc.message
+    # The kind tells a proxy's failure from OpenAI's, and some have no text.
+    reason = f"{type(exc.__cause__).__name__}: {exc.__cause__}".removesuffix(": ")
+    return _USER_OF_URL.sub("//", reason)
 
 
 async def retire_ended_models(client: OpenAIClient, catalogue: Catalogue, listed: Mapping[str, date | None]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import inspect
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -13,7 +12,6 @@ import aiohttp
 import openai
 import pytest
 import uvloop
-from aiohttp.client_proto import ResponseHandler
 
 from app.features.llm.client import OpenAIClient
 from app.upstream.http1_endpoint import Endpoint
@@ -497,19 +495,6 @@ async def test_the_limit_of_one_call_is_none_of_the_next_on_its_connection() -> 
         assert await (await endpoint.send("sk-test", b"{}", begin_by_s=limit_s)).read() == OK
         loop.call_at(limit_s + 0.05, later.set)
         assert await (await endpoint.send("sk-test", b"{}", begin_by_s=limit_s + 5)).read() == b"again"
-
-
-# --- aiohttp itself ---------------------------------------------------------------------------------------------------
-
-
-async def test_what_is_used_of_aiohttps_inside_is_there() -> None:
-    """docs/decisions/0001 lists it. Where this fails after an update of aiohttp, `http1.py` is to be read again."""
-    assert list(inspect.signature(aiohttp.BaseConnector.connect).parameters) == ["self", "req", "traces", "timeout"]
-    handler = ResponseHandler(asyncio.get_running_loop())
-    assert (handler.should_close, handler.transport) == (False, None)
-    handler.data_received(b"unasked")
-    assert (handler.should_close, handler._tail) == (True, b"unasked")
-    handler.abort()
 
 
 async def _used_again() -> int:

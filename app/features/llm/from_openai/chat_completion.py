@@ -57,6 +57,7 @@ def aborted_completion(request: ChatCompletionRequest, plan: ResponsePlan) -> Ch
 
 
 def own_head(request: ChatCompletionRequest) -> dict[str, Any]:
+    """The id, time and model of a response that OpenAI did not send."""
     fallback = f"chatcmpl-{uuid.uuid4().hex[:16]}"
     return {"id": response_id(request, fallback), "created": int(time.time()), "model": request.model or ""}
 

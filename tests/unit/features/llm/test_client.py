@@ -360,3 +360,17 @@ async def test_our_exceptions_are_the_sdks_own_for_every_status(status_url: str,
                 assert getattr(ours, attribute) == getattr(theirs, attribute), (status, attribute)
             assert ours.response.headers["retry-after"] == "7"
             assert ours.response.content == theirs.response.content
+
+
+async def test_a_base_url_without_a_path_keeps_its_host() -> None:
+    asked = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http_answer(b'{"data": [{"id": "a"}]}'))
+
+    async with raw_server(answer) as url, client_of(url.removesuffix("/v1")) as client:
+        assert await client.list_models() == {"a": None}
+
+    assert asked == [b"GET /models HTTP/1.1\r\n"]

@@ -117,5 +117,5 @@ def test_an_entry_like_a_model_can_have_efforts_of_its_own() -> None:
 
 
 def test_an_entry_like_no_known_model_is_refused() -> None:
-    with pytest.raises(ValueError, match="like: no model 'gpt-9' is known"):
+    with pytest.raises(ValueError, match="no such model is known"):
         described_family({"like": "gpt-9"})
