@@ -19,12 +19,14 @@ from typing import Any, NoReturn
 import uvicorn
 from fastapi import FastAPI
 
-from app.core.access_log import log_nothing_that_is_not_written, logging_config
 from app.core.config import Settings, SettingsError, documented_settings, load_settings
-from app.core.listening import bound_sockets
-from app.core.process import leave, log_nothing_of_logging, open_missing_streams, print_error
-from app.core.server import Connection, Server
-from app.core.tls import tls_context
+from app.core.log_records import log_all_output
+from app.core.server.access_log import disable_unused_log_fields, logging_config
+from app.core.server.connection import HttpConnection
+from app.core.server.listening import bound_sockets
+from app.core.server.process import leave, log_nothing_of_logging, open_missing_streams, print_error
+from app.core.server.server import Server
+from app.core.server.tls import tls_context
 from app.main import create_app
 
 WRONG_SETTINGS = 2
@@ -94,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(str(exc))
         return WRONG_SETTINGS
     tune_gc()
-    log_nothing_that_is_not_written()
+    log_all_output()
+    disable_unused_log_fields()
     log_nothing_of_logging()
     return _serve(Server(config, app.state.components.lifecycle), sockets)
 
@@ -121,7 +124,8 @@ def _configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http=Connection,
+        http=HttpConnection,
+        ws="none",
         log_config=logging_config(),
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,

@@ -3,7 +3,7 @@
 import sys
 
 from app.core.config import Settings, SettingsError, load_settings
-from app.core.process import print_error
+from app.core.server.process import print_error
 
 HAS_KEY, WRONG_SETTINGS, NO_KEY = 0, 2, 3
 """Exit statuses; the Makefile knows them."""

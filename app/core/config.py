@@ -329,6 +329,13 @@ class Settings(BaseSettings):
         first = () if self.openai_api_key is None else (self.openai_api_key,)
         return tuple(key.get_secret_value() for key in (*first, *self.openai_api_keys))
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no log and no response may contain: all keys, and the ids of organization and project."""
+        clients = [key.get_secret_value() for key in self.vllm_api_key]
+        payers = [name for name in (self.openai_org_id, self.openai_project_id) if name]
+        return (*self.api_keys, *clients, *payers)
+
     def require_api_key(self) -> str:
         """The first key to call OpenAI with.
 

@@ -12,10 +12,13 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import ValidationError
 
 from app.core.config import EVERY_MODEL, Settings, SettingsError, settings_error
+from app.core.environment import environment_proxy
 from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.core.limits.rate_limit import RateLimiter
+from app.core.log_records import protect_logs
 from app.core.metrics import Metrics, ServerLoad
+from app.core.redaction import Redactor, proxy_secrets
 from app.features.llm.catalogue import Catalogue, RetirementPolicy, utc_today
 from app.features.llm.client import OpenAIClient
 from app.features.llm.model_families import ModelFamily, described_family
@@ -47,11 +50,15 @@ class Components:
 
 
 def build_components(settings: Settings, *, today: Callable[[], date] = utc_today) -> Components:
-    """The parts, wired, without I/O. `today` decides which models have ended.
+    """The parts, wired, without I/O. From here on the process logs no secret of these settings.
+
+    `today` decides which models have ended.
 
     Raises:
         SettingsError: MODEL_FAMILIES describes a model in a way that cannot be understood.
     """
+    redactor = Redactor([*settings.secrets, *proxy_secrets(environment_proxy(settings.openai_base_url))])
+    protect_logs(redactor)
     served = None if settings.served_models == EVERY_MODEL else _served_models(settings)
     retirement = RetirementPolicy(settings.retired_models, is_openai(settings.openai_base_url), today)
     catalogue = Catalogue(served, _described_models(settings), retirement)
@@ -81,6 +88,7 @@ def build_components(settings: Settings, *, today: Callable[[], date] = utc_toda
         max_attempts=settings.upstream_max_attempts,
         metrics=metrics.upstream,
         concurrency_limiter=concurrency_limiter,
+        redactor=redactor,
     )
     default_model = _default_model(settings, catalogue)
     service = LLMService(

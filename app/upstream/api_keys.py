@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 logger = logging.getLogger(__name__)
 
-REDACTED = b"[redacted]"
 MAX_COOLDOWN_S = 60.0
 """How long a key is set aside that is refused or whose account is empty."""
 
@@ -31,8 +30,6 @@ class ApiKeyPool:
         self._only = self._keys[0] if len(self._keys) == 1 else None
         self._clock = clock
         self._turn = 0
-        # The longest first: a key may begin with another one.
-        self._secrets = sorted((key.secret.encode() for key in self._keys), key=len, reverse=True)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -60,9 +57,3 @@ class ApiKeyPool:
         key.set_aside_until = max(key.set_aside_until, self._clock() + pause_s)
         place = f"{key.position + 1} of {len(self._keys)}"
         logger.warning("OpenAI key %s is set aside for %.3g s: %s", place, pause_s, why)
-
-    def redact(self, content: bytes) -> bytes:
-        """`content` without any of the keys."""
-        for secret in self._secrets:
-            content = content.replace(secret, REDACTED)
-        return content

@@ -8,6 +8,8 @@ import httpx2
 import openai
 from pydantic_core import from_json
 
+from app.core.redaction import Redactor
+
 _STATUS_ERRORS: dict[int, type[openai.APIStatusError]] = {
     400: openai.BadRequestError,
     401: openai.AuthenticationError,
@@ -46,17 +48,20 @@ def invalid_response_error(url: str, content: bytes) -> openai.APIResponseValida
     return openai.APIResponseValidationError(httpx2.Response(200, content=content, request=_request(url)), None)
 
 
-def event_error(url: str, event: object) -> openai.APIError:
-    """What the SDK raises for an error event in a stream."""
+def event_error(url: str, event: object, redactor: Redactor) -> openai.APIError:
+    """What the SDK raises for an error event in a stream, its body redacted."""
+    event = redactor.for_response(event)
     body = event.get("error") if isinstance(event, dict) else event
     return openai.APIError("The upstream service failed during the stream.", _request(url), body=body)
 
 
-def status_error(url: str, status: int, headers: Mapping[str, str], content: bytes) -> openai.APIStatusError:
-    """What the SDK raises for an answer of this status."""
+def status_error(
+    url: str, status: int, headers: Mapping[str, str], content: bytes, redactor: Redactor
+) -> openai.APIStatusError:
+    """What the SDK raises for an answer of this status, its text and body redacted."""
     kept = [(name, value) for name, value in headers.items() if name.lower() not in _BODY_HEADERS and value.isascii()]
     mirrored = httpx2.Response(status, headers=kept, content=content, request=_request(url))
-    body = _parsed(content)
+    body = redactor.for_response(_parsed(content))
     error = body.get("error", body) if isinstance(body, dict) else body
     message = error.get("message") if isinstance(error, dict) and isinstance(body, dict) else None
     text = f"Error code: {status}" + (f" - {message}" if isinstance(message, str) and message else "")

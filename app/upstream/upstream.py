@@ -12,6 +12,7 @@ from app.core.environment import environment_proxy
 from app.core.errors.upstream_errors import is_quota_exhausted
 from app.core.limits.concurrency_limit import ConcurrencyLimiter, Permits
 from app.core.metrics import UpstreamMetrics
+from app.core.redaction import Redactor
 from app.core.request_record import current_record
 from app.upstream.api_keys import MAX_COOLDOWN_S, ApiKey, ApiKeyPool
 from app.upstream.http1_endpoint import Endpoint
@@ -58,12 +59,14 @@ class Upstream:
         headers: Mapping[str, str],
         keys: ApiKeyPool,
         *,
+        redactor: Redactor,
         timeouts: Timeouts,
         max_attempts: int,
         metrics: UpstreamMetrics,
         concurrency_limiter: ConcurrencyLimiter,
     ) -> None:
         self.keys = keys
+        self.redactor = redactor
         self.timeouts = timeouts
         self.max_attempts = max_attempts
         self.metrics = metrics
@@ -167,8 +170,8 @@ class _Attempts:
                 return response
             outcome = "refused"
             with closing(response):
-                content = self._upstream.keys.redact(await response.read_all())
-            raise status_error(response.url, response.status, response.headers, content)
+                content = await response.read_all()
+            raise status_error(response.url, response.status, response.headers, content, self._upstream.redactor)
         except BaseException as exc:
             in_flight.end()
             outcome = "cancelled" if isinstance(exc, asyncio.CancelledError) else outcome
@@ -206,7 +209,7 @@ class _Attempts:
             raise transport_error(call.url, exc) from exc
 
     def _response(self, response: ResponseProtocol, in_flight: InFlight) -> UpstreamResponse:
-        self._record.upstream_headers = _passed_headers(response.headers)
+        self._record.upstream_headers = _passed_headers(response.headers, self._upstream.redactor)
         timeouts = self._upstream.timeouts
         # A refusal of a stream is no stream, and as short as the beginning of an answer.
         whole = self._begin if response.status != 200 else None if self._call.is_stream else timeouts.total
@@ -257,12 +260,13 @@ def _key_pause_s(failure: openai.APIError) -> float | None:
     return None
 
 
-def _passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """What the client is to see of OpenAI's headers, as far as it can be sent on in a header."""
+def _passed_headers(headers: Mapping[str, str], redactor: Redactor) -> dict[str, str]:
+    """What the client is to see of OpenAI's headers, redacted, as far as it can be sent on in a header."""
     given = {passed: headers[name] for name, passed in _PASSED_HEADERS.items() if name in headers}
-    if _is_plain("".join(given.values())):
+    joined = " ".join(given.values())
+    if _is_plain(joined) and redactor.is_clean(joined):
         return given
-    return {name: value for name, value in given.items() if _is_plain(value)}
+    return {name: redactor.for_response(value) for name, value in given.items() if _is_plain(value)}
 
 
 def _is_plain(value: str) -> bool:

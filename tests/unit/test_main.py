@@ -15,7 +15,7 @@ from app.__main__ import main, parse_arguments
 from app.core.config import SettingsError, load_settings
 from app.core.dependencies import get_llm_service, get_openai_client
 from app.core.lifecycle import Lifecycle
-from app.core.server import Server
+from app.core.server.server import Server
 from app.features.llm.client import OpenAIClient
 from app.features.llm.service import LLMService
 from app.simulator.server import Simulator

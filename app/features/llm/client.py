@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, W
 from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter, Permits
 from app.core.metrics import Metrics, UpstreamMetrics
+from app.core.redaction import Redactor
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.from_openai.chat_completion import aborted_completion, chat_completion
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
@@ -81,19 +82,21 @@ class OpenAIClient:
         metrics: UpstreamMetrics | None = None,
         lifecycle: Lifecycle | None = None,
         concurrency_limiter: ConcurrencyLimiter | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         # It supplies address and headers. It sends nothing, for that is several times slower (docs/decisions).
         self._client = openai.AsyncOpenAI(
             api_key=api_key, base_url=base_url, organization=organization, project=project, http_client=_no_http()
         )
-        self._keys = ApiKeyPool([api_key, *further_keys])
+        self._redactor = redactor or Redactor([api_key, *further_keys])
         self._concurrency_limiter = concurrency_limiter or ConcurrencyLimiter(
             max_calls=4096, max_queued=0, queue_timeout_s=1
         )
         self._upstream = Upstream(
             str(self._client.base_url),
             self._headers(),
-            self._keys,
+            ApiKeyPool([api_key, *further_keys]),
+            redactor=self._redactor,
             timeouts=timeouts or Timeouts(),
             max_attempts=max_attempts,
             metrics=metrics or Metrics().upstream,
@@ -175,7 +178,7 @@ class OpenAIClient:
         return ChatStream(
             response,
             translator,
-            redact=self._keys.redact,
+            redactor=self._redactor,
             lifecycle=self._lifecycle,
             usage_meter=usage_meter,
             render=render,

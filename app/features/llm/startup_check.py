@@ -1,20 +1,17 @@
 """What is wrong between this server and OpenAI, found out before a client does. It costs no tokens."""
 
 import asyncio
-import re
 from collections.abc import Mapping
 from datetime import date
 
 import openai
 
-from app.core.errors.upstream_errors import UpstreamError, redact
+from app.core.errors.upstream_errors import UpstreamError
+from app.core.log_records import exception_for_log, for_log
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 
 CHECK_LIMIT_S = 10.0
-
-_USER_OF_URL = re.compile(r"//[^/\s]*@")
-"""aiohttp shows a proxy with its password."""
 
 
 async def startup_problem(
@@ -28,10 +25,9 @@ async def startup_problem(
     except (openai.AuthenticationError, openai.PermissionDeniedError):
         return "OPENAI_API_KEY is refused by OpenAI: no request can be answered with it"
     except (TimeoutError, openai.APIConnectionError) as exc:
-        text = f"OpenAI cannot be reached at OPENAI_BASE_URL {base_url}: {_reason(exc, limit_s)}"
-        return redact(text).replace("\n", " ")
+        return for_log(f"OpenAI cannot be reached at OPENAI_BASE_URL {base_url}: {_reason(exc, limit_s)}")
     except UpstreamError as exc:
-        return redact(f"OpenAI does not list its models at OPENAI_BASE_URL {base_url}: {exc}").replace("\n", " ")
+        return for_log(f"OpenAI does not list its models at OPENAI_BASE_URL {base_url}: {exc}")
     return _unknown_models(catalogue, available)
 
 
@@ -41,8 +37,7 @@ def _reason(exc: TimeoutError | openai.APIConnectionError, limit_s: float) -> st
     if isinstance(exc, openai.APITimeoutError) or exc.__cause__ is None:
         return exc.message
     # The kind tells a proxy's failure from OpenAI's, and some have no text.
-    reason = f"{type(exc.__cause__).__name__}: {exc.__cause__}".removesuffix(": ")
-    return _USER_OF_URL.sub("//", reason)
+    return exception_for_log(exc.__cause__)
 
 
 async def retire_ended_models(client: OpenAIClient, catalogue: Catalogue, listed: Mapping[str, date | None]) -> None:

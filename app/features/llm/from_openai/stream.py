@@ -8,6 +8,7 @@ import openai
 from pydantic_core import from_json
 
 from app.core.lifecycle import Lifecycle
+from app.core.redaction import Redactor
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.event_template import TemplateCache
 from app.features.llm.from_openai.usage_meter import UsageMeter
@@ -35,13 +36,13 @@ class ChatStream:
         response: UpstreamResponse,
         translator: ChunkTranslator,
         *,
-        redact: Callable[[bytes], bytes],
+        redactor: Redactor,
         lifecycle: Lifecycle,
         usage_meter: UsageMeter,
         render: Render = encode_events,
     ) -> None:
         self._response = response
-        self._redact = redact
+        self._redactor = redactor
         self._url = response.url
         self._translator = translator
         self._render = render
@@ -160,7 +161,7 @@ class ChatStream:
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             # Not JSON, or not the shape of a chunk.
             raise invalid_response_error(self._url, payload) from exc
-        raise event_error(self._url, from_json(self._redact(payload)))
+        raise event_error(self._url, event, self._redactor)
 
 
 class AbortedStream(ChatStream):
