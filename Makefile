@@ -55,6 +55,7 @@ format: $(VENV)/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m tests.parameter_table
 	$(BIN)/python -m tests.settings_documents
+	$(BIN)/python -m tests.models_page
 
 boot: $(VENV)/run
 	$(BIN)/python -m benchmarks.boot

@@ -21,6 +21,8 @@ class RequestRecord:
     """Fields of the request that had no effect on the response, in the schema's order."""
     adjusted_params: dict[str, object] = field(default_factory=dict)
     """Fields that were clamped or mapped, with the value used instead."""
+    empty_response: str = ""
+    """Why the response has no text."""
     upstream_headers: dict[str, str] = field(default_factory=dict)
     """Headers of the upstream's response that are forwarded to the client."""
     client_key: int | None = None
@@ -43,6 +45,8 @@ class RequestRecord:
         if self.adjusted_params:
             adjusted = [f"{name}={value}" for name, value in self.adjusted_params.items()]
             headers.append((b"x-adjusted-params", _joined(adjusted)))
+        if self.empty_response:
+            headers.append((b"x-empty-response", self.empty_response.encode("latin-1")))
         if self.upstream_attempts:
             headers.append((b"x-upstream-attempts", b"%d" % self.upstream_attempts))
         for name, value in self.upstream_headers.items():

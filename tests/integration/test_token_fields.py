@@ -257,7 +257,7 @@ BEYOND = (
         ),
         pytest.param(
             {"allowed_token_ids": [5], "model": "o3"}, "allowed_token_ids",
-            "`allowed_token_ids` is not available: models that reason take no `logit_bias`.", id="allowed, reasoning",
+            "`allowed_token_ids` is not available: this model takes no `logit_bias`.", id="allowed, reasoning",
         ),
         pytest.param(
             {"bad_words": ["a"] * 129}, "bad_words", "Too many bad words: 129. The max number is 128.",

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import date
+from typing import Annotated
+from urllib.parse import quote
 
 import aiohttp
 import httpx2
 import openai
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter, Permits
@@ -21,15 +24,28 @@ from app.features.llm.schema import ChatCompletionRequest, ChatCompletionRespons
 from app.features.llm.to_openai.builder import UnsupportedParams
 from app.features.llm.to_openai.context_window import check_context_window
 from app.features.llm.to_openai.encode import UpstreamCall, encode_request
+from app.features.llm.to_openai.reasoning_effort import EffortPolicy
 from app.upstream.api_keys import ApiKeyPool
 from app.upstream.sdk_errors import invalid_response_error
 from app.upstream.sse import encode_events
 from app.upstream.timeouts import Timeouts
 from app.upstream.upstream import Upstream, UpstreamRequest
 
+MODEL_NOT_FOUND = "model_not_found"
+"""OpenAI's code for a model that is unknown, not open to the key, or shut down."""
+
+
+def _date_if_readable(value: object, validate: ValidatorFunctionWrapHandler) -> date | None:
+    try:
+        read: date | None = validate(value)
+    except ValidationError:
+        return None
+    return read
+
 
 class _UpstreamModel(BaseModel):
     id: str
+    shutdown_date: Annotated[date | None, WrapValidator(_date_if_readable)] = None
 
 
 class _UpstreamModels(BaseModel):
@@ -59,6 +75,7 @@ class OpenAIClient:
         catalogue: Catalogue | None = None,
         unsupported_params: UnsupportedParams = "drop",
         usage_details: bool = False,
+        effort_policy: EffortPolicy | None = None,
         further_keys: Sequence[str] = (),
         timeouts: Timeouts | None = None,
         max_attempts: int = 3,
@@ -94,6 +111,7 @@ class OpenAIClient:
         self._catalogue = catalogue or Catalogue()
         self._unsupported_params = unsupported_params
         self._usage_details = usage_details
+        self._effort_policy = effort_policy or EffortPolicy()
         self._lifecycle = lifecycle or Lifecycle()
 
     def _headers(self) -> dict[str, str]:
@@ -118,6 +136,10 @@ class OpenAIClient:
                 response = await self._upstream.read(UpstreamRequest("POST", self._chat_url, call.body))
         except Aborted:
             return aborted_completion(request, call.plan)
+        except openai.NotFoundError as exc:
+            if not self._goes_on_after(exc, request, call):
+                raise
+            return await self.create_chat_completion(request)
         try:
             translated = chat_completion(request, call.plan, response)
         except ValueError as exc:
@@ -146,6 +168,10 @@ class OpenAIClient:
                 )
         except Aborted:
             return AbortedStream(translator, render)
+        except openai.NotFoundError as exc:
+            if not self._goes_on_after(exc, request, call):
+                raise
+            return await self.stream_chat_completion(request, permits, render)
         if response.content_type != "text/event-stream":
             response.close()
             raise invalid_response_error(self._chat_url, response.content_type.encode(errors="replace"))
@@ -166,18 +192,47 @@ class OpenAIClient:
         """
         return self._concurrency_limiter.reserve(calls)
 
-    async def list_models(self) -> list[str]:
-        """The ids of every model that the key can use.
+    async def list_models(self) -> dict[str, date | None]:
+        """The ids of every model that the key can use, each with the day OpenAI shuts it down, where that is known.
 
         Raises:
             openai.APIError: the call failed.
         """
         response = await self._upstream.read(UpstreamRequest("GET", self._models_url))
         try:
-            return [model.id for model in _UpstreamModels.model_validate_json(response).data]
+            listed = _UpstreamModels.model_validate_json(response).data
         except ValidationError as exc:
             raise invalid_response_error(self._models_url, response) from exc
+        return {model.id: model.shutdown_date for model in listed}
+
+    async def has_model(self, model: str) -> bool:
+        """Whether the key can use the model of this id.
+
+        Raises:
+            openai.APIError: the call failed in another way than not to find it.
+        """
+        try:
+            await self._upstream.read(UpstreamRequest("GET", f"{self._models_url}/{quote(model, safe=':')}"))
+        except openai.NotFoundError as exc:
+            if exc.code != MODEL_NOT_FOUND:
+                raise
+            return False
+        return True
+
+    def _goes_on_after(self, exc: openai.NotFoundError, request: ChatCompletionRequest, call: UpstreamCall) -> bool:
+        """Whether the request is to be sent once more, for the model that was not found has a successor by now.
+
+        Raises:
+            RequestError: the model has ended, and requests for it are refused.
+        """
+        return exc.code == MODEL_NOT_FOUND and self._catalogue.retire_not_found(request.model or "", call.model)
 
     async def _translated(self, request: ChatCompletionRequest) -> UpstreamCall:
-        call = encode_request(request, self._catalogue, self._unsupported_params, usage_details=self._usage_details)
+        call = encode_request(
+            request,
+            self._catalogue,
+            self._unsupported_params,
+            usage_details=self._usage_details,
+            effort_policy=self._effort_policy,
+        )
         return await check_context_window(request, call)

@@ -96,6 +96,19 @@ async def test_its_options_reach_the_server(start: Start) -> None:
     assert statuses == [200, 401]
 
 
+@pytest.mark.parametrize("by", ["flag", "variable"])
+async def test_it_can_be_told_the_date(start: Start, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    monkeypatch.setenv("SIMULATOR_TODAY", "2027-01-15" if by == "variable" else "2027-01-13")
+    given = ["--today", "2027-01-15"] if by == "flag" else []
+    process = await start("--port", "0", "--no-shutdown-dates", *given)
+    url = (await line(process)).rpartition(" ")[2]
+    async with httpx.AsyncClient(headers={"Authorization": "Bearer sk-a"}) as client:
+        shown = await client.get(url + "/models/gpt-4o-mini")
+        other = await client.get(url + "/models/gpt-6-luna")
+    assert (shown.status_code, other.status_code) == (404, 200)
+    assert "shutdown_date" not in other.json()
+
+
 @pytest.mark.parametrize("dashes", [["--"], []], ids=["dashes", "none"])
 async def test_a_command_finds_the_simulator_in_its_environment(start: Start, dashes: list[str]) -> None:
     show = "import os; print(os.environ['OPENAI_BASE_URL'], os.environ['OPENAI_API_KEY'], os.environ['PATH'])"
@@ -180,6 +193,7 @@ async def test_a_port_in_use_is_said_in_one_line(start: Start) -> None:
         (["--time-per-token-s", "-1"], "argument --time-per-token-s: -1 is not a number of seconds"),
         (["--time-to-first-token-s", "."], "argument --time-to-first-token-s: . is not a number of seconds"),
         (["--time-to-first-token-s", "nan"], "argument --time-to-first-token-s: nan is not a number of seconds"),
+        (["--today", "15.1.2027"], "argument --today: 15.1.2027 is not a date such as 2027-01-15"),
         (["--speed", "1"], "unrecognized arguments: --speed"),
         (["--host", "256.0.0.1", "--port", "0"], "cannot listen on 256.0.0.1:0: "),
         (["--host", "a" * 70, "--port", "0"], f"cannot listen on {'a' * 70}:0: no host name"),

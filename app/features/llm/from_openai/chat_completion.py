@@ -4,6 +4,7 @@ import time
 import uuid
 from typing import Any
 
+from app.core.request_record import current_record
 from app.features.llm.from_openai.plan import ResponsePlan
 from app.features.llm.from_openai.text import TextFilter
 from app.features.llm.from_openai.tokens import show_tokens
@@ -12,6 +13,7 @@ from app.features.llm.schema import (
     ChatCompletionResponse,
     Choice,
     ChoiceLogprobs,
+    JSONObject,
 )
 
 
@@ -29,13 +31,22 @@ def chat_completion(request: ChatCompletionRequest, plan: ResponsePlan, response
     translated = ChatCompletionResponse.model_validate_json(response)
     translated.id = response_id(request, translated.id)
     translated.model = request.model or translated.model
+    usage_details = translated.usage.completion_tokens_details
     if not plan.usage_details:
         translated.usage.prompt_tokens_details = translated.usage.completion_tokens_details = None
     if plan.tokens and plan.tokens.shows_ids:
         translated.prompt_token_ids = plan.prompt_ids
     for choice in translated.choices:
         _read_choice(choice, plan)
+        if choice.finish_reason == "length" and not choice.message.content:
+            _report_empty(choice, usage_details)
     return translated
+
+
+def _report_empty(choice: Choice, usage_details: JSONObject | None) -> None:
+    reasoning = (usage_details or {}).get("reasoning_tokens")
+    if isinstance(reasoning, int) and reasoning > 0 and not choice.message.tool_calls:
+        current_record().empty_response = f"reasoning used all {reasoning} tokens"
 
 
 def aborted_completion(request: ChatCompletionRequest, plan: ResponsePlan) -> ChatCompletionResponse:
@@ -75,6 +86,8 @@ def _read_text(choice: Choice, content: str, plan: ResponsePlan) -> str:
     text += reader.finish()
     if tokens:
         choice.logprobs = ChoiceLogprobs.model_validate({"content": seen})
-    if reader.stop_reason is not None or (reader.complete and choice.finish_reason == "length"):
+    if reader.too_long:
+        choice.finish_reason = "length"
+    elif reader.stop_reason is not None or (reader.complete and choice.finish_reason == "length"):
         choice.finish_reason, choice.stop_reason = "stop", reader.stop_reason
     return text

@@ -144,7 +144,10 @@ class ChunkTranslator:
         choice["logprobs"] = {"content": seen} if seen else None
         if choice.get("finish_reason") is not None or reader.stop_reason is not None:
             text += reader.finish()
-        if reader.stop_reason is not None:
+        if reader.too_long:
+            self._stopped.add(index)
+            choice["finish_reason"] = "length"
+        elif reader.stop_reason is not None:
             self._stopped.add(index)
             choice["finish_reason"], choice["stop_reason"] = "stop", reader.stop_reason
         elif choice.get("finish_reason") == "length" and reader.complete:

@@ -5,6 +5,8 @@ import math
 from typing import Any
 
 from app.core.errors.errors import RequestError
+from app.core.tokenization import encoding
+from app.features.llm.from_openai.plan import LengthLimit
 from app.features.llm.model_families import EFFORTS
 from app.features.llm.schema import JSONObject, StreamOptions, Tool
 from app.features.llm.to_openai.builder import RequestBuilder
@@ -46,10 +48,10 @@ def sampling(builder: RequestBuilder, name: str, value: float) -> None:
 
 def non_reasoning_only(builder: RequestBuilder, name: str, value: object) -> None:
     """What no model that reasons takes."""
-    if builder.family.reasons:
-        builder.drop(name)
-    else:
+    if builder.family.penalties:
         builder.body[name] = value
+    else:
+        builder.drop(name)
 
 
 def logit_bias(builder: RequestBuilder, name: str, value: dict[str, float]) -> None:
@@ -63,7 +65,7 @@ def logit_bias(builder: RequestBuilder, name: str, value: dict[str, float]) -> N
 def logprobs(builder: RequestBuilder, name: str, value: object) -> None:
     """Log probabilities: an answer without them would break who asked for them."""
     if not builder.accepts_sampling:
-        raise RequestError(f"`{name}` is not available: the model reasons, and shows none then.", param=name)
+        raise RequestError(f"`{name}` is not available: the model returns none, or none while it reasons.", param=name)
     builder.body[name] = value
 
 
@@ -71,7 +73,10 @@ def max_tokens(builder: RequestBuilder, name: str, value: int) -> None:
     """The answer's length, within what the model can write."""
     if name == "max_tokens" and builder.request.max_completion_tokens is not None:
         return
-    sent = min(value + (WRAPPER_TOKENS if builder.wrapped else 0), builder.family.output or math.inf)
+    added = (WRAPPER_TOKENS if builder.wrapped else 0) + builder.reserve_tokens
+    sent = min(value + added, builder.family.output or math.inf)
+    if builder.reserve_tokens and builder.family.encoding:
+        builder.plan.length_limit = LengthLimit(value, encoding(builder.family.encoding))
     if sent != value:
         builder.adjusted[name] = sent
     builder.body["max_completion_tokens"] = sent
@@ -81,13 +86,15 @@ def choices(builder: RequestBuilder, name: str, value: int) -> None:
     """`n`, within OpenAI's limit."""
     if value > MAX_UPSTREAM_CHOICES:
         raise RequestError(f"n must be at most {MAX_UPSTREAM_CHOICES} with this upstream, got {value}.", param=name)
+    if not builder.family.choices:
+        raise RequestError(f"n must be 1 with this model, got {value}.", param=name)
     builder.body[name] = value
 
 
 def stop(builder: RequestBuilder, name: str, value: str | list[str]) -> None:
     """Stop strings, found here where OpenAI could not find them or would not show them."""
     request = builder.request
-    if builder.family.reasons or builder.wrapped or request.include_stop_str_in_output:
+    if not builder.family.penalties or builder.wrapped or request.include_stop_str_in_output:
         builder.plan.stops = (value,) if isinstance(value, str) else tuple(value)
         builder.plan.include_stop = request.include_stop_str_in_output
     else:

@@ -54,8 +54,8 @@ def _asked_stops(builder: RequestBuilder) -> list[str]:
 
 def allowed_token_ids(builder: RequestBuilder, name: str, value: list[int]) -> None:
     """The only tokens of the answer: OpenAI's highest bias, less what the client holds against some of them."""
-    if builder.family.reasons:
-        raise RequestError(f"`{name}` is not available: models that reason take no `logit_bias`.", param=name)
+    if not builder.family.penalties:
+        raise RequestError(f"`{name}` is not available: this model takes no `logit_bias`.", param=name)
     allowed = list(dict.fromkeys(value))
     if len(allowed) > MAX_BIASES:
         raise RequestError(
@@ -69,7 +69,7 @@ def allowed_token_ids(builder: RequestBuilder, name: str, value: list[int]) -> N
 
 def bad_words(builder: RequestBuilder, name: str, value: list[str]) -> None:
     """Words that are one token each are banned by OpenAI's lowest bias; a longer one cannot be."""
-    if builder.family.reasons or builder.family.encoding is None:
+    if not builder.family.penalties or builder.family.encoding is None:
         builder.drop(name)
         return
     banned = _banned(encoding(builder.family.encoding), name, value)

@@ -371,6 +371,6 @@ async def test_a_base_url_without_a_path_keeps_its_host() -> None:
         writer.write(http_answer(b'{"data": [{"id": "a"}]}'))
 
     async with raw_server(answer) as url, client_of(url.removesuffix("/v1")) as client:
-        assert await client.list_models() == ["a"]
+        assert await client.list_models() == {"a": None}
 
     assert asked == [b"GET /models HTTP/1.1\r\n"]
