@@ -50,7 +50,7 @@ async def openai() -> AsyncIterator[Simulator]:
 async def server(openai: Simulator) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         served_over(openai.base_url, served_models={name: name for name in MODELS}) as url,
-        httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
     ):
         yield client
 

@@ -68,7 +68,7 @@ NOT_A_KEY = {
 async def guarded(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         served_over(simulator.base_url, vllm_api_key=KEYS) as url,
-        httpx.AsyncClient(base_url=url, timeout=10) as client,
+        httpx.AsyncClient(base_url=url) as client,
     ):
         yield client
 
@@ -123,7 +123,7 @@ async def test_a_refusal_does_not_wait_for_the_body(guarded: httpx.AsyncClient) 
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{{".encode())
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         line = await reader.readline()
 
     writer.close()

@@ -121,9 +121,9 @@ async def test_a_session_that_keeps_no_connection_says_so() -> None:
 async def test_a_key_that_would_add_a_header_is_not_sent() -> None:
     upstream = Upstream()
     async with raw_server(upstream) as url, new_session() as session:
-        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=5)
+        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=60)
         with pytest.raises(ValueError, match="one line"):
-            await endpoint.send("sk-\r\nX: y", b"{}", begin_by_s=asyncio.get_running_loop().time() + 5)
+            await endpoint.send("sk-\r\nX: y", b"{}", begin_by_s=asyncio.get_running_loop().time() + 60)
 
     assert upstream.asked == []
 
@@ -236,11 +236,11 @@ async def test_a_stream_that_comes_compressed_is_read() -> None:
 @asynccontextmanager
 async def endpoint_of(url: str) -> AsyncIterator[Endpoint]:
     async with new_session() as session:
-        yield Endpoint(session, "POST", url, {}, proxy=None, connect_s=5)
+        yield Endpoint(session, "POST", url, {}, proxy=None, connect_s=60)
 
 
 async def begun(endpoint: Endpoint) -> Response:
-    return await endpoint.send("sk-test", b"{}", begin_by_s=asyncio.get_running_loop().time() + 5)
+    return await endpoint.send("sk-test", b"{}", begin_by_s=asyncio.get_running_loop().time() + 60)
 
 
 async def test_headers_are_those_of_the_answer_itself() -> None:
@@ -260,7 +260,7 @@ async def test_a_server_that_speaks_first_is_understood() -> None:
         await reader.read()
 
     async with raw_server(converse) as url, endpoint_of(url) as endpoint:
-        connection = await endpoint._connected(5)
+        connection = await endpoint._connected(60)
         assert connection.protocol is not None
         # As if it had come before the connection was handed over, which cannot be made to happen.
         connection.protocol.data_received(http_answer(OK))
@@ -271,7 +271,7 @@ async def test_a_server_that_speaks_first_is_understood() -> None:
 
 async def test_a_change_of_protocol_is_an_answer_without_a_body() -> None:
     answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nxxx"
-    async with raw_server(Upstream(answer)) as url, client_of(url) as client, asyncio.timeout(5):
+    async with raw_server(Upstream(answer)) as url, client_of(url) as client, asyncio.timeout(60):
         with pytest.raises(openai.APIStatusError) as caught:
             await client.create_chat_completion(request())
 
@@ -366,7 +366,7 @@ async def test_bytes_that_nobody_asked_for_are_no_answer_to_the_next_request() -
         idle.set()
         assert session.connector is not None
         ((waiting, _),) = next(iter(session.connector._conns.values()))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not waiting.should_close:  # noqa: ASYNC110 - aiohttp has no event for it
                 await asyncio.sleep(0)
         assert (await client.create_chat_completion(request())).id == "chatcmpl-1"
@@ -469,7 +469,7 @@ async def test_a_cancellation_at_the_limit_is_a_cancellation() -> None:
 
     loop = asyncio.get_running_loop()
     async with raw_server(converse) as url, new_session() as session:
-        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=5)
+        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=60)
         for before in (True, False):
             at_s = loop.time() + 0.05
             call = asyncio.create_task(endpoint.send("sk-test", b"{}", begin_by_s=at_s))
@@ -492,7 +492,7 @@ async def test_the_limit_of_one_call_is_none_of_the_next_on_its_connection() -> 
 
     loop = asyncio.get_running_loop()
     async with raw_server(converse) as url, new_session() as session:
-        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=5)
+        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=60)
         limit_s = loop.time() + 0.1
         assert await (await endpoint.send("sk-test", b"{}", begin_by_s=limit_s)).read() == OK
         loop.call_at(limit_s + 0.05, later.set)

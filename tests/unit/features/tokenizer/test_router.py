@@ -31,7 +31,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with (
         Simulator() as simulator,
         served_over(simulator.base_url, served_models=served, model_families={"own": {}}) as url,
-        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
     ):
         yield client
 
