@@ -1,5 +1,6 @@
 """What every test can ask for: a simulator of OpenAI, our server over it, and a client of our server."""
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -45,12 +46,21 @@ def clean_environment() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def spared_garbage_collector() -> None:
+    """It need not look at modules and test items again and again, which takes a seventh of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+@pytest.fixture(autouse=True, scope="session")
 def patient_clients() -> Iterator[None]:
     """httpx waits longer than its five seconds, and its clients share what takes 20 ms of CPU to make for each."""
     with pytest.MonkeyPatch.context() as patch:
-        for client in (httpx.Client, httpx.AsyncClient):
-            patch.setitem(client.__init__.__kwdefaults__, "timeout", httpx.Timeout(HUNG_S))
-            patch.setitem(client.__init__.__kwdefaults__, "verify", httpx.create_ssl_context())
+        for defaults in (httpx.Client.__init__.__kwdefaults__, httpx.AsyncClient.__init__.__kwdefaults__):
+            assert defaults is not None
+            patch.setitem(defaults, "timeout", httpx.Timeout(HUNG_S))
+            patch.setitem(defaults, "verify", httpx.create_ssl_context())
         yield
 
 
