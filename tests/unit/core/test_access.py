@@ -85,13 +85,14 @@ async def test_guarded_paths_need_a_key(guarded: httpx.AsyncClient, headers: dic
         assert not {"vary", "www-authenticate"} & set(response.headers)
 
 
-@pytest.mark.parametrize("headers", NOT_A_KEY.values(), ids=NOT_A_KEY)
-async def test_other_paths_are_open(guarded: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    answers = [
-        (method, path, (await guarded.request(method, path, headers=headers)).status_code) for method, path, _ in OPEN
-    ]
+async def test_other_paths_are_open(guarded: httpx.AsyncClient) -> None:
+    for kind, headers in NOT_A_KEY.items():
+        answers = [
+            (method, path, (await guarded.request(method, path, headers=headers)).status_code)
+            for method, path, _ in OPEN
+        ]
 
-    assert answers == OPEN
+        assert answers == OPEN, kind
 
 
 @pytest.mark.parametrize("given", ["Bearer first-key", "bearer second key", "BEARER first-key"])

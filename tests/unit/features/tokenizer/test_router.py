@@ -71,7 +71,8 @@ async def test_a_text_has_openais_tokens(client: httpx.AsyncClient) -> None:
 async def test_texts_in_every_script_have_openais_tokens_and_come_back(
     client: httpx.AsyncClient, encoding: str
 ) -> None:
-    for line in TEXTS.read_text().splitlines():
+    # Each text has its test at the encoding itself; here it is that they pass the route unharmed.
+    for line in TEXTS.read_text().splitlines()[::25]:
         known = json.loads(line)
         asked = {"model": MODELS[encoding], "prompt": known["text"]}
         tokens = (await answer(client, "/tokenize", asked))["tokens"]
