@@ -2,7 +2,7 @@
 # make test   every test; needs Python only
 # make test-container   builds the image and tests it; needs a Docker engine
 # make check  format, lint, types, imports, locks
-# make soak   ten minutes of mixed load, and whether the server grows under it; make test has a short one
+# make soak   ten minutes of mixed load, and whether the server grows under it
 # make fuzz   requests made from the described interface, and from anything at all
 # make lock   makes the locks anew from the pins (needs the package index)
 # make audit  looks the locked packages up among the known vulnerabilities (needs pypi.org)
@@ -33,11 +33,13 @@ announce: $(VENV)/run
 	@echo "curl http://localhost:$$($(LISTENS_ON))/v1/chat/completions -H 'Content-Type: application/json' \\"
 	@echo "  -d '{\"messages\": [{\"role\": \"user\", \"content\": \"안녕하세요\"}]}'"
 
+# Two at a time, which is what two cores bear; what is imported is compiled once, and not again in each process.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
 test: $(VENV)/test
-	$(BIN)/python -m pytest tests/unit --cov=app
-	$(BIN)/python -m pytest tests/integration
-	$(BIN)/python -m tests.live
-	$(BIN)/python -m tests.soak 30
+	$(PYTEST) tests/unit --cov=app
+	$(PYTEST) tests/integration
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.live
 
 image:
 	@docker info >/dev/null 2>&1 || { echo 'No Docker engine answers: start one, or set DOCKER_HOST.' >&2; exit 1; }
@@ -79,7 +81,7 @@ soak: $(VENV)/test
 
 fuzz: $(VENV)/test $(TOOLS)/installed
 	$(BIN)/python -m tests.fuzz $(TOOLS)/bin/schemathesis
-	RAW_REQUESTS=3000 $(BIN)/python -m pytest tests/integration/test_raw_requests.py
+	RAW_REQUESTS=3000 ANY_INPUT=20 $(BIN)/python -m pytest tests/integration/test_raw_requests.py tests/integration/test_any_input.py
 
 LOCK = $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --custom-compile-command 'make lock'
