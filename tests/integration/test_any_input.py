@@ -98,7 +98,7 @@ def test_every_field_of_vllms_request_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-@examples(15)
+@examples(10)
 @given(data=st.data())
 @of_module
 async def test_each_field_is_served_or_refused_by_its_name(

@@ -13,6 +13,7 @@ import trustme
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.processes import started
+from tests.serving import served_over
 
 KEY = "sk-test-0123456789"
 SERVER = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
@@ -201,17 +202,15 @@ class Proxy:
     [("", ["CONNECT api.example.test:443 HTTP/1.1"]), ("api.example.test", [])],
     ids=["HTTPS_PROXY", "NO_PROXY"],
 )
-async def test_the_environments_proxies_are_followed(no_proxy: str, asked: list[str], tmp_path: Path) -> None:
+async def test_the_environments_proxies_are_followed(
+    no_proxy: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     proxy = Proxy()
     listening = await asyncio.start_server(proxy, "127.0.0.1", 0)
-    variables = {
-        "OPENAI_API_KEY": KEY,
-        "OPENAI_BASE_URL": "https://api.example.test/v1",
-        "HTTPS_PROXY": f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}",
-        "NO_PROXY": no_proxy,
-    }
-    async with listening, started(*SERVER, cwd=tmp_path, **variables) as server, httpx.AsyncClient() as client:
-        response = await client.post(await server.url() + CHAT, json=hello())
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    async with listening, served_over("https://api.example.test/v1") as url, httpx.AsyncClient() as client:
+        response = await client.post(url + CHAT, json=hello())
 
     assert response.status_code == 502
     assert proxy.asked == asked
