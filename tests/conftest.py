@@ -21,8 +21,10 @@ ON_REQUEST = (LIVE_TESTS, "test_container.py")
 HUNG_S = 60
 """A wait as long as this hangs. It ends a run that is broken; what is slow never comes near it."""
 
-# No verdict is the machine's speed: an example may take any time to make and to run.
-settings.register_profile("tests", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+# No verdict is the machine's speed: an example may take any time to make and to run. Each run has other examples.
+settings.register_profile(
+    "tests", max_examples=50, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("tests")
 
 

@@ -121,7 +121,7 @@ async def test_keys_that_vllm_does_not_know_are_no_trouble(
 
 
 @pytest.mark.parametrize("model", MODELS)
-@examples(100)
+@examples(60)
 @given(body=bodies)
 @of_module
 async def test_what_vllm_accepts_is_served_or_refused_by_its_name(
@@ -131,7 +131,7 @@ async def test_what_vllm_accepts_is_served_or_refused_by_its_name(
 
 
 @pytest.mark.parametrize("model", MODELS)
-@examples(60)
+@examples(40)
 @given(body=completion_bodies(CompletionRequest.model_fields))
 @of_module
 async def test_a_text_completion_is_served_or_refused_by_its_name(

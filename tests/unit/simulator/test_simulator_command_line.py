@@ -108,7 +108,7 @@ async def test_a_command_gets_the_key_that_was_given(start: Start) -> None:
     show = "import os; print(os.environ['OPENAI_API_KEY'])"
     process = await start("--port", "0", "--api-key", "mine", sys.executable, "-c", show)
     await line(process)
-    assert await line(process) == "mine"
+    assert await outcome(process) == (0, "mine\n", "")
 
 
 async def test_the_simulator_serves_while_the_command_runs(start: Start) -> None:
@@ -146,7 +146,7 @@ async def test_ctrl_c_in_a_terminal_reaches_the_command_only_through_the_simulat
     show = "import os; print(os.getpgrp() == os.getpid())"
     process = await start("--port", "0", sys.executable, "-c", show)
     await line(process)
-    assert await line(process) == "True"
+    assert await outcome(process) == (0, "True\n", "")
 
 
 async def test_a_command_that_is_not_there_is_said_so(start: Start) -> None:
