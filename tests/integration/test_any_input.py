@@ -1,6 +1,7 @@
 """Whatever is sent, the answer is one that vLLM could have given; and what vLLM accepts, OpenAI is asked properly."""
 
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from copy import deepcopy
 from typing import Any
@@ -26,10 +27,14 @@ OPENAI_KEYS = CompletionCreateParamsStreaming.__required_keys__ | CompletionCrea
 UPSTREAMS_WORDS = ("Unrecognized request argument", "Unknown parameter", "Invalid type")
 
 
+TIMES = int(os.environ.get("ANY_INPUT") or 1)
+"""How many times as many examples; `make fuzz` makes twenty."""
+
+
 def examples(count: int) -> settings:
-    """As many examples as a file of a minute allows; how long each takes is not the question."""
+    """As many examples as a file of ten seconds allows; how long each takes is not the question."""
     return settings(
-        max_examples=count,
+        max_examples=count * TIMES,
         deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
@@ -50,7 +55,7 @@ async def openai() -> AsyncIterator[Simulator]:
 async def server(openai: Simulator) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         served_over(openai.base_url, served_models={name: name for name in MODELS}) as url,
-        httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
     ):
         yield client
 
@@ -93,7 +98,7 @@ def test_every_field_of_vllms_request_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-@examples(15)
+@examples(10)
 @given(data=st.data())
 @of_module
 async def test_each_field_is_served_or_refused_by_its_name(
@@ -116,7 +121,7 @@ async def test_keys_that_vllm_does_not_know_are_no_trouble(
 
 
 @pytest.mark.parametrize("model", MODELS)
-@examples(300)
+@examples(60)
 @given(body=bodies)
 @of_module
 async def test_what_vllm_accepts_is_served_or_refused_by_its_name(
@@ -126,7 +131,7 @@ async def test_what_vllm_accepts_is_served_or_refused_by_its_name(
 
 
 @pytest.mark.parametrize("model", MODELS)
-@examples(150)
+@examples(40)
 @given(body=completion_bodies(CompletionRequest.model_fields))
 @of_module
 async def test_a_text_completion_is_served_or_refused_by_its_name(
@@ -163,7 +168,7 @@ def spoiled_bodies(draw: st.DrawFn) -> JSONObject:
     return body
 
 
-@examples(150)
+@examples(100)
 @given(body=json_values, path=st.sampled_from([CHAT, COMPLETIONS, "/invocations"]))
 @of_module
 async def test_any_json_is_answered(server: httpx.AsyncClient, body: object, path: str) -> None:
@@ -179,7 +184,7 @@ def spoiled_completions(draw: st.DrawFn) -> JSONObject:
     return body
 
 
-@examples(300)
+@examples(100)
 @given(body=spoiled_completions())
 @of_module
 async def test_a_text_completion_that_is_wrong_in_one_place_is_answered(
@@ -188,7 +193,7 @@ async def test_a_text_completion_that_is_wrong_in_one_place_is_answered(
     check_is_answered(await answer_to(body, server, COMPLETIONS))
 
 
-@examples(600)
+@examples(150)
 @given(body=spoiled_bodies())
 @of_module
 async def test_a_body_that_is_wrong_in_one_place_is_answered(server: httpx.AsyncClient, body: JSONObject) -> None:
@@ -209,7 +214,7 @@ def broken_texts(draw: st.DrawFn) -> bytes:
     return text[:at] + draw(st.binary(max_size=3)) + text[at + draw(st.integers(0, 3)) :]
 
 
-@examples(150)
+@examples(100)
 @given(body=st.binary() | broken_texts(), content_type=any_content_type)
 @of_module
 async def test_any_bytes_are_answered(server: httpx.AsyncClient, body: bytes, content_type: bytes) -> None:

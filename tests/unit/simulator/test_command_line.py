@@ -43,18 +43,18 @@ async def start() -> AsyncIterator[Start]:
         if process.returncode is None:
             process.terminate()
         # A command that outlives the simulator keeps its pipes open.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await process.communicate()
 
 
 async def line(process: Process) -> str:
     assert process.stdout
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return (await process.stdout.readline()).decode().rstrip("\n")
 
 
 async def outcome(process: Process) -> tuple[int | None, str, str]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         out, err = await process.communicate()
     return process.returncode, (out or b"").decode(), err.decode()
 
@@ -70,7 +70,7 @@ async def test_a_signal_ends_it_with_status_zero(start: Start, number: int) -> N
 
 
 async def test_a_signal_ends_it_in_the_middle_of_an_answer(start: Start) -> None:
-    process = await start("--port", "0", "--time-to-first-token-s", "60")
+    process = await start("--port", "0", "--time-to-first-token-s", "600")
     url = (await line(process)).rpartition(" ")[2]
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
     headers = {"Authorization": "Bearer sk-a"}
@@ -80,7 +80,7 @@ async def test_a_signal_ends_it_in_the_middle_of_an_answer(start: Start) -> None
     ):
         assert response.status_code == 200
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             assert await process.wait() == 0
 
 
@@ -121,7 +121,7 @@ async def test_a_command_gets_the_key_that_was_given(start: Start) -> None:
     show = "import os; print(os.environ['OPENAI_API_KEY'])"
     process = await start("--port", "0", "--api-key", "mine", sys.executable, "-c", show)
     await line(process)
-    assert await line(process) == "mine"
+    assert await outcome(process) == (0, "mine\n", "")
 
 
 async def test_the_simulator_serves_while_the_command_runs(start: Start) -> None:
@@ -159,7 +159,7 @@ async def test_ctrl_c_in_a_terminal_reaches_the_command_only_through_the_simulat
     show = "import os; print(os.getpgrp() == os.getpid())"
     process = await start("--port", "0", sys.executable, "-c", show)
     await line(process)
-    assert await line(process) == "True"
+    assert await outcome(process) == (0, "True\n", "")
 
 
 async def test_a_command_that_is_not_there_is_said_so(start: Start) -> None:

@@ -115,7 +115,7 @@ async def test_calls_are_spread_over_the_keys(simulator: Simulator) -> None:
 
 async def test_a_stream_counts_as_in_flight_until_it_is_closed(simulator: Simulator) -> None:
     async with client_with(["sk-1", "sk-2"], simulator.base_url) as client:
-        stream = await client.stream_chat_completion(request("[sim fault=stall after=1]", stream=True))
+        stream = await client.stream_chat_completion(request("[sim fault=stall seconds=600 after=1]", stream=True))
         for _ in range(3):
             await client.create_chat_completion(request())
         await stream.aclose()

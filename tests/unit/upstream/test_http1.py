@@ -116,9 +116,9 @@ async def test_a_session_without_keep_alive_sends_connection_close() -> None:
 async def test_a_key_with_a_line_break_is_not_sent() -> None:
     upstream = Upstream()
     async with raw_server(upstream) as url, new_session() as session:
-        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=5)
+        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=60)
         with pytest.raises(ValueError, match="one line"):
-            await endpoint.send("sk-\r\nX: y", b"{}", headers_deadline_s=asyncio.get_running_loop().time() + 5)
+            await endpoint.send("sk-\r\nX: y", b"{}", headers_deadline_s=asyncio.get_running_loop().time() + 60)
 
     assert upstream.requests == []
 
@@ -229,11 +229,11 @@ async def test_a_compressed_stream_is_decompressed() -> None:
 @asynccontextmanager
 async def endpoint_of(url: str) -> AsyncIterator[Endpoint]:
     async with new_session() as session:
-        yield Endpoint(session, "POST", url, {}, proxy=None, connect_s=5)
+        yield Endpoint(session, "POST", url, {}, proxy=None, connect_s=60)
 
 
 async def response_from(endpoint: Endpoint) -> ResponseProtocol:
-    return await endpoint.send("sk-test", b"{}", headers_deadline_s=asyncio.get_running_loop().time() + 5)
+    return await endpoint.send("sk-test", b"{}", headers_deadline_s=asyncio.get_running_loop().time() + 60)
 
 
 async def test_headers_are_neither_interim_nor_trailers() -> None:
@@ -253,7 +253,7 @@ async def test_bytes_before_the_request_are_parsed() -> None:
         await reader.read()
 
     async with raw_server(converse) as url, endpoint_of(url) as endpoint:
-        connection = await endpoint._connect(5)
+        connection = await endpoint._connect(60)
         assert connection.protocol is not None
         # As if they had arrived before our protocol took over, which a test cannot time.
         connection.protocol.data_received(http_answer(OK))
@@ -264,7 +264,7 @@ async def test_bytes_before_the_request_are_parsed() -> None:
 
 async def test_switching_protocols_is_a_response_without_a_body() -> None:
     raw_response = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\nxxx"
-    async with raw_server(Upstream(raw_response)) as url, client_of(url) as client, asyncio.timeout(5):
+    async with raw_server(Upstream(raw_response)) as url, client_of(url) as client, asyncio.timeout(60):
         with pytest.raises(openai.APIStatusError) as caught:
             await client.create_chat_completion(request())
 
@@ -359,7 +359,7 @@ async def test_unsolicited_bytes_are_not_the_next_response() -> None:
         idle.set()
         assert session.connector is not None
         ((waiting, _),) = next(iter(session.connector._conns.values()))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not waiting.should_close:  # noqa: ASYNC110 - aiohttp has no event for it
                 await asyncio.sleep(0)
         assert (await client.create_chat_completion(request())).id == "chatcmpl-1"
@@ -465,7 +465,7 @@ async def test_a_cancellation_at_the_deadline_is_a_cancellation() -> None:
 
     loop = asyncio.get_running_loop()
     async with raw_server(converse) as url, new_session() as session:
-        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=5)
+        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=60)
         for before in (True, False):
             at_s = loop.time() + 0.05
             call = asyncio.create_task(endpoint.send("sk-test", b"{}", headers_deadline_s=at_s))
@@ -488,7 +488,7 @@ async def test_a_deadline_does_not_leak_into_the_next_call() -> None:
 
     loop = asyncio.get_running_loop()
     async with raw_server(converse) as url, new_session() as session:
-        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=5)
+        endpoint = Endpoint(session, "POST", url, {}, proxy=None, connect_s=60)
         limit_s = loop.time() + 0.1
         assert await (await endpoint.send("sk-test", b"{}", headers_deadline_s=limit_s)).read() == OK
         loop.call_at(limit_s + 0.05, later.set)

@@ -25,9 +25,14 @@ TOO_MUCH = {
 }
 
 
-@pytest.mark.parametrize("kind", TOO_MUCH)
-@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/invocations", "/tokenize"])
-async def test_a_body_with_too_much_in_it_is_refused(client: httpx.AsyncClient, kind: str, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        *((CHAT, kind) for kind in TOO_MUCH),
+        *((path, "arrays") for path in ("/v1/completions", "/invocations", "/tokenize")),
+    ],
+)
+async def test_a_body_with_too_much_in_it_is_refused(client: httpx.AsyncClient, path: str, kind: str) -> None:
     response = await client.post(path, content=TOO_MUCH[kind], headers=HEADERS)
 
     assert response.status_code == 400
@@ -83,11 +88,14 @@ LONG = {
 async def test_a_long_body_that_is_wrong_is_refused_while_others_are_answered(
     client: httpx.AsyncClient, kind: str
 ) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
+    json.loads(LONG[kind])
+    parsed = time.process_time()
     refused, health = await asyncio.gather(
         client.post(CHAT, content=LONG[kind], headers=HEADERS), client.get("/health")
     )
 
     assert len(LONG[kind]) > LONG_BODY_BYTES
     assert (refused.status_code, health.status_code) == (400, 200)
-    assert time.perf_counter() - begun < 2
+    # Each of 200,000 errors in words would take hundreds of times as long.
+    assert time.process_time() - parsed < 50 * (parsed - begun)

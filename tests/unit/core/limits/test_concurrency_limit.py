@@ -16,8 +16,10 @@ from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import serving, settings_for
+from tests.unit.features.llm.test_client import raw_server, read_request
+from tests.unit.features.llm.test_client_damage import FINISH, GOOD, SSE_HEAD, event, http_chunk
 
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 COMPLETIONS = "/v1/completions"
 
 
@@ -38,12 +40,15 @@ class Served:
 @asynccontextmanager
 async def served(simulator: Simulator, **settings: object) -> AsyncIterator[Served]:
     app = create_app(
-        settings_for(simulator.base_url, **{"max_upstream_calls": 1, "max_num_queued_reqs": 0, **settings})
+        settings_for(
+            simulator.base_url,
+            **{"max_upstream_calls": 1, "max_num_queued_reqs": 0, "queue_timeout_s": TIMEOUT_S, **settings},
+        )
     )
     components = app.state.components
     async with (
         serving(app, components.lifecycle) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT_S) as client,
+        httpx.AsyncClient(base_url=server.url) as client,
     ):
         yield Served(client, components.concurrency_limiter)
 
@@ -52,7 +57,7 @@ def chat(text: str = "hi", **fields: object) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **fields}
 
 
-SLOW = chat("[sim tokens=200 itl=0.05]", stream=True)
+SLOW = chat("[sim fault=stall seconds=600 after=1]", stream=True)
 
 
 async def test_a_full_queue_is_vllms_503_and_names_the_setting(simulator: Simulator) -> None:
@@ -132,18 +137,30 @@ async def test_requests_of_many_calls_do_not_deadlock(simulator: Simulator, stre
 
 
 async def test_a_later_call_of_a_stream_without_a_permit_is_an_error_event(simulator: Simulator) -> None:
-    prompts = ["[sim tokens=1 ttft=0.5]", "[sim tokens=200 itl=0.02]", "hi"]
-    async with served(simulator, max_upstream_calls=2, max_num_queued_reqs=1, queue_timeout_s=1) as server:
-        streaming = asyncio.create_task(
-            server.client.post(COMPLETIONS, json={"prompt": prompts, "stream": True, "max_tokens": 300})
-        )
+    queued = asyncio.Event()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received = await read_request(reader)
+        writer.write(SSE_HEAD + http_chunk(event(GOOD)))
+        if b"first" in received:
+            await queued.wait()
+            writer.write(http_chunk(event(FINISH) + b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        await reader.read()
+
+    limits = {"max_upstream_calls": 2, "max_num_queued_reqs": 1}
+    async with raw_server(converse) as url, served(simulator, openai_base_url=url, **limits) as server:
+        body = {"prompt": ["first", "second", "third"], "stream": True}
+        streaming = asyncio.create_task(server.client.post(COMPLETIONS, json=body))
         await server.until(running=2)
-        holding = asyncio.create_task(server.client.post(CHAT, json=chat("[sim tokens=200 itl=0.02]")))
+        # It needs two permits, so it still waits, and the queue is full, when the first call has released one.
+        waiting = asyncio.create_task(server.client.post(COMPLETIONS, json={"prompt": ["a", "b"], "stream": True}))
+        await server.until(running=2, waiting=1)
+        queued.set()
         response = await streaming
-        holding.cancel()
+        waiting.cancel()
 
     assert response.status_code == 200
-    assert "(QUEUE_TIMEOUT_S=1)" in response.text
+    assert "(MAX_NUM_QUEUED_REQS=1)" in response.text
     assert response.text.endswith("data: [DONE]\n\n")
 
 

@@ -258,7 +258,7 @@ async def test_an_unusual_but_valid_stream_is_whole(openai_client: OpenAIClient,
 
 
 async def test_closing_a_stream_closes_the_call(openai_client: OpenAIClient, simulator: Simulator) -> None:
-    stream = await openai_client.stream_chat_completion(request("[sim fault=stall after=1]", stream=True))
+    stream = await openai_client.stream_chat_completion(request("[sim fault=stall seconds=600 after=1]", stream=True))
     await anext(aiter(stream))
 
     await stream.aclose()
@@ -267,7 +267,7 @@ async def test_closing_a_stream_closes_the_call(openai_client: OpenAIClient, sim
 
 
 async def test_cancelling_a_call_closes_it(openai_client: OpenAIClient, simulator: Simulator) -> None:
-    call = asyncio.create_task(openai_client.create_chat_completion(request("[sim fault=slow]")))
+    call = asyncio.create_task(openai_client.create_chat_completion(request("[sim fault=slow seconds=600]")))
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 1)
 
     call.cancel()

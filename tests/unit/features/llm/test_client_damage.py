@@ -86,7 +86,7 @@ async def test_what_came_before_a_break_of_the_connection_is_kept() -> None:
     body = http_chunk(event(GOOD)) + b"40\r\ndata: {"
     async with answering(SSE_HEAD + body) as url, client_of(url) as client:
         stream = await client.stream_chat_completion(request(stream=True))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             # Both have arrived before anybody reads.
             while stream._response._response._failure is None:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0)

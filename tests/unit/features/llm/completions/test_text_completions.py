@@ -401,14 +401,14 @@ async def test_choices_of_several_prompts_come_side_by_side(client: httpx.AsyncC
 async def test_leaving_half_way_closes_every_call(
     client: httpx.AsyncClient, simulator: Simulator, stream: bool
 ) -> None:
-    prompts = [f"{number} [sim tokens=1000 itl=0.05]" for number in range(64)]
+    prompts = [f"{number} [sim tokens=1000 itl=1]" for number in range(64)]
     body = {"prompt": prompts, "max_tokens": 1000, "stream": stream}
     asking = asyncio.create_task(client.post(COMPLETIONS, json=body))
     await simulator.traffic.wait_for(lambda traffic: traffic.live == CALLS_AT_ONCE)
 
     asking.cancel()
 
-    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0, timeout_s=1)
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
     assert simulator.traffic.abandoned == CALLS_AT_ONCE
     assert len(simulator.traffic.exchanges) == CALLS_AT_ONCE
 
@@ -417,22 +417,22 @@ async def test_leaving_half_way_closes_every_call(
 async def test_the_first_failure_is_the_answer_and_ends_the_other_calls(
     client: httpx.AsyncClient, simulator: Simulator, stream: bool
 ) -> None:
-    prompts = ["a [sim ttft=30]", "b [sim fault=rate_limit]", "c [sim ttft=30]"]
+    prompts = ["a [sim ttft=600]", "b [sim fault=rate_limit]", "c [sim ttft=600]"]
     response = await client.post(COMPLETIONS, json={"prompt": prompts, "stream": stream})
 
     assert (response.status_code, response.json()["error"]["code"]) == (429, 429)
-    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0, timeout_s=1)
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
 
 
 async def test_a_failure_on_the_way_ends_the_stream_with_an_error(
     client: httpx.AsyncClient, simulator: Simulator
 ) -> None:
-    prompts = ["a [sim tokens=900 itl=0.01]", "b [sim fault=cut after=2]"]
+    prompts = ["a [sim tokens=900 itl=1]", "b [sim fault=cut after=2]"]
     events = await streamed(client, prompt=prompts, max_tokens=900)
 
     assert events[-1]["error"]["code"] == 502
     assert not any("error" in event for event in events[:-1])
-    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0, timeout_s=1)
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
 
 
 # --- /invocations -----------------------------------------------------------------------------------------------------

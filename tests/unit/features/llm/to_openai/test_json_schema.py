@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -555,7 +555,6 @@ def problems_at(schema: Schema, definitions: Schema, *, depth: int) -> Iterator[
 
 
 @given(SCHEMAS)
-@settings(max_examples=300)
 def test_any_strict_schema_is_one_that_openai_takes(schema: Schema) -> None:
     ready = prepared(schema)
     assert not ready.strict or list(problems(ready.schema)) == []
@@ -600,7 +599,6 @@ SCALARS_OF: dict[str, st.SearchStrategy[Any]] = {
 
 
 @given(SCHEMAS, st.data())
-@settings(max_examples=400)
 def test_any_answer_to_a_strict_schema_is_valid_under_the_clients(schema: Schema, data: st.DataObject) -> None:
     ready = prepared(schema)
     assume(ready.strict)
@@ -619,7 +617,6 @@ ANYTHING = st.recursive(
 
 
 @given(st.dictionaries(KEYWORDS, ANYTHING, max_size=5))
-@settings(max_examples=300)
 def test_what_is_no_schema_is_sent_all_the_same(schema: Schema) -> None:
     ready = prepared(schema)
     assert ready.schema["type"] == "object"
