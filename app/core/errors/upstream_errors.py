@@ -8,6 +8,7 @@ from typing import Any
 import openai
 
 from app.core.errors.errors import ErrorResponse
+from app.core.errors.upstream_message import upstream_message
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ def redact(text: str) -> str:
 
 def is_quota_exhausted(exc: openai.APIError) -> bool:
     """Whether an account is empty, rather than its rate limit reached: no retry helps until somebody pays."""
-    return exc.type in _QUOTA_CODES or exc.code in _QUOTA_CODES
+    # Services say anything there, also what has no hash.
+    return any(isinstance(named, str) and named in _QUOTA_CODES for named in (exc.type, exc.code))
 
 
 def error_response_for(exc: BaseException) -> ErrorResponse:
@@ -54,8 +56,8 @@ def log_upstream_failure(exc: openai.OpenAIError, response: ErrorResponse) -> No
 
 
 def _text(exc: openai.APIError, fallback: str) -> str:
-    message = exc.body.get("message") if isinstance(exc.body, dict) else None
-    return redact(message) if isinstance(message, str) and message else fallback
+    message = upstream_message(exc.body)
+    return redact(message) if message else fallback
 
 
 def _param(exc: openai.APIError) -> str | None:
