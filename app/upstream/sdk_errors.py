@@ -8,6 +8,8 @@ import httpx2
 import openai
 from pydantic_core import from_json
 
+from app.core.errors.upstream_message import upstream_message
+
 _STATUS_ERRORS: dict[int, type[openai.APIStatusError]] = {
     400: openai.BadRequestError,
     401: openai.AuthenticationError,
@@ -17,6 +19,8 @@ _STATUS_ERRORS: dict[int, type[openai.APIStatusError]] = {
     422: openai.UnprocessableEntityError,
     429: openai.RateLimitError,
 }
+
+_RESULTS = frozenset({"choices", "data"})
 
 # The exception has the body decoded, so these would lie.
 _BODY_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
@@ -46,9 +50,30 @@ def invalid_response_error(url: str, content: bytes) -> openai.APIResponseValida
     return openai.APIResponseValidationError(httpx2.Response(200, content=content, request=_request(url)), None)
 
 
+def says_error(response: object) -> bool:
+    """Whether the JSON of an accepted response, or of an event, is an error in one of the forms that are in use."""
+    if not isinstance(response, dict):
+        return False
+    return bool(response.get("error")) or (
+        not response.get("choices") and "error" in (response.get("object"), response.get("type"))
+    )
+
+
+def unexpected_response_error(url: str, content: bytes) -> openai.APIError:
+    """What an accepted response stands for that is not what was asked for.
+
+    An error that it tells, as if that had come with the status 502, or nothing that is understood.
+    """
+    response = parsed(content)
+    is_bare_message = isinstance(response, dict) and not response.keys() & _RESULTS and upstream_message(response)
+    if says_error(response) or is_bare_message:
+        return status_error(url, 502, {}, content)
+    return invalid_response_error(url, content)
+
+
 def event_error(url: str, event: object) -> openai.APIError:
     """What the SDK raises for an error event in a stream."""
-    body = event.get("error") if isinstance(event, dict) else event
+    body = (event.get("error") or event) if isinstance(event, dict) else event
     return openai.APIError("The upstream service failed during the stream.", _request(url), body=body)
 
 
@@ -56,7 +81,7 @@ def status_error(url: str, status: int, headers: Mapping[str, str], content: byt
     """What the SDK raises for an answer of this status."""
     kept = [(name, value) for name, value in headers.items() if name.lower() not in _BODY_HEADERS and value.isascii()]
     mirrored = httpx2.Response(status, headers=kept, content=content, request=_request(url))
-    body = _parsed(content)
+    body = parsed(content)
     error = body.get("error", body) if isinstance(body, dict) else body
     message = error.get("message") if isinstance(error, dict) and isinstance(body, dict) else None
     text = f"Error code: {status}" + (f" - {message}" if isinstance(message, str) and message else "")
@@ -64,7 +89,8 @@ def status_error(url: str, status: int, headers: Mapping[str, str], content: byt
     return _STATUS_ERRORS.get(status, fallback)(text, response=mirrored, body=error)
 
 
-def _parsed(content: bytes) -> Any:
+def parsed(content: bytes) -> Any:
+    """The JSON of a body, else its text."""
     try:
         return from_json(content)
     except ValueError:

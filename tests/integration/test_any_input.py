@@ -1,14 +1,14 @@
 """Whatever is sent, the answer is one that vLLM could have given; and what vLLM accepts, OpenAI is asked properly."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from copy import deepcopy
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming
 
@@ -17,6 +17,7 @@ from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.golden.exchanges import JSONObject
 from tests.golden.requests import FIELDS, MODELS, accepted, bodies, completion_bodies, json_values, unknown_keys
+from tests.properties import examples, places
 from tests.serving import served_over
 
 of_module = pytest.mark.asyncio(loop_scope="module")
@@ -24,17 +25,6 @@ of_module = pytest.mark.asyncio(loop_scope="module")
 COMPLETIONS = "/v1/completions"
 OPENAI_KEYS = CompletionCreateParamsStreaming.__required_keys__ | CompletionCreateParamsStreaming.__optional_keys__
 UPSTREAMS_WORDS = ("Unrecognized request argument", "Unknown parameter", "Invalid type")
-
-
-def examples(count: int) -> settings:
-    """As many examples as a file of a minute allows; how long each takes is not the question."""
-    return settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        phases=[Phase.explicit, Phase.generate, Phase.shrink],
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-    )
 
 
 # --- one server and one simulator for all examples --------------------------------------------------------------------
@@ -146,19 +136,11 @@ def check_is_answered(response: httpx.Response) -> None:
         assert all(event.get("error", {}).get("code", 400) < 500 for event in events_of(response) or [response.json()])
 
 
-def permits(value: object) -> Iterator[tuple[Any, Any]]:
-    """Every container in a JSON value with each of its keys or indexes."""
-    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
-    for key in keys:
-        yield value, key
-        yield from permits(value[key])  # type: ignore[index]  # only containers have keys
-
-
 @st.composite
 def spoiled_bodies(draw: st.DrawFn) -> JSONObject:
     """A body that vLLM accepts, but for one value anywhere in it."""
     body = deepcopy(draw(bodies))
-    container, key = draw(st.sampled_from(list(permits(body))))
+    container, key = draw(st.sampled_from(list(places(body))))
     container[key] = draw(json_values)
     return body
 
@@ -174,7 +156,7 @@ async def test_any_json_is_answered(server: httpx.AsyncClient, body: object, pat
 def spoiled_completions(draw: st.DrawFn) -> JSONObject:
     """The same of a text completion."""
     body = deepcopy(draw(completion_bodies(CompletionRequest.model_fields)))
-    container, key = draw(st.sampled_from(list(permits(body))))
+    container, key = draw(st.sampled_from(list(places(body))))
     container[key] = draw(json_values)
     return body
 

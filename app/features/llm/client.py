@@ -1,7 +1,7 @@
 """OpenAI behind vLLM's interface: vLLM's request in, vLLM's answer out, the openai SDK's exceptions up."""
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 
 import aiohttp
 import httpx2
@@ -15,13 +15,13 @@ from app.features.llm.catalogue import Catalogue
 from app.features.llm.from_openai.chat_completion import aborted_completion, chat_completion
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.stream import AbortedStream, ChatStream, Render
-from app.features.llm.from_openai.usage_meter import UsageMeter
+from app.features.llm.from_openai.usage_meter import BYTES_PER_TOKEN, UsageMeter
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
 from app.features.llm.to_openai.builder import UnsupportedParams
 from app.features.llm.to_openai.context_window import check_context_window
 from app.features.llm.to_openai.encode import UpstreamCall, encode_request
 from app.upstream.api_keys import ApiKeyPool
-from app.upstream.sdk_errors import invalid_response_error
+from app.upstream.sdk_errors import unexpected_response_error
 from app.upstream.sse import encode_events
 from app.upstream.timeouts import Timeouts
 from app.upstream.upstream import Upstream, UpstreamRequest
@@ -116,13 +116,16 @@ class OpenAIClient:
         try:
             translated = chat_completion(request, call.plan, response)
         except ValueError as exc:
-            raise invalid_response_error(self._chat_url, response) from exc
-        usage_meter.record(translated.usage.total_tokens)
+            raise self._not_expected(self._chat_url, response) from exc
+        if total := translated.usage.total_tokens:
+            usage_meter.record(total)
+        else:
+            usage_meter.estimate(written=len(response) // BYTES_PER_TOKEN)
         return translated
 
     async def stream_chat_completion(
         self, request: ChatCompletionRequest, permits: Permits | None = None, render: Render = encode_events
-    ) -> ChatStream:
+    ) -> ChatStream | AbortedStream:
         """The answer as a stream, once OpenAI has accepted the request. The caller owns it and must `aclose()` it.
 
         Its events are what `render` makes of the chunks. The call takes one of `places`, while there are, instead of
@@ -142,8 +145,8 @@ class OpenAIClient:
         except Aborted:
             return AbortedStream(translator, render)
         if response.content_type != "text/event-stream":
-            response.close()
-            raise invalid_response_error(self._chat_url, response.content_type.encode(errors="replace"))
+            with closing(response):
+                raise self._not_expected(self._chat_url, await response.read_all())
         return ChatStream(
             response,
             translator,
@@ -161,6 +164,10 @@ class OpenAIClient:
         """
         return self._concurrency_limiter.reserve(calls)
 
+    def _not_expected(self, url: str, content: bytes) -> openai.APIError:
+        """What an accepted response is that has another form than was asked for."""
+        return unexpected_response_error(url, self._keys.redact(content))
+
     async def list_models(self) -> list[str]:
         """The ids of every model that the key can use.
 
@@ -171,7 +178,7 @@ class OpenAIClient:
         try:
             return [model.id for model in _UpstreamModels.model_validate_json(response).data]
         except ValidationError as exc:
-            raise invalid_response_error(self._models_url, response) from exc
+            raise self._not_expected(self._models_url, response) from exc
 
     async def _translated(self, request: ChatCompletionRequest) -> UpstreamCall:
         call = encode_request(request, self._catalogue, self._unsupported_params, usage_details=self._usage_details)
