@@ -242,6 +242,20 @@ odd_values: st.SearchStrategy[Any] = (
 )
 
 
+NAMES = [
+    "error",
+    "finish_reason",
+    "index",
+    "choices",
+    "logprobs",
+    "delta",
+    "message",
+    "content",
+    "tool_calls",
+    "refusal",
+]
+
+
 @st.composite
 def spoiled(draw: st.DrawFn, value: Any) -> Any:
     """A JSON value in which up to three places are replaced, removed or added to."""
@@ -251,9 +265,9 @@ def spoiled(draw: st.DrawFn, value: Any) -> Any:
         if not found:
             break
         container, key = draw(st.sampled_from(found))
-        what = draw(st.sampled_from(["replace", "replace", "delete", "insert"]))
-        # Copies, so that no value is in two places.
+        # A copy, so that no value is in two places.
         odd = deepcopy(draw(odd_values))
+        what = draw(st.sampled_from(["replace", "replace", "delete", "insert"]))
         if what == "delete":
             del container[key]
         elif what == "replace":
@@ -261,8 +275,7 @@ def spoiled(draw: st.DrawFn, value: Any) -> Any:
         elif isinstance(container, list):
             container.insert(key, deepcopy(container[key]) if draw(st.booleans()) else odd)
         else:
-            names = ["error", "finish_reason", "index", "choices", "logprobs", "delta", "message", "content"]
-            container[draw(st.sampled_from(names))] = odd
+            container[draw(st.sampled_from(NAMES))] = odd
     return value
 
 
