@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
 
 LONGER = int(os.environ.get("MORE_EXAMPLES", "1"))
 """How many times as many examples as a test run has time for: `make fuzz` takes it."""
@@ -27,3 +28,13 @@ def places(value: object) -> Iterator[tuple[Any, Any]]:
     for key in keys:
         yield value, key
         yield from places(value[key])  # type: ignore[index]  # only containers have keys
+
+
+def place(draw: st.DrawFn, value: object) -> tuple[Any, Any]:
+    """One of them. Each name is as likely as any other, however often it is there; all of a list's items are one."""
+    found = list(places(value))
+    names = list(dict.fromkeys(key if isinstance(key, str) else "" for _, key in found))
+    name = draw(st.sampled_from(names))
+    alike = [at for at in found if at[1] == name or (not name and isinstance(at[1], int))]
+    container, key = draw(st.sampled_from(alike))
+    return container, key

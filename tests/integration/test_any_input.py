@@ -27,7 +27,7 @@ from tests.golden.requests import (
     tools,
     unknown_keys,
 )
-from tests.properties import examples, places
+from tests.properties import examples, place, places
 from tests.serving import served_over
 
 of_module = pytest.mark.asyncio(loop_scope="module")
@@ -173,9 +173,8 @@ def spoiled(draw: st.DrawFn, given: st.SearchStrategy[JSONObject]) -> JSONObject
     """A body with one or two values that are odd, in the place of others or under names that mean something."""
     body: JSONObject = json.loads(json.dumps(draw(given)))
     for _ in range(draw(st.integers(1, 2))):
-        found = [*places(body), (body, "model")]
-        objects = [body, *(value for inside, at in found[:-1] if isinstance(value := inside[at], dict))]
-        container, key = draw(st.sampled_from(found))
+        objects = [body, *(value for inside, at in places(body) if isinstance(value := inside[at], dict))]
+        container, key = place(draw, body) if body else (body, "model")
         if draw(st.booleans()):
             # The deepest first, for the first is drawn most.
             container = draw(st.sampled_from(objects[::-1]))

@@ -25,6 +25,10 @@ from app.upstream.sdk_errors import unexpected_response_error
 from app.upstream.sse import encode_events
 from app.upstream.timeouts import Timeouts
 from app.upstream.upstream import Upstream, UpstreamRequest
+from app.upstream.upstream_response import UpstreamResponse
+
+MAX_ERROR_BYTES = 65_536
+"""Where a stream was to come, no more is read of what came instead."""
 
 
 class _UpstreamModel(BaseModel):
@@ -33,6 +37,14 @@ class _UpstreamModel(BaseModel):
 
 class _UpstreamModels(BaseModel):
     data: list[_UpstreamModel]
+
+
+async def _read_json(response: UpstreamResponse) -> bytes:
+    """A body that may be an error, as far as an error goes; nothing of what is no JSON."""
+    content = b""
+    while "json" in response.content_type and len(content) < MAX_ERROR_BYTES and (more := await response.read()):
+        content += more
+    return content
 
 
 def _no_http() -> httpx2.AsyncClient:
@@ -142,11 +154,11 @@ class OpenAIClient:
                 response = await self._upstream.open(
                     UpstreamRequest("POST", self._chat_url, call.body, is_stream=True), permits
                 )
+                if response.content_type != "text/event-stream":
+                    with closing(response):
+                        raise self._not_expected(self._chat_url, await _read_json(response))
         except Aborted:
             return AbortedStream(translator, render)
-        if response.content_type != "text/event-stream":
-            with closing(response):
-                raise self._not_expected(self._chat_url, await response.read_all())
         return ChatStream(
             response,
             translator,
