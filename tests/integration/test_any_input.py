@@ -238,7 +238,7 @@ WORK: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 }
 
 
-@examples(500)
+@examples(300)
 @given(path=st.sampled_from(sorted(WORK)), model=st.sampled_from(MODELS), data=st.data())
 @of_module
 async def test_token_options_of_any_form_are_answered(

@@ -364,10 +364,21 @@ async def test_a_whole_stream_is_passed_on(
 # Few values, so that streams that nearly end well are frequent.
 few_indexes = st.sampled_from([0, 0, 1, 2, None])
 few_reasons = st.sampled_from(["stop", "stop", None, ""])
-few_deltas = st.builds(lambda index, finish: delta(index, finish=finish, content="hi"), few_indexes, few_reasons)
+few_texts: st.SearchStrategy[Any] = st.sampled_from(["hi", "hi", "hi", "", None, 5, ["hi"], {}])
+few_logprobs: st.SearchStrategy[Any] = st.sampled_from(
+    [None, None, LOGPROBS, {"content": None}, {"content": [{"token": "hi", "logprob": -1}]}]
+    + [{"content": [{**LOGPROB, "bytes": odd}]} for odd in ([300], [-1], "hi", None)]
+)
+few_deltas = st.builds(
+    lambda index, finish, text, logprobs: delta(index, finish=finish, logprobs=logprobs, content=text),
+    *(few_indexes, few_reasons, few_texts, few_logprobs),
+)
 small_streams = st.lists(st.lists(few_deltas, max_size=2).map(lambda choices: chunk(*choices)), max_size=4)
 small_answers = st.lists(
-    st.builds(lambda index, reason: {**whole_choice(index), "finish_reason": reason}, few_indexes, few_reasons),
+    st.builds(
+        lambda index, reason, logprobs: {**whole_choice(index), "finish_reason": reason, "logprobs": logprobs},
+        *(few_indexes, few_reasons, few_logprobs),
+    ),
     max_size=3,
 ).map(lambda choices: {**whole_answer(0), "choices": choices})
 
