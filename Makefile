@@ -18,20 +18,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: run announce test test-container image check format boot bench bench-peers soak fuzz lock audit sbom
 
-run: $(VENV)/run announce
-	@if $(HAS_KEY); then exec $(BIN)/python -m app; \
-	else exec $(BIN)/python -m app.simulator --port 0 -- $(BIN)/python -m app; fi
+# Statuses of the announcement: 0 there is a key, 3 there is none, 2 a setting is wrong.
+ANNOUNCE = $(BIN)/python -m app.announcement
 
-SETTINGS = $(BIN)/python -c 'from app.core.config import load_settings; settings = load_settings();
-HAS_KEY = $(SETTINGS) settings.require_api_key()' 2>/dev/null
-LISTENS_ON = $(SETTINGS) print(settings.port)' 2>/dev/null || echo 8002
+run: $(VENV)/run
+	@$(ANNOUNCE); case $$? in \
+	0) exec $(BIN)/python -m app;; \
+	3) exec $(BIN)/python -m app.simulator --port 0 -- $(BIN)/python -m app;; \
+	*) exit 2;; esac
 
 announce: $(VENV)/run
-	@if $(HAS_KEY); then echo 'Answers come from OpenAI, and are paid for with OPENAI_API_KEY.'; \
-	else echo 'No OPENAI_API_KEY is set: answers come from the built-in simulator, not from OpenAI.'; fi
-	@echo 'Once it says "Application startup complete", try:'
-	@echo "curl http://localhost:$$($(LISTENS_ON))/v1/chat/completions -H 'Content-Type: application/json' \\"
-	@echo "  -d '{\"messages\": [{\"role\": \"user\", \"content\": \"안녕하세요\"}]}'"
+	@$(ANNOUNCE) || [ $$? = 3 ]
 
 test: $(VENV)/test
 	$(BIN)/python -m pytest tests/unit --cov=app
@@ -57,6 +54,7 @@ format: $(VENV)/test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m tests.parameter_table
+	$(BIN)/python -m tests.settings_documents
 
 boot: $(VENV)/run
 	$(BIN)/python -m benchmarks.boot

@@ -1,68 +1,77 @@
 """`python -m app`: the server from the command line, with flags named as `vllm serve` names them."""
 
+import os
+import signal
+
+if __name__ == "__main__":
+    # The imports below take a second. In that time SIGINT would be a traceback, and process 1 of a container deaf to
+    # SIGTERM.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: os._exit(0))
+
 import argparse
+import asyncio
 import gc
-import sys
+import socket
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import uvicorn
 from fastapi import FastAPI
 
-from app.core.access_log import log_nothing_that_is_not_written, logging_config
-from app.core.config import Settings, SettingsError, load_settings
-from app.core.server import Connection, Server
-from app.core.tls import tls_context
+from app.core.config import Settings, SettingsError, documented_settings, load_settings
+from app.core.log_records import log_all_output
+from app.core.server.access_log import disable_unused_log_fields, logging_config
+from app.core.server.connection import HttpConnection
+from app.core.server.listening import bound_sockets
+from app.core.server.process import leave, log_nothing_of_logging, open_missing_streams, print_error
+from app.core.server.server import Server
+from app.core.server.tls import tls_context
 from app.main import create_app
 
 WRONG_SETTINGS = 2
 
-_PLAIN_FLAGS = {
-    "--max-num-queued-reqs": "CALLS",
-    "--allowed-origins": "JSON",
-    "--allowed-methods": "JSON",
-    "--allowed-headers": "JSON",
-    "--ssl-keyfile": "FILE",
-    "--ssl-certfile": "FILE",
-    "--ssl-ca-certs": "FILE",
-    "--ssl-cert-reqs": "0|1|2",
-    "--ssl-ciphers": "LIST",
-}
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
     """The settings that the command line gives, by name.
 
     Raises:
-        SystemExit: status 2, with the usage on standard error.
+        SettingsError: the command line cannot be understood.
+        SystemExit: status 0, with the help on standard output.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m app",
-        description="vLLM's HTTP interface, answered by OpenAI.",
+    parser = _Parser(
+        prog="llm-server",
+        description="vLLM's HTTP interface, backed by the OpenAI API.",
         epilog=_settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--host", help="address to listen on (HOST)")
-    parser.add_argument("--port", help="port to listen on (PORT)")
-    parser.add_argument(
-        "--api-key", dest="vllm_api_key", nargs="+", metavar="KEY", help="keys clients must bring (VLLM_API_KEY)"
-    )
-    for name, what in _PLAIN_FLAGS.items():
-        parser.add_argument(name, metavar=what, help=f"({name[2:].upper().replace('-', '_')})")
-    parser.add_argument("--allow-credentials", action=argparse.BooleanOptionalAction, help="(ALLOW_CREDENTIALS)")
-    parser.add_argument("--shutdown-timeout", dest="shutdown_timeout_s", metavar="SECONDS", help="(SHUTDOWN_TIMEOUT_S)")
-    parser.add_argument("--sse-keep-alive-interval", metavar="SECONDS", help="(SSE_KEEP_ALIVE_INTERVAL)")
-    parser.add_argument(
-        "--enable-tokenizer-info-endpoint",
-        action=argparse.BooleanOptionalAction,
-        help="answer GET /tokenizer_info (ENABLE_TOKENIZER_INFO_ENDPOINT)",
-    )
+    for setting in documented_settings():
+        if not setting.flag:
+            continue
+        options: dict[str, Any] = {"dest": setting.field, "help": f"({setting.name})"}
+        if setting.is_switch:
+            parser.add_argument(setting.flag, action=argparse.BooleanOptionalAction, **options)
+        else:
+            options["nargs"] = "+" if setting.field == "vllm_api_key" else None
+            parser.add_argument(setting.flag, metavar=setting.metavar, **options)
     return vars(parser.parse_args(arguments))
 
 
 def _settings_help() -> str:
-    lines = [f"  {name.upper()}: {field.description}" for name, field in Settings.model_fields.items()]
-    return "\n".join(["settings, from the environment or .env:", *lines])
+    lines = ["settings, from the environment or .env; an empty variable counts as unset:"]
+    section = ""
+    for setting in documented_settings():
+        if setting.section != section:
+            section = setting.section
+            lines += ["", f"{section}:"]
+        lines.append(f"  {setting.name}: {setting.description}")
+    return "\n".join(lines).replace("`", "")
 
 
 def tune_gc() -> None:
@@ -77,20 +86,31 @@ def tune_gc() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal; returns the process's exit status."""
-    overrides = parse_arguments(arguments)
     try:
-        settings = load_settings(**overrides)
+        settings = load_settings(**parse_arguments(arguments))
         settings.require_api_key()
         app = create_app(settings)
-        config = _listening(app, settings)
+        config = _configuration(app, settings)
+        sockets = bound_sockets(settings)
     except SettingsError as exc:
-        print(f"llm-server: {exc}", file=sys.stderr)
+        print_error(str(exc))
         return WRONG_SETTINGS
     tune_gc()
-    log_nothing_that_is_not_written()
-    server = Server(config, app.state.components.lifecycle)
+    log_all_output()
+    disable_unused_log_fields()
+    log_nothing_of_logging()
+    return _serve(Server(config, app.state.components.lifecycle), sockets)
+
+
+def _serve(server: Server, sockets: list[socket.socket]) -> int:
+    # Never closed, or it would wait for threads: see `leave`.
+    runner = asyncio.Runner(loop_factory=server.config.get_loop_factory())
     try:
-        server.run()
+        runner.run(server.serve(sockets))
+    except OSError as exc:
+        # Another process has come to listen since the sockets were bound.
+        print_error(f"HOST, PORT: {exc.strerror}")
+        return WRONG_SETTINGS
     except SystemExit:
         if server.refused_to_start:
             return WRONG_SETTINGS
@@ -98,18 +118,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if server.started else 1
 
 
-def _listening(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def _configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
     tls = tls_context(settings)
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=Connection,
+        http=HttpConnection,
+        ws="none",
         log_config=logging_config(),
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,
+        # uvicorn would read WEB_CONCURRENCY.
+        workers=1,
     )
 
 
+def run() -> NoReturn:
+    """The process: `main`, with standard streams that nothing depends on, and its end."""
+    open_missing_streams()
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -7,7 +7,6 @@ from functools import cache
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from app.core.access_log import quiet_access_log
 from app.core.config import Settings, SettingsError, load_settings
 from app.core.dependencies import build_components, lifespan
 from app.core.http.asgi_scope import PROBE_PATHS
@@ -23,6 +22,7 @@ from app.core.middleware.request_record import RequestRecordMiddleware
 from app.core.middleware.request_size import RequestSizeMiddleware
 from app.core.middleware.sse_keep_alive import SSEKeepAliveMiddleware
 from app.core.middleware.startup_failure import StartupFailureMiddleware
+from app.core.server.access_log import install_access_log_filter
 from app.features.llm.router import REQUEST_MODELS as LLM_REQUEST_MODELS
 from app.features.llm.router import router as llm_router
 from app.features.ops.router import router as ops_router
@@ -48,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
         allow_headers=settings.allowed_headers,
         allow_credentials=settings.allow_credentials,
     )
-    quiet_access_log(PROBE_PATHS)
+    install_access_log_filter(PROBE_PATHS)
     app.add_middleware(StartupFailureMiddleware)
     if settings.sse_keep_alive_interval:
         app.add_middleware(SSEKeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)

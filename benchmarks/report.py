@@ -16,7 +16,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmark.md"
 PLOT, RAW = DOCUMENT.with_suffix(".png"), DOCUMENT.with_suffix(".json")
 
 Format = Callable[[float], str]
-PARAMETERS: dict[str, tuple[str, Format]] = {
+ROWS: dict[str, tuple[str, Format]] = {
     "requests_per_s": (f"JSON, {JSON_CONNECTIONS} connections: requests/s", "{:,.0f}".format),
     "cpu_us_per_request": ("CPU µs a request", "{:,.0f}".format),
     "added_p50_ms": ("JSON, 1 connection: added p50, ms", "{:.2f}".format),
@@ -34,7 +34,7 @@ PARAMETERS: dict[str, tuple[str, Format]] = {
     "rest_mb": ("Resident memory at rest, MB", "{:.0f}".format),
     "kb_per_stream": (f"KB for each open stream, of {IDLE_STREAMS:,}", "{:.0f}".format),
     "streams_held": ("streams held open", "{:,.0f}".format),
-    "boot_s": ("Start to the first chat answer, s", "{:.2f}".format),
+    "boot_s": ("Start to the first chat response, s", "{:.2f}".format),
 }
 """Title and form of each figure, in the table's order."""
 
@@ -43,7 +43,7 @@ def table(outcomes: Outcomes) -> str:
     """Medians over the rounds, with the least and the greatest beside them."""
     header = ["", *[CANDIDATES[name].title for name in outcomes]]
     lines = [header, ["---"] * len(header)]
-    for name, (title, form) in PARAMETERS.items():
+    for name, (title, form) in ROWS.items():
         lines.append([title, *[_cell(outcome, name, form) for outcome in outcomes.values()]])
     lines.append(
         [

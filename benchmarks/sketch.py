@@ -1,5 +1,7 @@
-"""The plain way to write this server, which the benchmark compares with: FastAPI, the SDK's `create()`, models parsed
-and dumped. It translates nothing; a client would have to speak OpenAI's dialect to it.
+"""The plain way to write this server, which the benchmark compares with.
+
+FastAPI, the SDK's `create()`, models parsed and dumped. It translates nothing; a client would have to speak OpenAI's
+dialect to it.
 """
 
 import os

@@ -69,6 +69,7 @@ class Process:
 @asynccontextmanager
 async def started(*arguments: str, cwd: Path, **variables: str) -> AsyncIterator[Process]:
     """`python ARGUMENTS` in the folder `cwd`, killed at the end if it still runs."""
+    leaks.watch(variables[name] for name in variables.keys() & {"OPENAI_API_KEY", "VLLM_API_KEY"})
     with TemporaryFile() as out:
         process = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -10,7 +10,8 @@ from starlette.types import ASGIApp
 from app.core.config import Settings
 from app.core.dependencies import Components
 from app.core.lifecycle import Lifecycle
-from app.core.server import Connection, Server
+from app.core.server.connection import HttpConnection
+from app.core.server.server import Server
 from app.main import create_app
 from tests import leaks
 
@@ -58,14 +59,18 @@ async def served(app: ASGIApp) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, lifecycle: Lifecycle | None = None, *, shutdown_timeout_s: int = 1
+    app: ASGIApp,
+    lifecycle: Lifecycle | None = None,
+    *,
+    shutdown_timeout_s: int = 1,
+    http: type[HttpConnection] = HttpConnection,
 ) -> AsyncIterator[ReadyServer]:
     """A server of `app` on a free port. It ends with the block, or once `ending` is set."""
     config = uvicorn.Config(
         leaks.Watched(app),
         host="127.0.0.1",
         port=0,
-        http=Connection,
+        http=http,
         log_level="warning",
         timeout_graceful_shutdown=shutdown_timeout_s,
     )
@@ -85,7 +90,9 @@ async def serving(
 def settings_for(upstream: str, **settings: object) -> Settings:
     """Settings that use the API at `upstream`, untouched by this machine's environment and `.env`."""
     given = {"openai_api_key": "sk-test-key", "openai_base_url": upstream, "_env_file": None, **settings}
-    return Settings(**given)  # type: ignore[arg-type]  # pydantic-settings' own parameters are untyped
+    made = Settings(**given)  # type: ignore[arg-type]  # pydantic-settings' own parameters are untyped
+    leaks.watch(made.secrets)
+    return made
 
 
 @asynccontextmanager
@@ -104,7 +111,7 @@ def held_by(components: Components) -> tuple[int, int, int, int]:
     return (
         components.server_load.requests,
         components.metrics.upstream.in_flight,
-        sum(key.calls for key in upstream.keys._keys),
+        sum(key.calls_in_flight for key in upstream.keys._keys),
         len(upstream.session.connector._acquired),
     )
 

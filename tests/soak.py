@@ -20,7 +20,8 @@ from fastapi import FastAPI
 
 from app.__main__ import WRONG_SETTINGS
 from app.core.config import load_settings
-from app.core.server import Connection, Server
+from app.core.server.connection import HttpConnection
+from app.core.server.server import Server
 from app.main import create_app
 from app.simulator.server import Simulator
 from tests.processes import ROOT, started
@@ -220,7 +221,7 @@ def serve() -> int:
         descriptors, tasks = len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())
         return {"memory_mb": memory_mb(), "descriptors": descriptors, "tasks": tasks}
 
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, http=Connection, access_log=False)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, http=HttpConnection, access_log=False)
     server = Server(config, app.state.components.lifecycle)
     server.run()
     return 0 if server.started else WRONG_SETTINGS

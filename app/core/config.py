@@ -1,63 +1,58 @@
-"""Settings: every knob, read from the environment and from `.env`."""
+"""Settings, read from the environment and from `.env`.
 
-import json
-from typing import Annotated, Any, Literal, Self
+`Settings` is their only source: the command line, docs/settings.md, `.env.example` and docker-compose.yml's lists are
+made from it.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from dotenv.parser import parse_stream
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.core.environment import VARIABLES, check_environment
+from app.core.setting_types import (
+    BaseURL,
+    ClientKeys,
+    Count,
+    HeaderSecret,
+    HeaderSecrets,
+    HeaderText,
+    HeaderTexts,
+    JSONObject,
+    Seconds,
+    SecondsOrZero,
+    ServedModels,
+    check_text,
+)
+
+logger = logging.getLogger(__name__)
+
+ENV_FILE = ".env"
+ENV_FILE_ENCODING = "utf-8-sig"
 EVERY_MODEL = "*"
-DAY_S = 86_400
 
 
 class SettingsError(Exception):
     """The settings do not allow a start. The text is one line, names the setting and never repeats a secret."""
 
 
-def _parse_served_models(value: object) -> object:
-    if not isinstance(value, str) or value == EVERY_MODEL:
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise ValueError('must be * or a JSON object of names, such as {"my-model": "gpt-4o-mini"}') from None
-
-
-def _parse_json(value: object) -> object:
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except ValueError as exc:
-        raise ValueError(f"must be JSON: {exc}") from None
-
-
-def _parse_list(value: object) -> object:
-    return [item for part in value.split(",") if (item := part.strip())] if isinstance(value, str) else value
-
-
-def _parse_client_keys(value: object) -> object:
-    keys = _parse_list(value)
-    if isinstance(value, str) and not keys:
-        raise ValueError("names no key")
-    return [key for key in keys if key] if isinstance(keys, list) else keys
-
-
-def _fitting_a_header(value: str) -> str:
-    if not all("!" <= character <= "~" for character in value):
-        raise ValueError("must be printable ASCII without spaces")
-    return value
-
-
-class _Given(PydanticBaseSettingsSource):
-    """What a source says. An empty variable counts as unset (compose passes them), but for the one that means none."""
+class _EmptyIsUnset(PydanticBaseSettingsSource):
+    """A source whose empty variables count as unset: compose passes them. For the temperature empty has a meaning."""
 
     def __init__(self, source: PydanticBaseSettingsSource) -> None:
         super().__init__(source.settings_cls)
         self._source = source
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Not asked for: the sources are read whole."""
+        """Unused: sources are read as a whole."""
         return self._source.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
@@ -66,7 +61,12 @@ class _Given(PydanticBaseSettingsSource):
         return {**given, "default_temperature": None} if stripped.get("default_temperature") == "" else given
 
 
-JSONStrings = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_json)]
+def _setting(
+    default: Any, description: str, *, section: str = "", flag: str = "", metavar: str = "", **constraints: Any
+) -> Any:
+    """A field with its documentation. `section` begins a section; `flag` is the command-line flag, named as vLLM's."""
+    documentation: dict[str, JsonValue] = {"section": section, "flag": flag, "metavar": metavar}
+    return Field(default, description=description, json_schema_extra=documentation, **constraints)
 
 
 class Settings(BaseSettings):
@@ -76,107 +76,175 @@ class Settings(BaseSettings):
         ValidationError: a value is out of its range, or `.env` has a key that is no setting.
     """
 
-    model_config = SettingsConfigDict(env_file=".env", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE, env_file_encoding=ENV_FILE_ENCODING, extra="forbid", frozen=True
+    )
 
-    openai_api_key: SecretStr | None = Field(
-        None, description="The key that pays for the answers. This or OPENAI_API_KEYS is required."
+    openai_api_key: HeaderSecret | None = _setting(
+        None,
+        "API key for OpenAI. Required unless `OPENAI_API_KEYS` is set.",
+        section="OpenAI account",
     )
-    openai_api_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_parse_list)] = Field(
-        (), description="Further keys, separated by commas; each call uses the one with the fewest calls in flight."
+    openai_api_keys: HeaderSecrets = _setting(
+        (), "More API keys, separated by commas. Each call uses the key with the fewest calls in flight."
     )
-    openai_base_url: str = Field(
-        "https://api.openai.com/v1", description="Where OpenAI's API is, with or without a slash at the end."
+    openai_base_url: BaseURL = _setting(
+        "https://api.openai.com/v1", "Base URL of the OpenAI API. A URL without a path gets `/v1`."
     )
-    openai_org_id: str | None = Field(None, description="Organization the calls are counted for.")
-    openai_project_id: str | None = Field(None, description="Project the calls are counted for.")
-    default_model: str = Field("gpt-4o-mini", description="Model of a request that names none.")
-    served_models: Annotated[dict[str, str] | Literal["*"] | None, NoDecode, BeforeValidator(_parse_served_models)] = (
-        Field(
-            None,
-            description="Names clients may use and the OpenAI model each stands for, as a JSON object; "
-            "`*`: every model OpenAI has. Default: `DEFAULT_MODEL` alone.",
-        )
+    openai_org_id: HeaderText | None = _setting(None, "Organization that calls are billed to. Unset: the key's own.")
+    openai_project_id: HeaderText | None = _setting(None, "Project that calls are billed to. Unset: the key's own.")
+
+    default_model: str = _setting(
+        "gpt-4o-mini",
+        "Model of requests that name none. If only `SERVED_MODELS` is set, its first name.",
+        section="Models and parameters",
     )
-    model_families: Annotated[dict[str, dict[str, Any]], NoDecode, BeforeValidator(_parse_json)] = Field(
+    served_models: ServedModels = _setting(
+        None,
+        "Model names that clients may use, each with its OpenAI model, as a JSON object: "
+        '`{"meta-llama/Llama-3.1-8B-Instruct": "gpt-4o-mini"}`. `*`: every OpenAI model. Unset: `DEFAULT_MODEL` only.',
+    )
+    model_families: JSONObject = _setting(
         {},
-        description="What OpenAI models accept that this server does not know, as a JSON object.",
+        "What OpenAI models accept that this server does not know, as a JSON object: "
+        '`{"new-model": {"context": 200000, "output": 32000, "efforts": ["low", "high"], "default_effort": "low"}}`. '
+        "The keys are the fields of `ModelFamily` in the code.",
     )
-    default_temperature: float | None = Field(
-        0.7, ge=0, le=2, description="Temperature of a chat request that names none; empty: OpenAI's own."
+    default_temperature: float | None = _setting(
+        0.7,
+        "Temperature of chat requests that set none, 0 to 2. Set but empty: OpenAI's default, which is vLLM's (1).",
+        ge=0,
+        le=2,
     )
-    completions_system_prompt: str = Field(
-        "", description="System message before each prompt of /v1/completions; empty: none."
+    completions_system_prompt: str = _setting(
+        "", "System message before each prompt of `/v1/completions`. Unset: no system message."
     )
-    unsupported_params: Literal["drop", "reject", "silent"] = Field(
-        "drop", description="What becomes of fields OpenAI has no control for: dropped and told, refused, or dropped."
+    unsupported_params: Literal["drop", "reject", "silent"] = _setting(
+        "drop",
+        "Handling of request fields that OpenAI does not support: `drop` ignores them and names them in "
+        "`X-Ignored-Params`, `reject` returns 400, `silent` ignores them without naming them.",
     )
-    enable_prompt_tokens_details: bool = Field(
-        False, description="Show OpenAI's details of the usage (vLLM's --enable-prompt-tokens-details)."
+    enable_prompt_tokens_details: bool = _setting(
+        False,
+        "Include OpenAI's token details, such as cached tokens, in `usage`.",
+        flag="--enable-prompt-tokens-details",
     )
-    enable_tokenizer_info_endpoint: bool = Field(
-        False, description="Answer GET /tokenizer_info (vLLM's --enable-tokenizer-info-endpoint)."
+    enable_tokenizer_info_endpoint: bool = _setting(
+        False, "Serve `GET /tokenizer_info`, which evaluation tools use.", flag="--enable-tokenizer-info-endpoint"
     )
-    vllm_api_key: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_parse_client_keys)] = Field(
-        (), description="Keys that clients must bring, separated by commas (vLLM's --api-key); none: anybody may ask."
+
+    vllm_api_key: ClientKeys = _setting(
+        (),
+        "API keys that clients must send as `Authorization: Bearer KEY`, separated by commas. Unset: no key is needed.",
+        section="Client access",
+        flag="--api-key",
+        metavar="KEY",
     )
-    key_requests_per_minute: int = Field(0, ge=0, description="Requests of a key in any 60 seconds; 0: no limit.")
-    key_tokens_per_minute: int = Field(
-        0, ge=0, description="Tokens in 60 seconds after which a key has to wait; 0: no limit."
+    key_requests_per_minute: Count = _setting(
+        0, "Requests per client key in any 60 seconds. Clients without a key share one limit. 0: no limit."
     )
-    key_concurrent_requests: int = Field(0, ge=0, description="Requests of a key at the same time; 0: no limit.")
-    allowed_origins: JSONStrings = Field((), description='Origins whose pages may ask, as a JSON list; `["*"]`: all.')
-    allowed_methods: JSONStrings = Field(("*",), description="Methods that such pages may use, as a JSON list.")
-    allowed_headers: JSONStrings = Field(("*",), description="Headers that such pages may send, as a JSON list.")
-    allow_credentials: bool = Field(False, description="Whether such pages may send cookies and keys of the browser's.")
-    host: str = Field("0.0.0.0", description="Address to listen on (`python -m app`).")
-    port: int = Field(8002, ge=0, le=65535, description="Port to listen on (`python -m app`); 0: a free one.")
-    ssl_keyfile: str | None = Field(
-        None, description="File of the TLS key (`python -m app`); in SSL_CERTFILE if unset."
+    key_tokens_per_minute: Count = _setting(
+        0, "Tokens per client key in any 60 seconds; once they are used, requests get 429. 0: no limit."
     )
-    ssl_certfile: str | None = Field(None, description="File of the TLS certificate (`python -m app`); none: no TLS.")
-    ssl_ca_certs: str | None = Field(None, description="File of the CAs that clients' certificates are of.")
-    ssl_cert_reqs: Literal["0", "1", "2"] = Field(
-        "0", description="Whether clients need a certificate: 0 no, 1 if they have one it must be good, 2 yes."
+    key_concurrent_requests: Count = _setting(0, "Concurrent requests per client key. 0: no limit.")
+
+    allowed_origins: HeaderTexts = _setting(
+        (),
+        'Origins whose pages may call this server, as a JSON list. `[]`: none. `["*"]`: any.',
+        section="Browsers (CORS)",
+        flag="--allowed-origins",
+        metavar="JSON",
     )
-    ssl_ciphers: str | None = Field(None, description="Ciphers of TLS, in OpenSSL's notation.")
-    max_upstream_calls: int = Field(
-        2048, ge=1, le=4096, description="Calls to OpenAI at the same time; a stream is one until its end."
+    allowed_methods: HeaderTexts = _setting(
+        ("*",), "HTTP methods that such pages may use, as a JSON list.", flag="--allowed-methods", metavar="JSON"
     )
-    max_num_queued_reqs: int = Field(
-        1024, ge=0, description="Calls that may wait for others to end (vLLM's --max-num-queued-reqs); 0: none."
+    allowed_headers: HeaderTexts = _setting(
+        ("*",), "Request headers that such pages may send, as a JSON list.", flag="--allowed-headers", metavar="JSON"
     )
-    queue_timeout_s: float = Field(10.0, gt=0, le=DAY_S, description="Longest wait of a call for others to end.")
-    max_body_bytes: int = Field(
+    allow_credentials: bool = _setting(
+        False, "Let such pages send the browser's cookies and credentials.", flag="--allow-credentials"
+    )
+
+    host: str = _setting(
+        "0.0.0.0",
+        "Address or host name to listen on.",
+        section="Listening and TLS (`python -m app` only)",
+        flag="--host",
+        metavar="HOST",
+    )
+    port: int = _setting(8002, "Port to listen on. 0: any free port.", flag="--port", metavar="PORT", ge=0, le=65_535)
+    ssl_keyfile: str | None = _setting(
+        None, "PEM file with the TLS key. Unset: the key is in `SSL_CERTFILE`.", flag="--ssl-keyfile", metavar="FILE"
+    )
+    ssl_certfile: str | None = _setting(
+        None, "PEM file with the TLS certificate chain. Unset: plain HTTP.", flag="--ssl-certfile", metavar="FILE"
+    )
+    ssl_ca_certs: str | None = _setting(
+        None, "PEM file with the authorities of client certificates.", flag="--ssl-ca-certs", metavar="FILE"
+    )
+    ssl_cert_reqs: Literal["0", "1", "2"] = _setting(
+        "0",
+        "Client certificates: `0` are not requested, `1` are optional, `2` are required.",
+        flag="--ssl-cert-reqs",
+        metavar="0|1|2",
+    )
+    ssl_ciphers: str | None = _setting(
+        None,
+        "Ciphers of TLS 1.2, as an OpenSSL cipher list. Unset: OpenSSL's default.",
+        flag="--ssl-ciphers",
+        metavar="LIST",
+    )
+
+    max_upstream_calls: int = _setting(
+        2048, "Concurrent calls to OpenAI. A stream counts until it ends.", section="Limits", ge=1, le=4096
+    )
+    max_num_queued_reqs: Count = _setting(
+        1024,
+        "Calls that may wait for another to end. When the queue is full, requests get 503. 0: no queue.",
+        flag="--max-num-queued-reqs",
+        metavar="CALLS",
+    )
+    queue_timeout_s: Seconds = _setting(10.0, "Longest wait in that queue, in seconds; then the request gets 503.")
+    max_body_bytes: int = _setting(
         33_554_432,
+        "Largest request body in bytes, both as sent and decompressed. Larger bodies get 413.",
         ge=1024,
         le=2**31,
-        description="Largest body of a request, also after it is unpacked; more is a 413.",
     )
-    upstream_connect_timeout_s: float = Field(
-        5.0, gt=0, le=DAY_S, description="Longest wait for a connection to OpenAI."
+
+    upstream_connect_timeout_s: Seconds = _setting(
+        5.0, "Longest wait for a connection to OpenAI, in seconds.", section="Timeouts and retries"
     )
-    upstream_first_byte_timeout_s: float = Field(
-        600.0,
-        gt=0,
-        le=DAY_S,
-        description="Longest wait for OpenAI to begin its answer, from the beginning of the call.",
+    upstream_first_byte_timeout_s: Seconds = _setting(
+        600.0, "Longest wait for the first byte of a response, in seconds from the start of the call, retries included."
     )
-    upstream_idle_timeout_s: float = Field(120.0, gt=0, le=DAY_S, description="Longest silence of OpenAI in an answer.")
-    upstream_total_timeout_s: float = Field(
-        600.0, gt=0, le=DAY_S, description="Longest time for a whole answer; a stream may last longer."
+    upstream_idle_timeout_s: Seconds = _setting(120.0, "Longest pause within a response, in seconds.")
+    upstream_total_timeout_s: Seconds = _setting(
+        600.0, "Longest wait for a complete response, in seconds. Streams have no such limit."
     )
-    upstream_max_attempts: int = Field(
-        3, ge=1, le=10, description="How often a call that failed for a while is made at most; 1: never again."
+    upstream_max_attempts: int = _setting(
+        3, "Attempts per call, where the failure is a transient one. 1: no retries.", ge=1, le=10
     )
-    startup_check: Literal["warn", "require", "off"] = Field(
+
+    startup_check: Literal["warn", "require", "off"] = _setting(
         "warn",
-        description="Whether OpenAI is asked for its models at the start: what is wrong is warned of, or no start.",
+        "Check of connection, key and models with OpenAI at start: `warn` logs a problem, `require` does not start "
+        "with one, `off` does not check. It uses no tokens.",
+        section="Start, streams and shutdown",
     )
-    sse_keep_alive_interval: float = Field(
-        0.0, ge=0, le=DAY_S, description="Seconds of silence after which a stream gets a comment; 0: none."
+    sse_keep_alive_interval: SecondsOrZero = _setting(
+        0.0,
+        "Seconds of silence after which a stream gets a comment, so that proxies keep it open. 0: no comments.",
+        flag="--sse-keep-alive-interval",
+        metavar="SECONDS",
     )
-    shutdown_timeout_s: int = Field(
-        30, ge=0, description="How long requests in flight may go on after SIGTERM (`python -m app`)."
+    shutdown_timeout_s: int = _setting(
+        30,
+        "Seconds that requests in flight have to finish after SIGTERM or SIGINT (`python -m app` only).",
+        flag="--shutdown-timeout",
+        metavar="SECONDS",
+        ge=0,
+        le=86_400,
     )
 
     @classmethod
@@ -189,36 +257,20 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The command line, the environment and `.env`, in this order."""
-        return _Given(init_settings), _Given(env_settings), _Given(dotenv_settings)
+        return _EmptyIsUnset(init_settings), _EmptyIsUnset(env_settings), _EmptyIsUnset(dotenv_settings)
 
-    @field_validator("openai_org_id", "openai_project_id")
+    @field_validator("*", mode="before")
     @classmethod
-    def _id_fits_a_header(cls, value: str | None) -> str | None:
-        return _fitting_a_header(value) if value else value
-
-    @field_validator("openai_api_key")
-    @classmethod
-    def _key_fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
-        if key:
-            _fitting_a_header(key.get_secret_value())
-        return key
-
-    @field_validator("openai_api_keys")
-    @classmethod
-    def _keys_fit_a_header(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        for key in keys:
-            _fitting_a_header(key.get_secret_value())
-        return keys
+    def _is_text(cls, value: object) -> object:
+        return check_text(value)
 
     @field_validator("openai_base_url")
     @classmethod
-    def _base_url_is_http(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must be an http:// or https:// address")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise ValueError("must have no user, query or fragment")
-        return url.rstrip("/")
+    def _base_url_has_a_path(cls, url: str) -> str:
+        if urlsplit(url).path:
+            return url
+        logger.warning("OPENAI_BASE_URL has no path: %s/v1 is used", url)
+        return f"{url}/v1"
 
     @model_validator(mode="after")
     def _default_model_is_served(self) -> Self:
@@ -232,17 +284,31 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _tls_is_complete(self) -> Self:
-        if not self.ssl_certfile and (self.ssl_keyfile or self.ssl_ca_certs or self.ssl_cert_reqs != "0"):
-            raise ValueError("SSL_CERTFILE must be set for TLS")
+        given = {
+            "SSL_KEYFILE": self.ssl_keyfile,
+            "SSL_CA_CERTS": self.ssl_ca_certs,
+            "SSL_CERT_REQS": self.ssl_cert_reqs != "0",
+            "SSL_CIPHERS": self.ssl_ciphers,
+        }
+        useless = next((name for name, is_given in given.items() if is_given and not self.ssl_certfile), None)
+        if useless:
+            raise ValueError(f"{useless} needs SSL_CERTFILE")
         if self.ssl_cert_reqs != "0" and not self.ssl_ca_certs:
             raise ValueError("SSL_CERT_REQS needs SSL_CA_CERTS")
         return self
 
     @property
     def api_keys(self) -> tuple[str, ...]:
-        """Every key there is to call OpenAI with: OPENAI_API_KEY, then OPENAI_API_KEYS."""
+        """The keys to call OpenAI with: OPENAI_API_KEY, then OPENAI_API_KEYS."""
         first = () if self.openai_api_key is None else (self.openai_api_key,)
         return tuple(key.get_secret_value() for key in (*first, *self.openai_api_keys))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no log and no response may contain: all keys, and the ids of organization and project."""
+        clients = [key.get_secret_value() for key in self.vllm_api_key]
+        payers = [name for name in (self.openai_org_id, self.openai_project_id) if name]
+        return (*self.api_keys, *clients, *payers)
 
     def require_api_key(self) -> str:
         """The first key to call OpenAI with.
@@ -255,30 +321,85 @@ class Settings(BaseSettings):
         return self.api_keys[0]
 
 
+@dataclass(frozen=True, slots=True)
+class SettingDocumentation:
+    """One setting as the documents and the command line show it. Empty texts: it has none."""
+
+    field: str
+    section: str
+    description: str
+    default: object
+    flag: str
+    metavar: str
+    is_switch: bool
+
+    @property
+    def name(self) -> str:
+        """The environment variable."""
+        return self.field.upper()
+
+
+def documented_settings() -> list[SettingDocumentation]:
+    """Every setting in order, each with the title of its section."""
+    found: list[SettingDocumentation] = []
+    section = ""
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        told = extra if isinstance(extra, dict) else {}
+        section = str(told["section"] or section)
+        flag, metavar = str(told["flag"]), str(told["metavar"])
+        is_switch = field.annotation is bool
+        found.append(
+            SettingDocumentation(name, section, field.description or "", field.default, flag, metavar, is_switch)
+        )
+    return found
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Settings from the environment and `.env`; `overrides` win over both.
 
     Raises:
-        SettingsError: something is wrong with them.
+        SettingsError: they, or the environment's proxies and authorities, cannot work.
     """
     try:
-        return Settings(**overrides)
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f".env cannot be read: {exc}") from None
+        _check_env_file(Path(ENV_FILE))
+        settings = Settings(**overrides)
+        check_environment(settings.openai_base_url)
     except ValidationError as exc:
-        raise SettingsError(complaint(exc)) from None
+        raise settings_error(exc) from None
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+        raise SettingsError(f"{ENV_FILE} cannot be read: {reason or exc}") from None
+    except ValueError as exc:
+        raise SettingsError(str(exc)) from None
+    return settings
 
 
-def complaint(exc: ValidationError, *setting: str) -> str:
-    """What is wrong with the settings, or with the one that is named, in one line and without their values."""
-    return "; ".join(_complaint((*setting, *error["loc"]), error["msg"]) for error in exc.errors())
+def _check_env_file(path: Path) -> None:
+    """Find out what pydantic-settings would pass over: a path that is no file, and lines that are no assignment."""
+    if path.is_fifo() or not (path.exists() or path.is_symlink()):
+        return
+    lines = parse_stream(StringIO(path.read_text(encoding=ENV_FILE_ENCODING)))
+    if wrong := next((line for line in lines if line.error), None):
+        raise ValueError(f"{ENV_FILE}: line {wrong.original.line} is not NAME=value")
 
 
-def _complaint(location: tuple[int | str, ...], message: str) -> str:
+def settings_error(exc: ValidationError, *location: str) -> SettingsError:
+    """What is wrong with the settings, or with the value at `location`, in one line and without their values."""
+    texts = [_error_text((*location, *error["loc"]), error["msg"]) for error in exc.errors(include_input=False)]
+    return SettingsError("; ".join(texts))
+
+
+def _error_text(location: Sequence[int | str], message: str) -> str:
     message = message.removeprefix("Value error, ")
     if not location:
         return message
-    name = ".".join([str(location[0]).upper(), *(str(part) for part in location[1:] if "[" not in str(part))])
+    setting, *place = [str(part) for part in location if "[" not in str(part)]
+    name = ".".join([setting.upper(), *place])
+    # A place is a key of a JSON object, so that it may be anything.
+    shown = name if name.isprintable() and len(name) <= 200 else ascii(name)[1:-1][:200]
     if message == "Extra inputs are not permitted":
-        return f"{name} in .env is not a setting of this server"
-    return f"{name}: {message}"
+        if shown in VARIABLES:
+            return f"{shown} has no effect in {ENV_FILE}: set it in the environment"
+        return f"{shown} in {ENV_FILE} is not a setting of this server"
+    return f"{shown}: {message}"

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated
@@ -11,11 +11,14 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request
 from pydantic import TypeAdapter, ValidationError
 
-from app.core.config import EVERY_MODEL, Settings, SettingsError, complaint
-from app.core.lifecycle import Lifecycle
+from app.core.config import EVERY_MODEL, Settings, SettingsError, settings_error
+from app.core.environment import environment_proxy
+from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.core.limits.rate_limit import RateLimiter
+from app.core.log_records import protect_logs
 from app.core.metrics import Metrics, ServerLoad
+from app.core.redaction import Redactor, proxy_secrets
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 from app.features.llm.model_families import ModelFamily
@@ -47,11 +50,13 @@ class Components:
 
 
 def build_components(settings: Settings) -> Components:
-    """The parts, wired, without I/O.
+    """The parts, wired, without I/O. From here on the process logs no secret of these settings.
 
     Raises:
         SettingsError: MODEL_FAMILIES describes a model in a way that cannot be understood.
     """
+    redactor = Redactor([*settings.secrets, *proxy_secrets(environment_proxy(settings.openai_base_url))])
+    protect_logs(redactor)
     served = None if settings.served_models == EVERY_MODEL else _served_models(settings)
     catalogue = Catalogue(served, _described_models(settings))
     lifecycle = Lifecycle()
@@ -77,6 +82,7 @@ def build_components(settings: Settings) -> Components:
         max_attempts=settings.upstream_max_attempts,
         metrics=metrics.upstream,
         concurrency_limiter=concurrency_limiter,
+        redactor=redactor,
     )
     default_model = _default_model(settings, catalogue)
     service = LLMService(
@@ -127,7 +133,7 @@ def _described_models(settings: Settings) -> dict[str, ModelFamily]:
     try:
         return _FAMILIES.validate_python(settings.model_families)
     except ValidationError as exc:
-        raise SettingsError(complaint(exc, "model_families")) from None
+        raise settings_error(exc, "model_families") from None
 
 
 def _default_model(settings: Settings, catalogue: Catalogue) -> str:
@@ -162,8 +168,12 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _startup_check(components: Components) -> AsyncIterator[None]:
     """Asks OpenAI before the start if that is required, else beside it."""
     mode = components.settings.startup_check
-    if mode == "require" and (problem := await _problem(components)):
-        raise SettingsError(problem)
+    if mode == "require":
+        # A signal aborts the check, and the server ends as soon as it has started.
+        with suppress(Aborted), components.lifecycle.abortable():
+            problem = await _problem(components)
+            if problem:
+                raise SettingsError(problem)
     checking = asyncio.create_task(_warn(components)) if mode == "warn" else None
     try:
         yield

@@ -14,6 +14,7 @@ from app.simulator.server import Pacing, Simulator
 
 KEY_BY_DEFAULT = "sk-simulator"
 LAST_PORT = 65_535
+LONGEST_PACE_S = 86_400.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # As shells have it.
 USAGE_ERROR = 2
@@ -60,7 +61,7 @@ def _seconds(word: str) -> float:
     # Digits and one point: neither "nan" nor "1e9" nor "-1" is a pace.
     if not word.replace(".", "", 1).isdecimal():
         raise argparse.ArgumentTypeError(f"{word} is not a number of seconds")
-    return float(word)
+    return min(float(word), LONGEST_PACE_S)
 
 
 async def _run(options: argparse.Namespace) -> int:
@@ -70,9 +71,11 @@ async def _run(options: argparse.Namespace) -> int:
     async with contextlib.AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(simulator)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise UsageError(f"cannot listen on {options.host}:{options.port}: {_reason(error)}") from error
-        print(f"simulator: OpenAI API on {simulator.base_url}", flush=True)
+        # Nobody has to read it.
+        with contextlib.suppress(OSError):
+            print(f"simulator: OpenAI API on {simulator.base_url}", flush=True)
         command = options.command[1:] if options.command[:1] == ["--"] else options.command
         if not command:
             await signals.first()
@@ -127,7 +130,9 @@ def _environment(base_url: str, api_key: str | None) -> Mapping[str, str]:
     return {**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": api_key or KEY_BY_DEFAULT}
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError):
+        return "no host name"
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 

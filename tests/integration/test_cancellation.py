@@ -168,7 +168,7 @@ ABANDONED = 1000
 AT_ONCE = 20
 PACE = "[sim tokens=10 ttft=0.01 itl=0.002]"
 FAILING = "[sim fault=overloaded retry_after=0.01]"
-REQUEST_MODELS = [
+BODIES = [
     (CHAT, chat(PACE)),
     (CHAT, chat(PACE, stream=True)),
     (CHAT, chat(FAILING)),
@@ -179,7 +179,7 @@ REQUEST_MODELS = [
 
 
 async def abandon(url: str, chance: random.Random) -> None:
-    path, body = chance.choice(REQUEST_MODELS)
+    path, body = chance.choice(BODIES)
     patience_s = chance.uniform(0, 0.05)
     async with asking(url, path, body) as answer:
         await asyncio.wait([reading := asyncio.create_task(answer.read())], timeout=patience_s)

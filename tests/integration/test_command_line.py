@@ -4,7 +4,9 @@ import asyncio
 import re
 import signal
 import ssl
+import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import httpx
 import pytest
@@ -12,7 +14,7 @@ import trustme
 
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
-from tests.processes import started
+from tests.processes import ROOT, Process, environment, started
 
 KEY = "sk-test-0123456789"
 SERVER = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
@@ -185,13 +187,136 @@ async def test_an_openai_that_does_not_answer_delays_neither_the_start_nor_the_e
     assert "Traceback" not in server.said
 
 
-async def test_a_port_in_use_is_an_error(tmp_path: Path) -> None:
-    holder = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
-    port = str(holder.sockets[0].getsockname()[1])
-    async with holder, started(*SERVER[:-1], port, cwd=tmp_path, OPENAI_API_KEY=KEY) as server:
-        assert await server.ended() != 0
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_a_check_that_hangs(sent: signal.Signals, tmp_path: Path) -> None:
+    checking = asyncio.Event()
 
-    assert "address already in use" in server.said
+    async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        checking.set()
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(be_silent, "127.0.0.1", 0)
+    variables = {
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/v1",
+        "STARTUP_CHECK": "require",
+    }
+    async with silent, started(*SERVER, cwd=tmp_path, **variables) as server:
+        async with asyncio.timeout(20):
+            await checking.wait()
+        server.process.send_signal(sent)
+
+        assert await server.ended(timeout_s=5) == 0
+    assert "Traceback" not in server.said
+    assert "cannot be reached" not in server.said
+    assert "running on" not in server.said
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_while_it_is_loaded(sent: signal.Signals, tmp_path: Path) -> None:
+    loading = "import signal, sys\nprint('loading', file=sys.stderr, flush=True)\nsignal.pause()\n"
+    (tmp_path / "uvicorn.py").write_text(loading)
+    async with started(*SERVER, cwd=tmp_path, OPENAI_API_KEY=KEY) as server:
+        await server.wait_for_line("loading")
+        server.process.send_signal(sent)
+
+        assert await server.ended(timeout_s=5) == 0
+    assert server.said == "loading\n"
+
+
+async def test_a_name_that_is_looked_up_without_end_keeps_nothing_from_ending(tmp_path: Path) -> None:
+    looking_up = """
+import socket, sys, threading
+look_up = socket.getaddrinfo
+def look_up_or_hang(host, *rest, **more):
+    if host != "hangs.invalid":
+        return look_up(host, *rest, **more)
+    print("looking up", file=sys.stderr, flush=True)
+    threading.Event().wait()
+socket.getaddrinfo = look_up_or_hang
+"""
+    (tmp_path / "sitecustomize.py").write_text(looking_up)
+    # It would look up names in C.
+    (tmp_path / "uvloop.py").write_text("raise ImportError")
+    variables = {
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": "http://hangs.invalid/v1",
+        "STARTUP_CHECK": "warn",
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+    }
+    async with started(*SERVER, cwd=tmp_path, **variables) as server:
+        await server.wait_for_line("looking up")
+        server.process.terminate()
+
+        assert await server.ended(timeout_s=5) == 0
+    assert "Traceback" not in server.said
+
+
+STREAMS = {
+    "no standard output": ">&-",
+    "no standard input and output": "<&- >&-",
+    "nobody reads standard output": "> >(exec true)",
+}
+
+
+@pytest.mark.parametrize("redirection", STREAMS.values(), ids=STREAMS)
+async def test_an_access_log_that_cannot_be_written_ends_nothing(
+    redirection: str, simulator: Simulator, tmp_path: Path
+) -> None:
+    command = ("bash", "-c", f'exec "$@" {redirection}', "bash", sys.executable, *SERVER)
+    variables = environment(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=simulator.base_url)
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=tmp_path, env=variables, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    with TemporaryFile() as out:
+        server = Process(process, out)
+        try:
+            async with httpx.AsyncClient(base_url=await server.url()) as client:
+                statuses = [(await client.post(CHAT, json=hello())).status_code for _ in range(10)]
+            process.terminate()
+            status = await server.ended(timeout_s=5)
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+    assert statuses == [200] * 10
+    assert status == 0
+    assert all(line.startswith(("INFO:     ", "OpenAI shuts down")) for line in server.said.splitlines())
+    assert CHAT not in server.said
+
+
+@pytest.mark.parametrize("keeps", ["standard output", "neither"])
+async def test_an_error_log_whose_reader_left_ends_nothing(keeps: str, simulator: Simulator, tmp_path: Path) -> None:
+    with TemporaryFile() as out:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *SERVER,
+            cwd=tmp_path,
+            env=environment(OPENAI_API_KEY=KEY, OPENAI_BASE_URL=simulator.base_url),
+            stdout=out if keeps == "standard output" else asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        server = Process(process, out)
+        try:
+            url = await server.url()
+            for number, pipe in ((1, process.stdout), (2, process.stderr)):
+                if pipe:
+                    process._transport.get_pipe_transport(number).close()  # type: ignore[attr-defined]
+            async with httpx.AsyncClient(base_url=url) as client:
+                statuses = [(await client.post(CHAT, json=hello("[sim fault=server_error]"))).status_code for _ in "ab"]
+                statuses.append((await client.post(CHAT, json=hello())).status_code)
+            process.terminate()
+            async with asyncio.timeout(5):
+                status = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        lines = server.answers().splitlines()
+
+    assert statuses == [500, 500, 200]
+    assert status == 0
+    assert len(lines) == (3 if keeps == "standard output" else 0)
 
 
 class Proxy:

@@ -121,7 +121,7 @@ async def test_usage_is_openais_where_it_is_told(simulator: Simulator) -> None:
         answer = (await server.post(chat("[sim tokens=20]"))).json()
         streamed = await server.post(chat("[sim tokens=20]", stream=True, stream_options={"include_usage": True}))
         usage = json.loads(streamed.text.split("\n\n")[-3][6:])["usage"]
-        used = server.limits._use[0].tokens._total
+        used = server.limits._usage[0].tokens._total
 
     assert used == answer["usage"]["total_tokens"] + usage["total_tokens"]
 

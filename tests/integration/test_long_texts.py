@@ -24,7 +24,7 @@ GROWS = "@"
 # Words that it has not seen.
 WORDS = "".join(f" {number * 2654435761 % 2**32:x}{GROWS}" for number in range(75_000))
 
-REQUEST_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "words": ("/tokenize", {"prompt": WORDS}),
     "shown tokens": ("/tokenize", {"prompt": WORDS, "return_token_strs": True}),
     "one letter": ("/tokenize", {"prompt": "a" * 1_000_000 + GROWS}),
@@ -95,13 +95,13 @@ async def best_round_s(host: str, good_enough_s: float) -> float:
     return best
 
 
-@pytest.mark.parametrize("body", REQUEST_MODELS)
+@pytest.mark.parametrize("body", BODIES)
 async def test_health_is_hardly_delayed_while_long_texts_are_tokenized(body: str, tmp_path: Path) -> None:
     command = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
     async with started(*command, cwd=tmp_path, OPENAI_API_KEY="sk-test", PYTHONPATH=str(ROOT)) as server:
         host = (await server.url()).removeprefix("http://")
         idle_s = await best_round_s(host, 0.005)
-        async with load_on(host, *REQUEST_MODELS[body]):
+        async with load_on(host, *BODIES[body]):
             busy_s = await best_round_s(host, idle_s + MAY_DELAY_S)
 
     print(f"{body}: /health at worst {idle_s * 1000:.1f} ms idle, {busy_s * 1000:.1f} ms under load")

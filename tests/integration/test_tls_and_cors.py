@@ -98,7 +98,7 @@ def encrypted(key: bytes) -> bytes:
         ({"SSL_CERTFILE": "server.pem", "SSL_KEYFILE": "other.pem"}, "SSL_CERTFILE, SSL_KEYFILE: "),
         ({"SSL_CERTFILE": "server.pem", "SSL_KEYFILE": "encrypted.pem"}, "SSL_CERTFILE, SSL_KEYFILE: "),
         ({"SSL_CERTFILE": "server.pem", "SSL_CA_CERTS": ".env"}, "SSL_CA_CERTS: "),
-        ({"SSL_KEYFILE": "server.pem"}, "SSL_CERTFILE must be set for TLS"),
+        ({"SSL_KEYFILE": "server.pem"}, "SSL_KEYFILE needs SSL_CERTFILE"),
         ({"SSL_CERTFILE": "server.pem", "SSL_CERT_REQS": "2"}, "SSL_CERT_REQS needs SSL_CA_CERTS"),
         ({"ALLOWED_ORIGINS": "https://page.example"}, "ALLOWED_ORIGINS: must be JSON"),
     ],

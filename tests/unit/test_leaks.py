@@ -1,6 +1,7 @@
 """The search for secrets under all tests finds them wherever the server could tell one."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,16 +16,34 @@ from tests import leaks
 from tests.processes import started
 from tests.serving import served
 
+KEY = "configured+key/1"
+
 
 @pytest.fixture(autouse=True)
-def found(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What this test lets out, which is no failure."""
+def found(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What this test lets out, which is no failure; its records are as Python makes them."""
     monkeypatch.setattr(leaks, "found", [])
-    return leaks.found
+    monkeypatch.setattr(leaks, "_configured", {KEY})
+    safe = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(logging.LogRecord)
+    yield leaks.found
+    logging.setLogRecordFactory(safe)
 
 
 @pytest.mark.parametrize(
-    "secret", ["sk-test-key", "sk-proj-abc***def", "org-simulator", "proj_simulator", CONFIDENTIAL]
+    "secret",
+    [
+        "sk-test-key",
+        "sk-proj-abc***def",
+        "org-simulator",
+        "proj_simulator",
+        CONFIDENTIAL,
+        KEY,
+        "configured\\u002bkey\\/1",
+        "configured%2Bkey%2f1",
+        "configured&#43;key&#x2f;1",
+        "\\u0073k-test-key",
+    ],
 )
 def test_a_secret_in_a_log_is_found(secret: str, found: list[str]) -> None:
     logging.getLogger("app.anywhere").warning("%s is refused", secret)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import Depends, FastAPI
 from starlette.testclient import TestClient
 
@@ -13,7 +14,8 @@ import app.main
 from app.__main__ import main, parse_arguments
 from app.core.config import SettingsError, load_settings
 from app.core.dependencies import get_llm_service, get_openai_client
-from app.core.server import Server
+from app.core.lifecycle import Lifecycle
+from app.core.server.server import Server
 from app.features.llm.client import OpenAIClient
 from app.features.llm.service import LLMService
 from app.simulator.server import Simulator
@@ -206,8 +208,7 @@ def test_a_bad_flag_is_named() -> None:
 
 
 def test_the_first_signal_drains_and_the_second_ends_at_once() -> None:
-    server = Server.__new__(Server)
-    server.should_exit = server.force_exit = False
+    server = Server(uvicorn.Config(FastAPI()), Lifecycle())
 
     server.handle_exit(15, None)
     assert (server.should_exit, server.force_exit) == (True, False)

@@ -2,13 +2,14 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
 
 from app.core.errors.errors import ErrorResponse
 from app.core.errors.upstream_message import upstream_message
+from app.core.log_records import exception_for_log
 
 logger = logging.getLogger(__name__)
 
@@ -16,8 +17,7 @@ UpstreamError = openai.OpenAIError
 """Any failure of a call to OpenAI."""
 _DO_NOT_RETRY = {"x-should-retry": "false"}
 
-# OpenAI's texts quote masked keys and the ids of the account's organization and projects.
-_SECRETS = re.compile(r"\b(?:sk-|org-|proj_)[\w*….-]*[\w*…]|(?<=in organization )\S+")
+_WORD = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 _QUOTA_CODES = frozenset(
     {
@@ -28,11 +28,6 @@ _QUOTA_CODES = frozenset(
         "organization_usage_limit_exceeded",
     }
 )
-
-
-def redact(text: str) -> str:
-    """Text of the upstream without keys, organization and project ids."""
-    return _SECRETS.sub("[redacted]", text)
 
 
 def is_quota_exhausted(exc: openai.APIError) -> bool:
@@ -47,21 +42,35 @@ def error_response_for(exc: BaseException) -> ErrorResponse:
 
 
 def log_upstream_failure(exc: openai.OpenAIError, response: ErrorResponse) -> None:
-    """Tell the operator what the client is not told; what the client did wrong is no news to the operator."""
+    """Tell the operator what the client is not told; what the client did wrong is no news to the operator.
+
+    OpenAI's message stays out of the log, because it may quote the prompt.
+    """
     if response.status < 429:
         return
-    cause = f" ({type(exc.__cause__).__name__}: {exc.__cause__})" if exc.__cause__ else ""
     level = logging.ERROR if response is _CREDENTIALS_ERROR else logging.WARNING
-    logger.log(level, "OpenAI: %s, answered with %d", redact(f"{type(exc).__name__}: {exc}{cause}"), response.status)
+    logger.log(level, "OpenAI: %s, answered with %d", ", ".join(_facts(exc)), response.status)
+
+
+def _facts(exc: openai.OpenAIError) -> Iterator[str]:
+    """The class, our own text, the cause, and status, request id, type and code where they are single words."""
+    ours = f": {exc.message}" if isinstance(exc, openai.APIConnectionError) else ""
+    cause = f" ({exception_for_log(exc.__cause__)})" if exc.__cause__ else ""
+    yield f"{type(exc).__name__}{ours}{cause}"
+    named: dict[str, object] = {}
+    if isinstance(exc, openai.APIStatusError):
+        named = {"status": str(exc.status_code), "request": exc.response.headers.get("x-request-id")}
+    if isinstance(exc, openai.APIError):
+        named |= {"type": exc.type, "code": exc.code}
+    yield from (f"{name} {word}" for name, word in named.items() if isinstance(word, str) and _WORD.fullmatch(word))
 
 
 def _text(exc: openai.APIError, fallback: str) -> str:
-    message = upstream_message(exc.body)
-    return redact(message) if message else fallback
+    return upstream_message(exc.body) or fallback
 
 
 def _param(exc: openai.APIError) -> str | None:
-    return redact(exc.param) if isinstance(exc.param, str) else None
+    return exc.param if isinstance(exc.param, str) else None
 
 
 def _code_header(exc: openai.APIError) -> dict[str, str]:
@@ -117,11 +126,11 @@ def _error_event(exc: openai.APIError) -> ErrorResponse:
 
 
 def _not_reached(exc: openai.APIConnectionError) -> ErrorResponse:
-    return ErrorResponse(502, redact(exc.message))
+    return ErrorResponse(502, exc.message)
 
 
 def _too_late(exc: openai.APITimeoutError) -> ErrorResponse:
-    return ErrorResponse(504, redact(exc.message))
+    return ErrorResponse(504, exc.message)
 
 
 _CREDENTIALS_ERROR = ErrorResponse(

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Closable(Protocol):
-    """Whoever holds it must `aclose()` it."""
+    """What its owner must `aclose()`."""
 
     async def aclose(self) -> None: ...
 

@@ -1,14 +1,17 @@
-"""Reports a failed start in one line instead of a traceback."""
+"""Reports a failed start or shutdown in one line instead of a traceback."""
 
+import logging
 from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.config import SettingsError
 
+logger = logging.getLogger(__name__)
+
 
 class StartupFailureMiddleware:
-    """Tells the server of wrong settings in one line, where Starlette would send a traceback."""
+    """Reports a failed start or shutdown in one line, where Starlette would report the traceback as one text."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -22,7 +25,7 @@ class StartupFailureMiddleware:
         failures: list[Message] = []
 
         async def send_but_failure(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed":
+            if message["type"].endswith(".failed"):
                 failures.append(message)
             else:
                 await send(message)
@@ -30,6 +33,8 @@ class StartupFailureMiddleware:
         try:
             await self.app(scope, receive, send_but_failure)
         except BaseException as exc:
+            if not isinstance(exc, SettingsError):
+                logger.exception("The application failed to start or to shut down")
             for message in failures:
-                await send({**message, "message": str(exc)} if isinstance(exc, SettingsError) else message)
+                await send({**message, "message": str(exc) if isinstance(exc, SettingsError) else type(exc).__name__})
             raise

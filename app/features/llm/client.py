@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter, Permits
 from app.core.metrics import Metrics, UpstreamMetrics
+from app.core.redaction import Redactor
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.from_openai.chat_completion import aborted_completion, chat_completion
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
@@ -76,19 +77,21 @@ class OpenAIClient:
         metrics: UpstreamMetrics | None = None,
         lifecycle: Lifecycle | None = None,
         concurrency_limiter: ConcurrencyLimiter | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         # It supplies address and headers. It sends nothing, for that is several times slower (docs/decisions).
         self._client = openai.AsyncOpenAI(
             api_key=api_key, base_url=base_url, organization=organization, project=project, http_client=_no_http()
         )
-        self._keys = ApiKeyPool([api_key, *further_keys])
+        self._redactor = redactor or Redactor([api_key, *further_keys])
         self._concurrency_limiter = concurrency_limiter or ConcurrencyLimiter(
             max_calls=4096, max_queued=0, queue_timeout_s=1
         )
         self._upstream = Upstream(
             str(self._client.base_url),
             self._headers(),
-            self._keys,
+            ApiKeyPool([api_key, *further_keys]),
+            redactor=self._redactor,
             timeouts=timeouts or Timeouts(),
             max_attempts=max_attempts,
             metrics=metrics or Metrics().upstream,
@@ -96,8 +99,10 @@ class OpenAIClient:
         )
         if session:
             self.attach(session)
-        self._chat_url = f"{self._client.base_url}chat/completions"
-        self._models_url = f"{self._client.base_url}models"
+        # The SDK writes a URL without a path without a slash at the end.
+        base = str(self._client.base_url).rstrip("/")
+        self._chat_url = f"{base}/chat/completions"
+        self._models_url = f"{base}/models"
         self._catalogue = catalogue or Catalogue()
         self._unsupported_params = unsupported_params
         self._usage_details = usage_details
@@ -162,7 +167,7 @@ class OpenAIClient:
         return ChatStream(
             response,
             translator,
-            redact=self._keys.redact,
+            redactor=self._redactor,
             lifecycle=self._lifecycle,
             usage_meter=usage_meter,
             render=render,
@@ -178,7 +183,7 @@ class OpenAIClient:
 
     def _not_expected(self, url: str, content: bytes) -> openai.APIError:
         """What an accepted response is that has another form than was asked for."""
-        return unexpected_response_error(url, self._keys.redact(content))
+        return unexpected_response_error(url, content, self._redactor)
 
     async def list_models(self) -> list[str]:
         """The ids of every model that the key can use.

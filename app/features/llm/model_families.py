@@ -122,5 +122,6 @@ def family_of(upstream_model: str) -> ModelFamily:
 
 
 def base_model(upstream_model: str) -> str:
+    """The model that a fine-tuned model or a dated snapshot is a version of."""
     base = upstream_model.split(":")[1] if upstream_model.startswith("ft:") else upstream_model
     return _SNAPSHOT_DATE.sub("", base)

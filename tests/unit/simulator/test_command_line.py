@@ -56,7 +56,7 @@ async def line(process: Process) -> str:
 async def outcome(process: Process) -> tuple[int | None, str, str]:
     async with asyncio.timeout(10):
         out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
+    return process.returncode, (out or b"").decode(), err.decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -155,6 +155,15 @@ async def test_a_command_that_is_not_there_is_said_so(start: Start) -> None:
     assert await outcome(process) == (127, "", "simulator: cannot run no-such-command: No such file or directory\n")
 
 
+async def test_nobody_has_to_read_what_it_says() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = (sys.executable, "-m", "app.simulator", "--port", "0", sys.executable, "-c", "")
+    process = await asyncio.create_subprocess_exec(*command, stdout=writing, stderr=PIPE)
+    os.close(writing)
+    assert await outcome(process) == (0, "", "")
+
+
 async def test_a_port_in_use_is_said_in_one_line(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -173,6 +182,7 @@ async def test_a_port_in_use_is_said_in_one_line(start: Start) -> None:
         (["--time-to-first-token-s", "nan"], "argument --time-to-first-token-s: nan is not a number of seconds"),
         (["--speed", "1"], "unrecognized arguments: --speed"),
         (["--host", "256.0.0.1", "--port", "0"], "cannot listen on 256.0.0.1:0: "),
+        (["--host", "a" * 70, "--port", "0"], f"cannot listen on {'a' * 70}:0: no host name"),
     ],
 )
 def test_a_bad_option_is_said_in_one_line(

@@ -9,11 +9,13 @@ T = TypeVar("T")
 
 
 class Stream(Protocol):
-    """Events as bytes, in whole ones, as they arrive. Whoever holds it must `aclose()` it."""
+    """Events as bytes, in whole ones, as they arrive. Its owner must `aclose()` it."""
 
-    async def __anext__(self) -> bytes: ...
+    async def __anext__(self) -> bytes:
+        """The next events."""
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Stop and release everything behind it."""
 
 
 class Source:

@@ -63,7 +63,7 @@ def chat_head(request: ChatCompletionRequest, upstream: Completion | Chunk) -> J
 
 
 def own_head(request: ChatCompletionRequest) -> JSONObject:
-    """The same where upstream says nothing."""
+    """The id, time and model of a response that OpenAI did not send."""
     return {"id": response_id(request, _new_id()), "created": int(time.time()), "model": request.model or ""}
 
 

@@ -8,12 +8,13 @@ import openai
 from pydantic_core import from_json
 
 from app.core.lifecycle import Lifecycle
+from app.core.redaction import Redactor
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.event_template import TemplateCache
 from app.features.llm.from_openai.openai_chunks import Chunk, checked_chunk, token_counts
 from app.features.llm.from_openai.usage_meter import UsageMeter
 from app.features.llm.schema import JSONObject
-from app.upstream.sdk_errors import connection_error, event_error, invalid_response_error, parsed, says_error
+from app.upstream.sdk_errors import connection_error, event_error, invalid_response_error, parse, says_error
 from app.upstream.sse import END, EventDecoder, encode_events, event_data, event_type
 from app.upstream.upstream_response import UpstreamResponse
 
@@ -36,13 +37,13 @@ class ChatStream:
         response: UpstreamResponse,
         translator: ChunkTranslator,
         *,
-        redact: Callable[[bytes], bytes],
+        redactor: Redactor,
         lifecycle: Lifecycle,
         usage_meter: UsageMeter,
         render: Render = encode_events,
     ) -> None:
         self._response = response
-        self._redact = redact
+        self._redactor = redactor
         self._url = response.url
         self._translator = translator
         self._render = render
@@ -162,9 +163,9 @@ class ChatStream:
             ValueError: it is neither a chunk nor an error.
             openai.APIError: it is an error.
         """
-        event = parsed(payload) if is_error else from_json(payload, allow_inf_nan=False)
+        event = parse(payload) if is_error else from_json(payload, allow_inf_nan=False)
         if is_error or says_error(event):
-            raise event_error(self._url, parsed(self._redact(payload)))
+            raise event_error(self._url, event, self._redactor)
         chunk = checked_chunk(event)
         self._events += 1
         if chunk["usage"] and (counts := token_counts(chunk["usage"])):

@@ -29,7 +29,7 @@ class ParameterRule:
 
     fate: Handling
     note: str
-    """For the README's table."""
+    """For the table in docs/parameters.md."""
     apply: Apply
     neutral: tuple[object, ...] = ()
     """Values that ask for nothing: many clients send them always, and some models refuse even these."""
@@ -67,16 +67,14 @@ def _refused(message: str, note: str, *, neutral: tuple[object, ...] = ()) -> Pa
     return ParameterRule(Handling.REFUSE, note, apply, neutral)
 
 
-_STOP = (
-    "found by this server where the model takes none; then `stop_reason` names it, and what comes after is paid for too"
+_STOP = "found by this server if the model takes none; then `stop_reason` names it, and tokens after it may be billed"
+_STOP_TOKENS = "found by this server, for reasoning models by the token's text; see `stop`"
+_BAD_WORDS = (
+    "a word of one token as `logit_bias` of -100; longer words, and all words for reasoning models: dropped, reported"
 )
-_STOP_TOKENS = "found by this server, by the token's text where the model reasons; see `stop`"
-_BAD_WORDS = "a word of one token as `logit_bias` of -100; longer ones, and models that reason: dropped and told"
-_IDS_FROM = (
-    "from OpenAI's log probabilities; where the model reasons or the answer is wrapped, those of the text, and told"
-)
-_CLASSIC_ONLY = "dropped and told for models that reason"
-_NOT_WHILE_REASONING = "dropped and told while the model reasons"
+_IDS_FROM = "from OpenAI's log probabilities; for reasoning models and wrapped responses from the text, reported"
+_CLASSIC_ONLY = "dropped, reported for reasoning models"
+_NOT_WHILE_REASONING = "dropped, reported while the model reasons"
 _NOT_AVAILABLE = "`{name}` is not available: the upstream has no equivalent, and an answer without it would mislead."
 DISABLED_KWARGS = (
     "Per-request {name} are disabled by default because they can change multimodal preprocessing resource usage. "
@@ -84,50 +82,52 @@ DISABLED_KWARGS = (
 )
 PARAMETERS: dict[str, ParameterRule] = {
     "messages": _translated(
-        field_mappers.messages, "keys, roles and parts OpenAI does not know are left out or mapped"
+        field_mappers.messages, "keys, roles and parts that OpenAI does not know are left out or mapped"
     ),
-    "model": _translated(field_mappers.model, "the OpenAI model the served name stands for", always=True),
+    "model": _translated(field_mappers.model, "the OpenAI model that the served name maps to", always=True),
     "frequency_penalty": _translated(field_mappers.non_reasoning_only, _CLASSIC_ONLY, neutral=(0,)),
     "logit_bias": _translated(
         field_mappers.logit_bias, "rounded to integers between -100 and 100; " + _CLASSIC_ONLY, neutral=({},)
     ),
-    "logprobs": _translated(field_mappers.logprobs, "refused while the model reasons", neutral=(False,)),
-    "top_logprobs": _translated(field_mappers.logprobs, "refused while the model reasons", neutral=(0,)),
+    "logprobs": _translated(field_mappers.logprobs, "rejected while the model reasons", neutral=(False,)),
+    "top_logprobs": _translated(field_mappers.logprobs, "rejected while the model reasons", neutral=(0,)),
     "max_tokens": _translated(field_mappers.max_tokens, "as `max_completion_tokens`, at most the model's output limit"),
     "max_completion_tokens": _translated(field_mappers.max_tokens, "at most the model's output limit"),
     "n": _translated(field_mappers.choices, f"at most {field_mappers.MAX_UPSTREAM_CHOICES}", neutral=(1,)),
     "presence_penalty": _translated(field_mappers.non_reasoning_only, _CLASSIC_ONLY, neutral=(0,)),
     "response_format": _translated(
         field_mappers.handled_elsewhere,
-        "any JSON schema is made strict where that is exact; `structural_tag` is refused",
+        "JSON schemas are made strict where that is equivalent; `structural_tag` is rejected",
     ),
     "seed": _passed("best effort at OpenAI", neutral=(-1,)),
     "stop": _translated(field_mappers.stop, _STOP, neutral=([],)),
-    "stream": _translated(field_mappers.stream, "usage is always asked for", neutral=(False,)),
+    "stream": _translated(field_mappers.stream, "usage is always requested from OpenAI", neutral=(False,)),
     "stream_options": _translated(
-        field_mappers.stream_options, "usage is shown if asked for; while the answer grows, this server counts it"
+        field_mappers.stream_options, "usage is shown if asked for; running usage is counted by this server"
     ),
     "temperature": _translated(
-        field_mappers.sampling, "`DEFAULT_TEMPERATURE` where absent; " + _NOT_WHILE_REASONING, always=True
+        field_mappers.sampling, "`DEFAULT_TEMPERATURE` if absent; " + _NOT_WHILE_REASONING, always=True
     ),
     "top_p": _translated(field_mappers.sampling, _NOT_WHILE_REASONING, neutral=(1,)),
     "tools": _translated(field_mappers.tools, "`defer_loading` has no effect"),
-    "tool_choice": _translated(field_mappers.tool_choice, "sent where there are tools"),
+    "tool_choice": _translated(field_mappers.tool_choice, "sent if there are tools"),
     "reasoning_effort": _translated(
-        field_mappers.reasoning_effort, "the nearest level the model has; told where it has none"
+        field_mappers.reasoning_effort, "the nearest level the model has; dropped, reported if it has none"
     ),
     "thinking_token_budget": _translated(
-        field_mappers.thinking_token_budget, "0 as the least effort the model has; else dropped and told", neutral=(-1,)
+        field_mappers.thinking_token_budget,
+        "0 as the lowest effort the model has; else dropped, reported",
+        neutral=(-1,),
     ),
-    "include_reasoning": _without_effect("OpenAI shows no reasoning here"),
+    "include_reasoning": _without_effect("Chat Completions has no reasoning text"),
     "parallel_tool_calls": _translated(
         field_mappers.parallel_tool_calls,
-        "sent where there are tools; kept by this server where the model takes none",
+        "sent if there are tools; enforced by this server if the model has no such parameter",
         neutral=(True,),
     ),
     "user": _passed(),
     "use_beam_search": _refused("beam search is not available", "", neutral=(False,)),
-    "top_k": _translated(field_mappers.top_k, "1 as temperature 0; else dropped and told", neutral=(0, -1)),
+    "top_k": _translated(field_mappers.top_k, "1 as temperature 0; else dropped, reported", neutral=(0, -1)),
     "min_p": _dropped(neutral=(0,)),
     "repetition_penalty": _dropped(neutral=(1,)),
     "watermarking": _dropped(neutral=(False,)),
@@ -139,45 +139,45 @@ PARAMETERS: dict[str, ParameterRule] = {
     "skip_special_tokens": _without_effect("OpenAI sends text, without special tokens"),
     "spaces_between_special_tokens": _without_effect("OpenAI sends text, without special tokens"),
     "truncate_prompt_tokens": _translated(
-        token_mappers.truncate_prompt_tokens, "no effect on a prompt that is short enough; a longer one is refused"
+        token_mappers.truncate_prompt_tokens, "no effect if the prompt is short enough; a longer one is rejected"
     ),
     "truncation_side": _without_effect("nothing is truncated"),
     "prompt_logprobs": _refused(_NOT_AVAILABLE, ""),
     "logprob_token_ids": _refused(_NOT_AVAILABLE, ""),
     "allowed_token_ids": _translated(
         token_mappers.allowed_token_ids,
-        f"as `logit_bias` of 100; at most {token_mappers.MAX_BIASES}, refused for models that reason",
+        f"as `logit_bias` of 100; at most {token_mappers.MAX_BIASES}, rejected for reasoning models",
     ),
     "bad_words": _translated(token_mappers.bad_words, _BAD_WORDS, neutral=([],)),
     "echo": _translated(
-        field_mappers.echo, "the last message before the answer, where it is the assistant's", neutral=(False,)
+        field_mappers.echo, "the last message before the response, if it is the assistant's", neutral=(False,)
     ),
     "add_generation_prompt": _translated(
-        field_mappers.add_generation_prompt, "`false` answers in the last message's role", neutral=(True,)
+        field_mappers.add_generation_prompt, "`false`: the response has the last message's role", neutral=(True,)
     ),
-    "continue_final_message": _refused(_NOT_AVAILABLE, "OpenAI cannot go on with a message", neutral=(False,)),
-    "add_special_tokens": _without_effect("OpenAI makes the prompt"),
+    "continue_final_message": _refused(_NOT_AVAILABLE, "OpenAI cannot continue a message", neutral=(False,)),
+    "add_special_tokens": _without_effect("OpenAI builds the prompt"),
     "documents": _dropped(neutral=([],)),
-    "chat_template": _refused(field_mappers.UNTRUSTED_TEMPLATE, "as vLLM does unless told to trust templates"),
+    "chat_template": _refused(field_mappers.UNTRUSTED_TEMPLATE, "as in vLLM, unless templates are trusted there"),
     "chat_template_kwargs": _translated(
         field_mappers.chat_template_kwargs,
-        "`enable_thinking`, `reasoning_effort`; else dropped and told",
+        "`enable_thinking`, `reasoning_effort`; else dropped, reported",
         neutral=({},),
     ),
-    "media_io_kwargs": _refused(DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
-    "mm_processor_kwargs": _refused(DISABLED_KWARGS, "as vLLM does unless told to trust them", neutral=({},)),
+    "media_io_kwargs": _refused(DISABLED_KWARGS, "as in vLLM, unless they are trusted there", neutral=({},)),
+    "mm_processor_kwargs": _refused(DISABLED_KWARGS, "as in vLLM, unless they are trusted there", neutral=({},)),
     "structured_outputs": _translated(
         field_mappers.handled_elsewhere,
-        "`json`, `regex`, `choice`, `json_object`; `grammar`, `structural_tag` are refused",
+        "`json`, `regex`, `choice`, `json_object`; `grammar`, `structural_tag` are rejected",
     ),
-    "priority": _without_effect("OpenAI schedules as it likes"),
-    "request_id": _translated(field_mappers.handled_elsewhere, "the answer's id; the header `X-Request-Id` wins"),
+    "priority": _without_effect("OpenAI schedules by itself"),
+    "request_id": _translated(field_mappers.handled_elsewhere, "the response's id; the header `X-Request-Id` wins"),
     "session_id": _translated(field_mappers.cache_key, "as `prompt_cache_key`"),
     "return_tokens_as_token_ids": _translated(
         token_mappers.return_tokens_as_token_ids, "in `logprobs`", neutral=(False,)
     ),
     "return_token_ids": _translated(token_mappers.return_token_ids, _IDS_FROM, neutral=(False,)),
-    "routed_experts_prompt_start": _without_effect("the model is not ours"),
+    "routed_experts_prompt_start": _without_effect("the model runs at OpenAI"),
     "return_token_offsets": _without_effect("vLLM's render endpoint only"),
     "return_prompt_text": _dropped(neutral=(False,)),
     "mm_payload": _without_effect("vLLM's render endpoint only"),
@@ -187,5 +187,5 @@ PARAMETERS: dict[str, ParameterRule] = {
     "ec_transfer_params": _refused(_NOT_AVAILABLE, ""),
     "vllm_xargs": _dropped(neutral=({},)),
     "repetition_detection": _dropped(),
-    "stream_interval": _without_effect("events are passed on as they come"),
+    "stream_interval": _without_effect("events are passed on as they arrive"),
 }

@@ -116,13 +116,15 @@ async def test_a_bug_on_the_way_is_an_error_event_too_and_logged(caplog: pytest.
     assert "a stream failed" in caplog.text
 
 
-async def test_a_failure_of_openai_on_the_way_is_logged_without_its_key(caplog: pytest.LogCaptureFixture) -> None:
-    await body_of(Stream(failing(openai.APIConnectionError(message="cut: sk-abcd1234", request=REQUEST))))
+async def test_a_failure_of_openai_on_the_way_is_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    error = {"message": "I cannot answer: the prompt", "type": "server_error", "code": "the prompt"}
+    await body_of(Stream(failing(openai.APIError("the prompt", REQUEST, body=error))))
 
     assert [(entry.levelname, entry.name) for entry in caplog.records] == [
         ("WARNING", "app.core.errors.upstream_errors")
     ]
-    assert "cut: [redacted], answered with 502" in caplog.text
+    assert "OpenAI: APIError, type server_error, answered with 500" in caplog.text
+    assert "the prompt" not in caplog.text
 
 
 async def leave_after(url: str, begun: asyncio.Event) -> None:

@@ -85,8 +85,10 @@ async def test_wrong_settings_are_one_line_for_the_server() -> None:
     assert lifespan.heard == [{"type": "lifespan.startup.failed", "message": "OPENAI_API_KEY is not set"}]
 
 
-async def test_any_other_failure_to_start_keeps_its_traceback() -> None:
+async def test_any_other_failure_to_start_is_a_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     lifespan = Lifespan(OSError("disk"))
     await lifespan.start()
 
-    assert lifespan.heard == [{"type": "lifespan.startup.failed", "message": "Traceback"}]
+    assert lifespan.heard == [{"type": "lifespan.startup.failed", "message": "OSError"}]
+    assert "The application failed to start or to shut down\nTraceback" in caplog.text
+    assert "OSError: disk" in caplog.text

@@ -306,7 +306,7 @@ async def test_a_client_without_a_session_says_so() -> None:
 
 # --- the SDK's exceptions ---------------------------------------------------------------------------------------------
 
-REQUEST_MODELS = {
+BODIES = {
     "an error object": b'{"error":{"message":"No.","type":"t","param":"p","code":"c"}}',
     "a bare object": b'{"message":"No."}',
     "an error string": b'{"error":"No."}',
@@ -320,12 +320,12 @@ REQUEST_MODELS = {
 @pytest.fixture
 async def status_url() -> AsyncIterator[str]:
     """A server that answers with the status and body that the path names: /STATUS/BODY/chat/completions."""
-    names = list(REQUEST_MODELS)
+    names = list(BODIES)
 
     async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:
         return aiohttp.web.Response(
             status=int(request.match_info["status"]),
-            body=REQUEST_MODELS[names[int(request.match_info["body"])]],
+            body=BODIES[names[int(request.match_info["body"])]],
             headers={"x-request-id": "req_1", "retry-after": "7"},
         )
 
@@ -345,7 +345,7 @@ async def raised_by(call: Awaitable[object]) -> openai.APIStatusError:
     return caught.value
 
 
-@pytest.mark.parametrize("body", range(len(REQUEST_MODELS)), ids=list(REQUEST_MODELS))
+@pytest.mark.parametrize("body", range(len(BODIES)), ids=list(BODIES))
 async def test_our_exceptions_are_the_sdks_own_for_every_status(status_url: str, body: int) -> None:
     statuses = range(400, 600) if body == 0 else (400, 401, 403, 404, 409, 418, 422, 429, 500, 503)
     async with httpx2.AsyncClient() as http, new_session() as session:
@@ -363,3 +363,17 @@ async def test_our_exceptions_are_the_sdks_own_for_every_status(status_url: str,
                 assert getattr(ours, attribute) == getattr(theirs, attribute), (status, attribute)
             assert ours.response.headers["retry-after"] == "7"
             assert ours.response.content == theirs.response.content
+
+
+async def test_a_base_url_without_a_path_keeps_its_host() -> None:
+    asked = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http_answer(b'{"data": [{"id": "a"}]}'))
+
+    async with raw_server(answer) as url, client_of(url.removesuffix("/v1")) as client:
+        assert await client.list_models() == ["a"]
+
+    assert asked == [b"GET /models HTTP/1.1\r\n"]

@@ -1,6 +1,7 @@
 """What the operator is told before a client meets it."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -64,4 +65,46 @@ async def test_an_openai_that_cannot_be_reached_is_told() -> None:
     problem = await problem_at(url)
 
     assert problem is not None
-    assert problem.startswith(f"OpenAI cannot be reached at OPENAI_BASE_URL {url}: Cannot connect to host")
+    assert problem.startswith(
+        f"OpenAI cannot be reached at OPENAI_BASE_URL {url}: ClientConnectorError: Cannot connect"
+    )
+    assert "Connect call failed" in problem
+
+
+async def test_an_openai_that_is_silent_is_reported_with_the_time() -> None:
+    async def be_silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with raw_server(be_silent) as url, client_of(url) as client:
+        problem = await startup_problem(client, Catalogue({}), url, limit_s=0.1)
+
+    assert problem == f"OpenAI cannot be reached at OPENAI_BASE_URL {url}: no response within 0.1 s"
+
+
+async def test_a_closed_connection_is_reported_with_its_reason() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with raw_server(hang_up) as url:
+        problem = await problem_at(url)
+
+    assert problem is not None
+    assert re.fullmatch(rf"OpenAI cannot be reached at OPENAI_BASE_URL {url}: \w+Error.*", problem)
+
+
+async def test_a_host_without_an_address_is_reported() -> None:
+    problem = await problem_at("http://nowhere.invalid/v1")
+
+    assert problem is not None
+    assert "ClientConnectorDNSError: Cannot connect to host nowhere.invalid:80" in problem
+
+
+async def test_a_proxy_that_fails_is_reported_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with answering("407 Proxy Authentication Required", b"") as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.removesuffix("/v1").replace("http://", "http://me:geheim@"))
+        problem = await problem_at("https://api.example.test/v1")
+
+    assert problem is not None
+    assert "ClientHttpProxyError: 407" in problem
+    assert "geheim" not in problem

@@ -106,7 +106,7 @@ def _set_of_values(schema: JSONObject) -> frozenset[Any] | None:
     return frozenset(values) if values else None
 
 
-def _apart(one: _Outline, other: _Outline) -> bool:
+def _in_task(one: _Outline, other: _Outline) -> bool:
     """Whether no instance of one branch, with all of its properties, is one of the other."""
     if _differ(one.values, other.values):
         return True
@@ -201,7 +201,7 @@ class _Tightening:
 
     def _exclude_each_other(self, branches: list[Any]) -> bool:
         # Each is compared with every other, which for very many is not worth the time.
-        return len(branches) <= 100 and all(_apart(*pair) for pair in combinations(map(self._outline, branches), 2))
+        return len(branches) <= 100 and all(_in_task(*pair) for pair in combinations(map(self._outline, branches), 2))
 
     def _outline(self, branch: JSONObject) -> _Outline:
         schema = self._resolved(branch)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic_core import from_json, to_json
 
 from app.core.lifecycle import Lifecycle
+from app.core.redaction import Redactor
 from app.core.request_record import RequestRecord, begin_record
 from app.core.tokenization import encoding
 from app.features.llm.completions.request import Prompt
@@ -72,7 +73,7 @@ async def with_moulds(asked: Asked, pieces: Sequence[bytes]) -> Outcome:
     stream = ChatStream(
         cast("UpstreamResponse", Pieces(pieces)),
         asked.translator(),
-        redact=bytes,
+        redactor=Redactor(()),
         lifecycle=Lifecycle(),
         usage_meter=UsageMeter(b""),
         render=asked.render(),

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.lifecycle import Lifecycle
+from app.core.redaction import Redactor
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.plan import ResponsePlan
 from app.features.llm.from_openai.stream import ChatStream
@@ -225,7 +226,11 @@ async def read_in(pieces: Sequence[bytes]) -> tuple[bytes, bool]:
     asked = request(stream=True, n=2, stream_options={"include_usage": True})
     answer = cast("UpstreamResponse", Pieces(pieces))
     stream = ChatStream(
-        answer, ChunkTranslator(asked, ResponsePlan()), redact=bytes, lifecycle=Lifecycle(), usage_meter=UsageMeter(b"")
+        answer,
+        ChunkTranslator(asked, ResponsePlan()),
+        redactor=Redactor(()),
+        lifecycle=Lifecycle(),
+        usage_meter=UsageMeter(b""),
     )
     made = b""
     try:

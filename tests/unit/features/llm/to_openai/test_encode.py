@@ -13,7 +13,7 @@ from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.to_openai.builder import UnsupportedParams
 from app.features.llm.to_openai.encode import UpstreamCall, encode_request
 from app.features.llm.to_openai.parameters import PARAMETERS, Handling
-from tests.parameter_table import README, with_table
+from tests.parameter_table import PAGE, with_table
 
 TEXT = {"type": "text", "text": "ce"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"a": None}}}}
@@ -573,8 +573,8 @@ def test_text_that_looks_like_such_a_number_is_text() -> None:
     assert sent(user="NaN and -Infinity") == {"user": "NaN and -Infinity"}
 
 
-def test_the_readmes_table_is_the_rows() -> None:
-    readme = README.read_text()
+def test_the_documented_table_is_generated_from_the_rows() -> None:
+    page = PAGE.read_text()
 
-    assert with_table(readme) == readme
-    assert readme.count("| `") > len(PARAMETERS)
+    assert with_table(page) == page
+    assert page.count("| `") > len(PARAMETERS)

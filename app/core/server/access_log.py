@@ -30,7 +30,7 @@ class AccessLogFilter(logging.Filter):
         return arguments[_PATH] not in self._polled
 
 
-def quiet_access_log(polled: Set[str]) -> None:
+def install_access_log_filter(polled: Set[str]) -> None:
     """Have uvicorn's access log filtered so, once for this process."""
     if not any(isinstance(known, AccessLogFilter) for known in ACCESS_LOGGER.filters):
         ACCESS_LOGGER.addFilter(AccessLogFilter(polled))
@@ -57,7 +57,7 @@ def logging_config() -> dict[str, Any]:
     return config
 
 
-def log_nothing_that_is_not_written() -> None:
+def disable_unused_log_fields() -> None:
     """Have no record look up threads, processes, tasks and callers, which no line of this process names.
 
     These are the switches of Python's logging HOWTO, "Optimization". They hold for the process.

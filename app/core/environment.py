@@ -1,0 +1,73 @@
+"""Environment variables that are no settings, because every program follows them: proxies and trusted authorities."""
+
+import os
+import ssl
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from app.core.setting_types import check_http_url, check_text
+
+VARIABLES = {
+    "HTTPS_PROXY": "Proxy for https:// upstreams: a URL, or `host:port` for an HTTP proxy. SOCKS is not supported.",
+    "HTTP_PROXY": "Proxy for http:// upstreams.",
+    "ALL_PROXY": "Proxy for upstreams whose scheme has no proxy of its own.",
+    "NO_PROXY": "Hosts that are reached without a proxy, separated by commas.",
+    "SSL_CERT_FILE": "PEM file with the certificate authorities to trust upstream, instead of the system's.",
+    "SSL_CERT_DIR": "Folder with such authorities, in OpenSSL's layout.",
+}
+"""What each means, for the documents. Lower case works for proxies too."""
+
+
+def environment_proxy(url: str) -> str | None:
+    """The proxy to reach `url` through, as an http:// or https:// URL; like curl, `host:port` means an HTTP proxy.
+
+    Raises:
+        ValueError: it cannot be used. The text names the variable and repeats nothing of its value.
+    """
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = getproxies()
+    kind = next((kind for kind in (parts.scheme, "all") if proxies.get(kind)), None)
+    if kind is None:
+        return None
+    proxy = proxies[kind].strip()
+    try:
+        check_text(proxy)
+        scheme, separator, _ = proxy.partition("://")
+        if separator and scheme.lower().startswith("socks"):
+            raise ValueError("SOCKS proxies are not supported, only http:// and https:// ones")
+        return check_http_url(proxy if separator else f"http://{proxy}", user_allowed=True)
+    except ValueError as exc:
+        raise ValueError(f"{_name_of_proxy(kind)}: {exc}") from None
+
+
+def check_environment(base_url: str) -> None:
+    """Check what calls to `base_url` need of the environment.
+
+    Raises:
+        ValueError: it cannot work. The text names the variable.
+    """
+    environment_proxy(base_url)
+    if not base_url.lower().startswith("https:"):
+        return
+    # OpenSSL ignores what it cannot read, and then trusts nobody.
+    if file := os.environ.get("SSL_CERT_FILE"):
+        _check_authorities(file)
+    folders = os.environ.get("SSL_CERT_DIR", "").split(os.pathsep)
+    if any(folders) and not any(Path(folder).is_dir() for folder in folders if folder):
+        raise ValueError("SSL_CERT_DIR: is no folder")
+
+
+def _check_authorities(file: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except OSError as exc:
+        raise ValueError(f"SSL_CERT_FILE: {exc.strerror or exc}") from None
+
+
+def _name_of_proxy(kind: str) -> str:
+    # As urllib has it: lower case wins.
+    name = f"{kind}_proxy"
+    return name if os.environ.get(name) else next((known for known in os.environ if known.lower() == name), name)
