@@ -87,7 +87,8 @@ soak: $(VENV)/test
 
 fuzz: $(VENV)/test $(TOOLS)/installed
 	$(BIN)/python -m tests.fuzz $(TOOLS)/bin/schemathesis
-	RAW_REQUESTS=3000 ANY_INPUT=20 $(BIN)/python -m pytest tests/integration/test_raw_requests.py tests/integration/test_any_input.py
+	RAW_REQUESTS=3000 $(BIN)/python -m pytest tests/integration/test_raw_requests.py
+	MORE_EXAMPLES=20 $(BIN)/python -m pytest tests/integration/test_any_input.py tests/integration/test_any_upstream.py
 
 LOCK = $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --custom-compile-command 'make lock'

@@ -8,6 +8,7 @@ import httpx2
 import openai
 from pydantic_core import from_json
 
+from app.core.errors.upstream_message import upstream_message
 from app.core.redaction import Redactor
 
 _STATUS_ERRORS: dict[int, type[openai.APIStatusError]] = {
@@ -19,6 +20,8 @@ _STATUS_ERRORS: dict[int, type[openai.APIStatusError]] = {
     422: openai.UnprocessableEntityError,
     429: openai.RateLimitError,
 }
+
+_RESULTS = frozenset({"choices", "data"})
 
 # They describe the encoded body; the exception carries the decoded one.
 _BODY_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
@@ -48,10 +51,31 @@ def invalid_response_error(url: str, content: bytes) -> openai.APIResponseValida
     return openai.APIResponseValidationError(httpx2.Response(200, content=content, request=_request(url)), None)
 
 
+def says_error(response: object) -> bool:
+    """Whether the JSON of an accepted response, or of an event, is an error in one of the forms that are in use."""
+    if not isinstance(response, dict):
+        return False
+    return bool(response.get("error")) or (
+        not response.get("choices") and "error" in (response.get("object"), response.get("type"))
+    )
+
+
+def unexpected_response_error(url: str, content: bytes, redactor: Redactor) -> openai.APIError:
+    """Return the exception for an accepted response that is not what was asked for.
+
+    An error that it reports counts as one of status 502; anything else is a response that cannot be understood.
+    """
+    response = parse(content)
+    is_bare_message = isinstance(response, dict) and not response.keys() & _RESULTS and upstream_message(response)
+    if says_error(response) or is_bare_message:
+        return status_error(url, 502, {}, content, redactor)
+    return invalid_response_error(url, content)
+
+
 def event_error(url: str, event: object, redactor: Redactor) -> openai.APIError:
     """Return the SDK's exception for an error event in a stream, its body redacted."""
     event = redactor.for_response(event)
-    body = event.get("error") if isinstance(event, dict) else event
+    body = (event.get("error") or event) if isinstance(event, dict) else event
     return openai.APIError("The upstream service failed during the stream.", _request(url), body=body)
 
 
@@ -63,7 +87,7 @@ def status_error(
         (name, value) for name, value in headers.items() if name.lower() not in _BODY_HEADERS and value.isascii()
     ]
     response = httpx2.Response(status, headers=kept_headers, content=content, request=_request(url))
-    body = redactor.for_response(_parse(content))
+    body = redactor.for_response(parse(content))
     error = body.get("error", body) if isinstance(body, dict) else body
     message = error.get("message") if isinstance(error, dict) and isinstance(body, dict) else None
     text = f"Error code: {status}" + (f" - {message}" if isinstance(message, str) and message else "")
@@ -71,7 +95,8 @@ def status_error(
     return _STATUS_ERRORS.get(status, fallback)(text, response=response, body=error)
 
 
-def _parse(content: bytes) -> Any:
+def parse(content: bytes) -> Any:
+    """Return the JSON of a body, else its text."""
     try:
         return from_json(content)
     except ValueError:

@@ -65,3 +65,9 @@ def event_data(event: bytes) -> bytes | None:
         return event[6:]
     lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
     return b"\n".join(lines) if lines else None
+
+
+def event_type(event: bytes) -> bytes:
+    """What kind an event says that it is; empty where it says nothing."""
+    types = [line[6:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"event:")]
+    return types[-1] if types else b""

@@ -1,7 +1,7 @@
 """OpenAI behind vLLM's interface: vLLM's request in, vLLM's answer out, the openai SDK's exceptions up."""
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from datetime import date
 from typing import Annotated
 from urllib.parse import quote
@@ -19,17 +19,21 @@ from app.features.llm.catalogue import Catalogue
 from app.features.llm.from_openai.chat_completion import aborted_completion, chat_completion
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.stream import AbortedStream, ChatStream, Render
-from app.features.llm.from_openai.usage_meter import UsageMeter
+from app.features.llm.from_openai.usage_meter import BYTES_PER_TOKEN, UsageMeter
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
 from app.features.llm.to_openai.builder import UnsupportedParams
 from app.features.llm.to_openai.context_window import check_context_window
 from app.features.llm.to_openai.encode import UpstreamCall, encode_request
 from app.features.llm.to_openai.reasoning_effort import EffortPolicy
 from app.upstream.api_keys import ApiKeyPool
-from app.upstream.sdk_errors import invalid_response_error
+from app.upstream.sdk_errors import unexpected_response_error
 from app.upstream.sse import encode_events
 from app.upstream.timeouts import Timeouts
 from app.upstream.upstream import Upstream, UpstreamRequest
+from app.upstream.upstream_response import UpstreamResponse
+
+MAX_ERROR_BYTES = 65_536
+"""Where a stream was to come, no more is read of what came instead."""
 
 MODEL_NOT_FOUND = "model_not_found"
 """OpenAI's code for a model that is unknown, not open to the key, or shut down."""
@@ -50,6 +54,14 @@ class _UpstreamModel(BaseModel):
 
 class _UpstreamModels(BaseModel):
     data: list[_UpstreamModel]
+
+
+async def _read_json(response: UpstreamResponse) -> bytes:
+    """A body that may be an error, as far as an error goes; nothing of what is no JSON."""
+    content = b""
+    while "json" in response.content_type and len(content) < MAX_ERROR_BYTES and (more := await response.read()):
+        content += more
+    return content
 
 
 def _no_http() -> httpx2.AsyncClient:
@@ -143,13 +155,16 @@ class OpenAIClient:
         try:
             translated = chat_completion(request, call.plan, response)
         except ValueError as exc:
-            raise invalid_response_error(self._chat_url, response) from exc
-        usage_meter.record(translated.usage.total_tokens)
+            raise self._not_expected(self._chat_url, response) from exc
+        if total := translated.usage.total_tokens:
+            usage_meter.record(total)
+        else:
+            usage_meter.estimate(written=len(response) // BYTES_PER_TOKEN)
         return translated
 
     async def stream_chat_completion(
         self, request: ChatCompletionRequest, permits: Permits | None = None, render: Render = encode_events
-    ) -> ChatStream:
+    ) -> ChatStream | AbortedStream:
         """The answer as a stream, once OpenAI has accepted the request. The caller owns it and must `aclose()` it.
 
         Its events are what `render` makes of the chunks. The call takes one of `places`, while there are, instead of
@@ -166,15 +181,15 @@ class OpenAIClient:
                 response = await self._upstream.open(
                     UpstreamRequest("POST", self._chat_url, call.body, is_stream=True), permits
                 )
+                if response.content_type != "text/event-stream":
+                    with closing(response):
+                        raise self._not_expected(self._chat_url, await _read_json(response))
         except Aborted:
             return AbortedStream(translator, render)
         except openai.NotFoundError as exc:
             if not self._goes_on_after(exc, request, call):
                 raise
             return await self.stream_chat_completion(request, permits, render)
-        if response.content_type != "text/event-stream":
-            response.close()
-            raise invalid_response_error(self._chat_url, response.content_type.encode(errors="replace"))
         return ChatStream(
             response,
             translator,
@@ -192,6 +207,10 @@ class OpenAIClient:
         """
         return self._concurrency_limiter.reserve(calls)
 
+    def _not_expected(self, url: str, content: bytes) -> openai.APIError:
+        """What an accepted response is that has another form than was asked for."""
+        return unexpected_response_error(url, content, self._redactor)
+
     async def list_models(self) -> dict[str, date | None]:
         """The ids of every model that the key can use, each with the day OpenAI shuts it down, where that is known.
 
@@ -202,7 +221,7 @@ class OpenAIClient:
         try:
             listed = _UpstreamModels.model_validate_json(response).data
         except ValidationError as exc:
-            raise invalid_response_error(self._models_url, response) from exc
+            raise self._not_expected(self._models_url, response) from exc
         return {model.id: model.shutdown_date for model in listed}
 
     async def has_model(self, model: str) -> bool:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from app.features.llm.completions.request import Prompt, only_echoes
+from app.features.llm.from_openai.openai_chunks import LogprobEntry
 from app.features.llm.schema import (
     ChatCompletionResponse,
     Choice,
@@ -165,7 +166,7 @@ class _LegacyLogprobs:
         self._offset = 0
         self._characters = getincrementaldecoder("utf-8")("replace")
 
-    def of(self, tokens: Iterable[JSONObject]) -> JSONObject:
+    def of(self, tokens: Iterable[LogprobEntry]) -> JSONObject:
         """Those of the next tokens, given as entries of a chat's `logprobs.content`."""
         table: JSONObject = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
         for token in tokens:
@@ -178,6 +179,6 @@ class _LegacyLogprobs:
             self._offset += self._length(token)
         return table
 
-    def _length(self, token: JSONObject) -> int:
-        raw = token.get("bytes")
+    def _length(self, token: LogprobEntry) -> int:
+        raw = token["bytes"]
         return len(token["token"] if raw is None else self._characters.decode(bytes(raw)))

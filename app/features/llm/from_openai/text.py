@@ -3,10 +3,10 @@
 from codecs import getincrementaldecoder
 
 from app.features.llm.from_openai.json_envelope import EnvelopeReader
+from app.features.llm.from_openai.openai_chunks import LogprobEntry
 from app.features.llm.from_openai.plan import Envelope, LengthLimit, ResponsePlan
 from app.features.llm.from_openai.stop_strings import StopFinder
 from app.features.llm.from_openai.tokens import StopTokenFinder
-from app.features.llm.schema import JSONObject
 
 
 class TextFilter:
@@ -38,7 +38,7 @@ class TextFilter:
         """Whether the value of a wrapped answer is whole; what may follow is the wrapper."""
         return self._envelope_reader is not None and self._envelope_reader.complete
 
-    def read(self, text: str, tokens: list[JSONObject]) -> tuple[str, list[JSONObject]]:
+    def read(self, text: str, tokens: list[LogprobEntry]) -> tuple[str, list[LogprobEntry]]:
         """What of the text so far can be seen now and was not seen before.
 
         And of `tokens`, the entries of `logprobs.content` that came with the text, those whose text can be seen, as it
@@ -94,10 +94,10 @@ class _LogprobFilter:
         self._finder = StopFinder(plan.stops, include=True)
         self._characters = getincrementaldecoder("utf-8")("replace")
 
-    def seen(self, token: JSONObject) -> JSONObject | None:
+    def seen(self, token: LogprobEntry) -> LogprobEntry | None:
         if self._finder.matched is not None:
             return None
-        raw = token.get("bytes")
+        raw = token["bytes"]
         text = token["token"] if raw is None else self._characters.decode(bytes(raw))
         shown = self._envelope_reader.feed(text) if self._envelope_reader else text
         self._finder.feed(shown)

@@ -16,12 +16,15 @@ import trustme
 from app.core.errors.errors import RequestError
 from app.core.request_record import RequestRecord, begin_record
 from app.features.llm.client import OpenAIClient
-from app.features.llm.from_openai.stream import ChatStream
+from app.features.llm.from_openai.stream import AbortedStream, ChatStream
 from app.features.llm.schema import ChatCompletionRequest
 from app.simulator.server import Simulator
 from app.upstream.session import new_session
 
-OK = b'{"id":"chatcmpl-1","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":1}}'
+OK = (
+    b'{"id":"chatcmpl-1","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},'
+    b'"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}'
+)
 
 
 def request(text: str = "Say hello", **fields: Any) -> ChatCompletionRequest:
@@ -216,7 +219,7 @@ async def test_a_success_that_is_none_is_an_error(openai_client: OpenAIClient, f
             await openai_client.create_chat_completion(request(text))
 
 
-async def read_until_it_breaks(stream: ChatStream) -> list[Any]:
+async def read_until_it_breaks(stream: ChatStream | AbortedStream) -> list[Any]:
     chunks: list[Any] = []
     with pytest.raises(openai.APIError):
         async for events in stream:

@@ -21,11 +21,13 @@ from app.features.llm.completions.request import Prompt
 from app.features.llm.completions.response import CompletionTranslator
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.event_template import TemplateCache
+from app.features.llm.from_openai.openai_chunks import checked_chunk, token_counts
 from app.features.llm.from_openai.plan import Envelope, ResponsePlan
 from app.features.llm.from_openai.stream import ChatStream, Render
 from app.features.llm.from_openai.tokens import TokenOptions
 from app.features.llm.from_openai.usage_meter import UsageMeter
 from app.features.llm.schema import CompletionRequest, JSONObject
+from app.upstream.sdk_errors import says_error
 from app.upstream.sse import encode_events
 from app.upstream.upstream_response import UpstreamResponse
 from tests.unit.features.llm.from_openai.test_stream_damage import Pieces
@@ -99,19 +101,19 @@ def one_by_one(asked: Asked, stream: bytes) -> Outcome:
                 break
             if lines:
                 said = from_json(b"\n".join(lines), allow_inf_nan=False)
-                error = said.get("error") if isinstance(said, dict) else said
-                if error is not None:
-                    outcome.failure = f"{openai.APIError} {BROKEN} {error}"
+                if says_error(said):
+                    outcome.failure = f"{openai.APIError} {BROKEN} {said.get('error') or said}"
                     break
+                chunk = checked_chunk(said)
                 events += 1
-                if said.get("usage"):
-                    told = said["usage"]["total_tokens"]
-                outcome.made += render(translator.chunks(said))
+                if counts := token_counts(chunk["usage"]):
+                    told = counts["total_tokens"]
+                outcome.made += render(translator.chunks(chunk))
             if translator.complete:
                 break
         else:
             outcome.failure = CUT_SHORT
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except ValueError:
         outcome.failure = NOT_UNDERSTOOD
     outcome.tokens = events if told is None else told
     return outcome
