@@ -1,4 +1,4 @@
-"""An OpenAI chat completion made into vLLM's."""
+"""Translate an OpenAI chat completion into vLLM's."""
 
 import time
 import uuid
@@ -21,17 +21,17 @@ from app.features.llm.schema import ChatCompletionRequest, ChatCompletionRespons
 
 
 def response_id(request: ChatCompletionRequest, upstream_id: str) -> str:
-    """The id the client asked for, as vLLM forms it, else upstream's."""
+    """Return the id that the client requested, in vLLM's form, else upstream's."""
     return f"chatcmpl-{request.request_id}" if request.request_id else upstream_id
 
 
 def chat_completion(request: ChatCompletionRequest, plan: ResponsePlan, response: bytes) -> ChatCompletionResponse:
-    """OpenAI's JSON answer in vLLM's shape, under the name the client asked for.
+    """Translate OpenAI's JSON response into vLLM's, under the model name that the client requested.
 
-    What it lacks of id, time and model is supplied; usage that it does not tell is 0.
+    A missing id, time or model is filled in. Missing usage is 0.
 
     Raises:
-        ValueError: it is no such answer, or not all of it.
+        ValueError: the response is not a complete chat completion.
     """
     completion = checked_completion(response, request.n or 1)
     for choice in completion["choices"]:
@@ -58,14 +58,14 @@ def _report_if_empty(message: Message, usage: TokenUsage | None) -> None:
 
 
 def aborted_completion(request: ChatCompletionRequest, plan: ResponsePlan) -> ChatCompletionResponse:
-    """What vLLM answers where the server ends first: `n` choices that say so, with the text that is known: none."""
+    """Return vLLM's response to a request that the shutdown aborts: `n` choices without text."""
     message = {"role": plan.role, "content": plan.echo}
     choices = [{"index": index, "message": message, "finish_reason": "abort"} for index in range(request.n or 1)]
     return ChatCompletionResponse.model_validate({**own_head(request), "choices": choices})
 
 
 def chat_head(request: ChatCompletionRequest, upstream: Completion | Chunk) -> JSONObject:
-    """Id, time and model of a response or a stream: upstream's, under the names that the client knows."""
+    """Return the `id`, `created` and `model` of a response or a stream, from upstream's where present."""
     return {
         "id": response_id(request, upstream["id"] or _new_id()),
         "created": upstream["created"] or int(time.time()),
@@ -74,7 +74,7 @@ def chat_head(request: ChatCompletionRequest, upstream: Completion | Chunk) -> J
 
 
 def own_head(request: ChatCompletionRequest) -> JSONObject:
-    """The id, time and model of a response that OpenAI did not send."""
+    """Return the `id`, `created` and `model` of a response without one from upstream."""
     return {"id": response_id(request, _new_id()), "created": int(time.time()), "model": request.model or ""}
 
 
@@ -107,10 +107,10 @@ def _edit_choice(choice: CompletionChoice, plan: ResponsePlan) -> None:
 def _edited_text(choice: CompletionChoice, content: str, plan: ResponsePlan) -> str:
     text_filter = TextFilter(plan)
     entries = logprob_entries(choice)
-    text, seen = text_filter.read(content, entries)
+    text, entries_shown = text_filter.read(content, entries)
     text += text_filter.finish()
     if entries:
-        choice["logprobs"] = {"content": seen}
+        choice["logprobs"] = {"content": entries_shown}
     if text_filter.too_long:
         choice["finish_reason"] = "length"
     elif text_filter.stop_reason is not None or (text_filter.complete and choice["finish_reason"] == "length"):
