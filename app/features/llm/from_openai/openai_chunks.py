@@ -211,7 +211,7 @@ def checked_completion(content: bytes, choices: int) -> Completion:
 
 
 def token_counts(usage: TokenUsage | None) -> JSONObject | None:
-    """Return `prompt_tokens`, `total_tokens` and `completion_tokens`, None if none is known."""
+    """Return the counts of prompt, completion and both, filling in missing ones; None if all are missing."""
     if usage is None:
         return None
     counts = usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]
