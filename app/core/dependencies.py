@@ -200,7 +200,7 @@ async def _warn(components: Components) -> None:
 
 
 def _warn_of_ends(components: Components) -> None:
-    for line in components.catalogue.ending():
+    for line in components.catalogue.shutdown_notices():
         logger.warning("%s", line)
 
 

@@ -119,23 +119,23 @@ def on(day: date) -> RetirementPolicy:
 def test_a_model_that_ends_within_ninety_days_is_named_with_its_successor(today: date, ending: list[str]) -> None:
     served = {"mini": "gpt-4o-mini", "one": "gpt-5.1", "two": "gpt-5.2", "new": "new-model"}
 
-    assert Catalogue(served, {}, on(today)).ending() == ending
+    assert Catalogue(served, {}, on(today)).shutdown_notices() == ending
 
 
 def test_the_date_that_openai_lists_wins_over_the_table() -> None:
     catalogue = Catalogue({"mini": "gpt-4o-mini", "two": "gpt-5.2"}, {}, on(date(2027, 1, 13)))
-    catalogue.learn_ends({"gpt-4o-mini": date(2027, 6, 1), "gpt-5.2": date(2027, 2, 1)})
+    catalogue.learn_shutdown_dates({"gpt-4o-mini": date(2027, 6, 1), "gpt-5.2": date(2027, 2, 1)})
 
-    (line,) = catalogue.ending()
+    (line,) = catalogue.shutdown_notices()
     assert line.startswith("OpenAI shuts down the model served as 'two' on 2027-02-01")
 
 
 def test_a_list_without_a_date_leaves_the_tables() -> None:
     catalogue = Catalogue({"mini": "gpt-4o-mini"}, {}, on(date(2027, 1, 13)))
-    catalogue.learn_ends({"gpt-4o-mini": None})
+    catalogue.learn_shutdown_dates({"gpt-4o-mini": None})
 
-    assert catalogue.ending() == [MINI_ENDS]
+    assert catalogue.shutdown_notices() == [MINI_ENDS]
 
 
 def test_of_every_model_none_is_warned_of() -> None:
-    assert Catalogue(None, {}, on(date(2030, 1, 1))).ending() == []
+    assert Catalogue(None, {}, on(date(2030, 1, 1))).shutdown_notices() == []
