@@ -20,11 +20,6 @@ from app.features.llm.from_openai.tokens import show_tokens
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, JSONObject
 
 
-def response_id(request: ChatCompletionRequest, upstream_id: str) -> str:
-    """Return the id that the client requested, in vLLM's form, else upstream's."""
-    return f"chatcmpl-{request.request_id}" if request.request_id else upstream_id
-
-
 def chat_completion(request: ChatCompletionRequest, plan: ResponsePlan, response: bytes) -> ChatCompletionResponse:
     """Translate OpenAI's JSON response into vLLM's, under the model name that the client requested.
 
@@ -40,7 +35,7 @@ def chat_completion(request: ChatCompletionRequest, plan: ResponsePlan, response
             _report_if_empty(choice["message"], completion["usage"])
     return ChatCompletionResponse.model_validate(
         {
-            **chat_head(request, completion),
+            **response_head(request, completion),
             "choices": completion["choices"],
             "service_tier": completion["service_tier"],
             "system_fingerprint": completion["system_fingerprint"],
@@ -61,25 +56,21 @@ def aborted_completion(request: ChatCompletionRequest, plan: ResponsePlan) -> Ch
     """Return vLLM's response to a request that the shutdown aborts: `n` choices without text."""
     message = {"role": plan.role, "content": plan.echo}
     choices = [{"index": index, "message": message, "finish_reason": "abort"} for index in range(request.n or 1)]
-    return ChatCompletionResponse.model_validate({**own_head(request), "choices": choices})
+    return ChatCompletionResponse.model_validate({**response_head(request), "choices": choices})
 
 
-def chat_head(request: ChatCompletionRequest, upstream: Completion | Chunk) -> JSONObject:
-    """Return the `id`, `created` and `model` of a response or a stream, from upstream's where present."""
+_UNKNOWN = Chunk(id=None, created=None, model=None)
+
+
+def response_head(request: ChatCompletionRequest, upstream: Completion | Chunk | None = None) -> JSONObject:
+    """Return `id`, `created` and `model`: those the client named, else upstream's, else new ones."""
+    known = upstream or _UNKNOWN
+    upstream_id = None if request.request_id else known["id"]
     return {
-        "id": response_id(request, upstream["id"] or _new_id()),
-        "created": upstream["created"] or int(time.time()),
-        "model": request.model or upstream["model"] or "",
+        "id": upstream_id or f"chatcmpl-{request.request_id or uuid.uuid4().hex[:16]}",
+        "created": known["created"] or int(time.time()),
+        "model": request.model or known["model"] or "",
     }
-
-
-def own_head(request: ChatCompletionRequest) -> JSONObject:
-    """Return the `id`, `created` and `model` of a response without one from upstream."""
-    return {"id": response_id(request, _new_id()), "created": int(time.time()), "model": request.model or ""}
-
-
-def _new_id() -> str:
-    return f"chatcmpl-{uuid.uuid4().hex[:16]}"
 
 
 def _usage(usage: TokenUsage | None, plan: ResponsePlan) -> JSONObject:

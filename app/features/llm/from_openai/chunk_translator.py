@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from app.features.llm.from_openai.chat_completion import chat_head, own_head
+from app.features.llm.from_openai.chat_completion import response_head
 from app.features.llm.from_openai.openai_chunks import (
     Chunk,
     ChunkChoice,
@@ -64,8 +64,8 @@ class ChunkTranslator:
         """Return the end of a stream that the shutdown aborts: unfinished choices, and usage if requested."""
         unfinished = [index for index in range(self._choices) if index not in self._finished]
         choices = [{"index": index, "finish_reason": "abort"} for index in unfinished]
-        event = {**own_head(self._request), "choices": choices}
-        return self.chunks(checked_chunk(event if self._usage_shown else {**event, "usage": Usage().model_dump()}))
+        usage = None if self._usage_shown else Usage().model_dump()
+        return self.chunks(checked_chunk({"choices": choices, "usage": usage}))
 
     def chunks(self, chunk: Chunk) -> list[JSONObject]:
         """Translate one of OpenAI's chunks into any number of vLLM's, usually one.
@@ -99,7 +99,7 @@ class ChunkTranslator:
         return delta.get("content")
 
     def _make_head(self, chunk: Chunk) -> JSONObject:
-        head = chat_head(self._request, chunk)
+        head = response_head(self._request, chunk)
         return {"id": head.pop("id"), "object": "chat.completion.chunk", **head}
 
     def _choice_chunks(self, chunk: Chunk, choice: ChunkChoice) -> list[JSONObject]:
