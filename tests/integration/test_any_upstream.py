@@ -339,7 +339,7 @@ def choices_of(asked: tuple[str, JSONObject]) -> int:
 
 @pytest.mark.parametrize("asked", WHOLE.values(), ids=WHOLE)
 @of_module
-async def test_a_whole_answer_is_passed_on(
+async def test_a_complete_response_is_passed_on(
     server: httpx.AsyncClient, upstream: Upstream, asked: tuple[str, JSONObject]
 ) -> None:
     upstream.response = in_json(whole_answer(choices_of(asked)))
@@ -351,7 +351,7 @@ async def test_a_whole_answer_is_passed_on(
 
 @pytest.mark.parametrize("asked", STREAMED.values(), ids=STREAMED)
 @of_module
-async def test_a_whole_stream_is_passed_on(
+async def test_a_complete_stream_is_passed_on(
     server: httpx.AsyncClient, upstream: Upstream, asked: tuple[str, JSONObject]
 ) -> None:
     upstream.response = in_events(stream_of(choices_of(asked)))
@@ -386,7 +386,7 @@ small_answers = st.lists(
 @examples(700)
 @given(asked=st.sampled_from(sorted(WHOLE)), data=st.data())
 @of_module
-async def test_an_answer_in_any_form_is_whole_or_an_error(
+async def test_any_response_is_complete_or_an_error(
     server: httpx.AsyncClient, upstream: Upstream, asked: str, data: st.DataObject
 ) -> None:
     choices = choices_of(WHOLE[asked])
@@ -411,7 +411,7 @@ def spoiled_streams(draw: st.DrawFn, choices: int) -> list[Any]:
 @examples(900)
 @given(asked=st.sampled_from(sorted(STREAMED)), done=st.sampled_from([True, True, False]), data=st.data())
 @of_module
-async def test_a_stream_in_any_form_is_whole_or_ends_with_an_error(
+async def test_any_stream_is_complete_or_ends_with_an_error(
     server: httpx.AsyncClient, upstream: Upstream, asked: str, done: bool, data: st.DataObject
 ) -> None:
     choices = choices_of(STREAMED[asked])
@@ -439,7 +439,7 @@ error_bodies = error_texts | (spoiled(ERROR) | json_values).map(lambda body: jso
     stream=st.booleans(),
 )
 @of_module
-async def test_an_error_of_any_status_and_form_is_an_error(
+async def test_any_error_is_an_error(
     server: httpx.AsyncClient, upstream: Upstream, asked: str, status: int, content: bytes, kind: str, stream: bool
 ) -> None:
     upstream.response = http_answer(content, status=f"{status} X", headers=f"content-type: {kind}\r\n")
@@ -454,7 +454,7 @@ async def test_an_error_of_any_status_and_form_is_an_error(
 @examples(60)
 @given(content=error_bodies | spoiled({"object": "list", "data": [{"id": "m", "object": "model"}]}).map(in_json))
 @of_module
-async def test_a_list_of_models_in_any_form_is_a_list_or_an_error(upstream: Upstream, content: bytes) -> None:
+async def test_any_model_list_is_a_list_or_an_error(upstream: Upstream, content: bytes) -> None:
     upstream.response = content if content.startswith(b"HTTP/") else http_answer(content)
     # Each time a new server, for it keeps the list for minutes.
     async with (

@@ -80,7 +80,7 @@ async def assert_nothing_goes_on(url: str) -> None:
         pytest.param(COMPLETIONS, {"prompt": [STALLED, STALLED], "stream": True}, b"data: ", 2, id="text streams"),
     ],
 )
-async def test_openai_is_stopped_when_the_client_leaves(
+async def test_a_disconnect_stops_openai(
     path: str, body: dict[str, Any], seen: bytes, calls: int, simulator: Simulator
 ) -> None:
     async with served_over(simulator.base_url) as url:
@@ -138,7 +138,7 @@ MOST_BYTES_HELD = 64_000_000
 """Far more than four sockets' buffers hold."""
 
 
-async def test_a_client_that_does_not_read_holds_openai_back_and_may_leave() -> None:
+async def test_a_slow_reader_slows_openai_down_and_can_disconnect() -> None:
     async with endless() as (upstream, base_url), served_over(base_url) as url:
         async with asking(url, CHAT, chat("hi", stream=True)) as answer:
             answer._transport.pause_reading()  # type: ignore[attr-defined]
@@ -158,7 +158,7 @@ async def ending_at_once(base_url: str) -> AsyncIterator[ReadyServer]:
         yield server
 
 
-async def test_a_client_that_does_not_read_does_not_keep_the_server_from_ending() -> None:
+async def test_a_slow_reader_does_not_block_shutdown() -> None:
     async with (
         endless() as (upstream, base_url),
         ending_at_once(base_url) as server,
@@ -205,7 +205,7 @@ def working_tasks() -> set[str]:
     return {repr(task) for task in asyncio.all_tasks() if "RequestHandler.start" not in repr(task)}
 
 
-def test_a_thousand_abandoned_requests_leave_nothing() -> None:
+def test_a_thousand_abandoned_requests_leak_nothing() -> None:
     # In a loop of its own, which is not slowed down by what other tests left in theirs.
     asyncio.run(_abandon_a_thousand())
 

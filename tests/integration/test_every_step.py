@@ -115,7 +115,7 @@ async def ended_after(steps: int, upstream: str, path: str, body: dict[str, Any]
     ],
 )
 @pytest.mark.parametrize("end", [cancel, leave, leave_and_cancel, abort, abort_and_leave])
-async def test_a_request_that_ends_at_any_step_leaves_nothing(
+async def test_a_request_cancelled_at_any_step_leaks_nothing(
     simulator: Simulator, end: Callable[[Request, Components], None], path: str, body: dict[str, Any]
 ) -> None:
     steps, complete = 0, False
@@ -128,7 +128,7 @@ async def test_a_request_that_ends_at_any_step_leaves_nothing(
     assert steps > 10
 
 
-async def test_what_is_held_is_seen(simulator: Simulator) -> None:
+async def test_a_leak_is_detected(simulator: Simulator) -> None:
     app = create_app(settings_for(simulator.base_url))
     async with app.router.lifespan_context(app):
         request = Request(app, CHAT, {"messages": [{"role": "user", "content": "[sim fault=slow seconds=600]"}]})

@@ -89,7 +89,7 @@ def assert_is_error(answer: httpx.Response, status: int) -> None:
 
 @FURTHER
 @pytest.mark.parametrize("row", PARAMETERS)
-async def test_a_whole_answer_is_whole_or_an_error(simulator: Simulator, row: Row, further: bool) -> None:
+async def test_a_response_is_complete_or_an_error(simulator: Simulator, row: Row, further: bool) -> None:
     answer = await answer_to(simulator, row.fault, stream=False, further=further)
 
     assert answer.headers["x-upstream-attempts"] == str(row.attempts if further else 1)
@@ -101,7 +101,7 @@ async def test_a_whole_answer_is_whole_or_an_error(simulator: Simulator, row: Ro
 
 @FURTHER
 @pytest.mark.parametrize("row", PARAMETERS)
-async def test_a_stream_is_whole_or_ends_with_an_error(simulator: Simulator, row: Row, further: bool) -> None:
+async def test_a_stream_is_complete_or_ends_with_an_error(simulator: Simulator, row: Row, further: bool) -> None:
     answer = await answer_to(simulator, row.fault, stream=True, further=further)
 
     assert answer.headers["x-upstream-attempts"] == str(row.attempts if further else 1)

@@ -125,7 +125,7 @@ async def test_no_form_of_a_key_is_in_a_response_or_the_log(tmp_path: Path) -> N
     assert not shows_a_key(log)
 
 
-async def test_a_header_that_is_passed_on_shows_no_key(tmp_path: Path) -> None:
+async def test_no_key_is_in_a_header_that_is_passed_on(tmp_path: Path) -> None:
     async with running(tmp_path) as server:
         for value in (KEY, f"req-{KEY}", "Zyx%2BwvU%2FtsR%3D%3D0123", "sk-proj-abc***def", CLIENTS_KEY):
             names = ("x-request-id", "openai-processing-ms", "x-ratelimit-reset-tokens", "retry-after")

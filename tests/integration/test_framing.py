@@ -228,7 +228,7 @@ async def test_well_formed_requests_are_read_as_h11_reads_them() -> None:
             count += requests
 
 
-async def test_no_cut_changes_what_is_read() -> None:
+async def test_no_cut_changes_the_requests() -> None:
     generator = Generator(3)
     async with echoing() as server:
         for _ in range(CUT_EVERYWHERE):
@@ -238,7 +238,7 @@ async def test_no_cut_changes_what_is_read() -> None:
                 assert await read_by_us(server, [data[:at], data[at:]]) == expected, (data, at)
 
 
-async def test_of_damaged_requests_none_is_read_otherwise_than_h11_reads_it() -> None:
+async def test_damaged_requests_are_read_as_h11_reads_them_or_rejected() -> None:
     generator, ends = Generator(2), Counter[tuple[str, str]]()
     async with echoing() as server:
         for _ in range(DAMAGED):
@@ -267,7 +267,7 @@ OFFERED = (
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("offer", OFFERS[:2], ids=["h2c", "websocket"])
-async def test_the_command_line_finishes_what_was_offered_an_upgrade_before_it_ends(
+async def test_upgrade_offers_in_flight_are_finished_at_shutdown(
     offer: tuple[bytes, ...], tls: bool, simulator: Simulator, tmp_path: Path
 ) -> None:
     body = json.dumps({"messages": [{"role": "user", "content": "[sim tokens=20 itl=0.02]"}], "stream": True}).encode()

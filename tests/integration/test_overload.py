@@ -91,7 +91,9 @@ async def under_pressure(port: int, simulator: Simulator, streams: int) -> tuple
     return seconds, probing.result()
 
 
-async def test_an_overloaded_server_answers_everybody_and_stays_well(simulator: Simulator, tmp_path: Path) -> None:
+async def test_an_overloaded_server_responds_to_every_client_and_stays_healthy(
+    simulator: Simulator, tmp_path: Path
+) -> None:
     variables = {
         "OPENAI_API_KEY": "sk-test-key",
         "OPENAI_BASE_URL": simulator.base_url,

@@ -133,7 +133,7 @@ async def check_is_alive(port: int) -> None:
 @many
 @given(sent=requests())
 @of_module
-async def test_any_request_is_answered(port: int, sent: bytes) -> None:
+async def test_any_request_gets_a_response(port: int, sent: bytes) -> None:
     answer = await answer_to(port, sent)
 
     assert statuses(answer)
@@ -144,12 +144,12 @@ async def test_any_request_is_answered(port: int, sent: bytes) -> None:
 @many
 @given(sent=st.binary(max_size=300) | st.tuples(requests(), st.integers(0, 200)).map(lambda cut: cut[0][: cut[1]]))
 @of_module
-async def test_any_bytes_are_answered_or_the_connection_is_closed(port: int, sent: bytes) -> None:
+async def test_any_bytes_get_a_response_or_a_closed_connection(port: int, sent: bytes) -> None:
     answer = await answer_to(port, sent, leave=True)
 
     assert all(status < 500 for status in statuses(answer)), answer
 
 
 @of_module
-async def test_the_server_is_well_after_all_that(port: int) -> None:
+async def test_the_server_is_healthy_afterwards(port: int) -> None:
     await check_is_alive(port)

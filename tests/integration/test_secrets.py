@@ -127,7 +127,7 @@ def marks_in(text: str) -> list[str]:
     return [mark for mark in MARKS if mark in text]
 
 
-async def test_no_key_and_no_prompt_gets_out(
+async def test_no_key_and_no_prompt_leaks(
     server: tuple[Witness, Any], every_log: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     witness, app = server

@@ -97,7 +97,7 @@ async def chunks_of(client: OpenAIClient, text: str = "Say hello") -> list[Any]:
         await stream.aclose()
 
 
-async def test_an_answer_is_vllms_under_the_name_that_was_asked(openai_client: OpenAIClient) -> None:
+async def test_a_response_has_the_requested_model_name(openai_client: OpenAIClient) -> None:
     answer = await openai_client.create_chat_completion(request(model="gpt-4o-mini"))
 
     assert answer.model == "gpt-4o-mini"
@@ -116,7 +116,7 @@ async def test_the_models_are_listed(openai_client: OpenAIClient) -> None:
     assert "gpt-4o-mini" in await openai_client.list_models()
 
 
-async def test_calls_carry_the_accounts_headers(simulator: Simulator) -> None:
+async def test_calls_have_the_accounts_headers(simulator: Simulator) -> None:
     async with new_session() as session:
         client = OpenAIClient("sk-test", simulator.base_url, session=session, organization="org-1", project="proj_1")
         await client.create_chat_completion(request())
@@ -135,7 +135,7 @@ async def test_without_an_organization_none_is_sent(simulator: Simulator, monkey
     assert not {"openai-organization", "openai-project", "cookie"} & set(simulator.traffic.exchanges[0].headers)
 
 
-async def test_connections_are_used_again(openai_client: OpenAIClient, simulator: Simulator) -> None:
+async def test_connections_are_reused(openai_client: OpenAIClient, simulator: Simulator) -> None:
     connections: set[Any] = set()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -151,7 +151,7 @@ async def test_connections_are_used_again(openai_client: OpenAIClient, simulator
     assert len(connections) == 1
 
 
-async def test_a_call_on_a_connection_that_was_just_closed_is_made_once_more() -> None:
+async def test_a_call_on_a_stale_connection_is_retried() -> None:
     served = 0
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,7 +169,7 @@ async def test_a_call_on_a_connection_that_was_just_closed_is_made_once_more() -
     assert served == 2
 
 
-async def test_a_call_on_a_new_connection_is_never_made_twice() -> None:
+async def test_a_call_on_a_new_connection_is_not_retried() -> None:
     calls = 0
 
     async def converse(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -210,7 +210,7 @@ async def test_an_unreachable_upstream_is_a_connection_error() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fault", ["not_json", "empty"])
-async def test_a_success_that_is_none_is_an_error(openai_client: OpenAIClient, fault: str, stream: bool) -> None:
+async def test_an_invalid_success_is_an_error(openai_client: OpenAIClient, fault: str, stream: bool) -> None:
     text = f"[sim fault={fault}]"
     with pytest.raises(openai.APIResponseValidationError):
         if stream:
@@ -229,7 +229,7 @@ async def read_until_it_breaks(stream: ChatStream | AbortedStream) -> list[Any]:
 
 
 @pytest.mark.parametrize("fault", ["cut", "early_end", "error_event", "bad_event"])
-async def test_a_broken_stream_gives_its_whole_events_and_then_the_error(
+async def test_a_broken_stream_gives_its_complete_events_then_the_error(
     openai_client: OpenAIClient, fault: str
 ) -> None:
     text = f"[sim fault={fault} after=3 tokens=20]"
@@ -238,12 +238,12 @@ async def test_a_broken_stream_gives_its_whole_events_and_then_the_error(
     assert [list(chunk["choices"][0]["delta"]) for chunk in chunks] == [["role", "content"], ["content"], ["content"]]
 
 
-async def test_a_stream_that_is_reset_is_an_error(openai_client: OpenAIClient) -> None:
+async def test_a_reset_stream_is_an_error(openai_client: OpenAIClient) -> None:
     text = "[sim fault=reset after=3 tokens=20]"
     await read_until_it_breaks(await openai_client.stream_chat_completion(request(text, stream=True)))
 
 
-async def test_an_end_without_done_is_no_success(openai_client: OpenAIClient) -> None:
+async def test_an_end_without_done_is_an_error(openai_client: OpenAIClient) -> None:
     text = "[sim fault=no_done tokens=9]"
     chunks = await read_until_it_breaks(await openai_client.stream_chat_completion(request(text, stream=True)))
 
@@ -251,7 +251,7 @@ async def test_an_end_without_done_is_no_success(openai_client: OpenAIClient) ->
 
 
 @pytest.mark.parametrize("fault", ["crlf", "dribble"])
-async def test_an_unusual_but_valid_stream_is_whole(openai_client: OpenAIClient, fault: str) -> None:
+async def test_an_unusual_but_valid_stream_is_complete(openai_client: OpenAIClient, fault: str) -> None:
     text = f"[sim fault={fault} tokens=9]"
     chunks = await chunks_of(openai_client, text)
     whole = await openai_client.create_chat_completion(request(text))
@@ -280,7 +280,7 @@ async def test_cancelling_a_call_closes_it(openai_client: OpenAIClient, simulato
         await call
 
 
-async def test_what_openai_cannot_do_is_refused_before_a_call(
+async def test_unsupported_requests_are_rejected_before_a_call(
     openai_client: OpenAIClient, simulator: Simulator
 ) -> None:
     with pytest.raises(RequestError):
@@ -289,7 +289,7 @@ async def test_what_openai_cannot_do_is_refused_before_a_call(
     assert not simulator.traffic.exchanges
 
 
-async def test_the_record_has_what_the_answer_is_to_tell(openai_client: OpenAIClient) -> None:
+async def test_the_record_has_what_the_response_reports(openai_client: OpenAIClient) -> None:
     record = RequestRecord()
     begin_record(record)
     await openai_client.create_chat_completion(request(top_k=5, max_tokens=20_000))
@@ -299,7 +299,7 @@ async def test_the_record_has_what_the_answer_is_to_tell(openai_client: OpenAICl
     assert record.upstream_headers["x-openai-request-id"].startswith("req_")
 
 
-async def test_a_client_without_a_session_says_so() -> None:
+async def test_a_client_without_a_session_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="lifespan"):
         await OpenAIClient("sk-test").create_chat_completion(request())
 
