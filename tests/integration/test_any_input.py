@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is one that vLLM could have given; and what vLLM accepts, OpenAI is asked properly."""
+"""Any input gets a response in vLLM's form, and valid input gives a valid request to OpenAI."""
 
 import json
 from collections.abc import AsyncIterator
@@ -159,7 +159,7 @@ SCHEMA_KEYS = [
     *("const", "strict", "description", "title", "default", "format", "pattern", "parameters", "arguments", "name"),
     *("json_schema", "schema", "value", "json", "choice", "regex", "guided_json"),
 ]
-"""What means something, in a message, in a part of one or in a tool call, and anywhere else."""
+"""Keys that have a meaning in schemas and elsewhere."""
 
 
 def keys_of(value: JSONObject) -> list[str]:
@@ -168,7 +168,7 @@ def keys_of(value: JSONObject) -> list[str]:
 
 @st.composite
 def spoiled(draw: st.DrawFn, given: st.SearchStrategy[JSONObject]) -> JSONObject:
-    """A body with one or two values that are odd, in the place of others or under names that mean something."""
+    """A body with one or two odd values, at existing or meaningful keys."""
     body: JSONObject = json.loads(json.dumps(draw(given)))
     for _ in range(draw(st.integers(1, 2))):
         objects = [body, *(value for inside, at in places(body) if isinstance(value := inside[at], dict))]
@@ -281,7 +281,7 @@ any_content_type = content_types | st.from_regex(
 
 @st.composite
 def broken_texts(draw: st.DrawFn) -> bytes:
-    """A body that vLLM accepts, with something in the middle that does not belong there."""
+    """A valid body with foreign bytes in the middle."""
     text = json.dumps(draw(bodies)).encode()
     at = draw(st.integers(0, len(text)))
     return text[:at] + draw(st.binary(max_size=3)) + text[at + draw(st.integers(0, 3)) :]
@@ -354,7 +354,7 @@ AS = {
     TOKENIZE: b'"messages":[{',
     DETOKENIZE: b'"tokens":[1],"x":[{',
 }
-"""How each path's own field stands in a body, in the place of a chat's messages."""
+"""Each path's main field, in place of a chat's messages."""
 
 
 def sent_to(path: str, body: bytes) -> bytes:

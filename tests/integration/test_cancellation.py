@@ -1,4 +1,4 @@
-"""Clients that leave: OpenAI is stopped, and nothing is left behind."""
+"""Clients that disconnect: the upstream call stops, and nothing leaks."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ SLOW, STALLED, LATE = (
     "[sim fault=stall seconds=600 after=3 tokens=20]",
     "[sim ttft=600]",
 )
-"""None of them ends by itself while a test runs."""
+"""Streams that do not end during a test."""
 
 
 def chat(text: str, **fields: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def request_bytes(path: str, body: dict[str, Any]) -> bytes:
 
 @asynccontextmanager
 async def asking(url: str, path: str, body: dict[str, Any]) -> AsyncIterator[asyncio.StreamReader]:
-    """What comes back of a request whose client leaves at the end of the block."""
+    """The response of a request whose client disconnects at the end of the block."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     writer.write(request_bytes(path, body))
@@ -93,7 +93,7 @@ async def test_a_disconnect_stops_openai(
 
 
 class EndlessUpstream:
-    """Streams as fast as it is read, to far beyond what may be held."""
+    """Streams as fast as the server reads, far beyond any buffer."""
 
     def __init__(self) -> None:
         self.sent_bytes = 0
@@ -135,7 +135,7 @@ async def endless() -> AsyncIterator[tuple[EndlessUpstream, str]]:
 
 
 MOST_BYTES_HELD = 64_000_000
-"""Far more than four sockets' buffers hold."""
+"""Far more than the buffers of four sockets."""
 
 
 async def test_a_slow_reader_slows_openai_down_and_can_disconnect() -> None:
@@ -175,7 +175,7 @@ async def test_a_slow_reader_does_not_block_shutdown() -> None:
 ABANDONED = 1000
 AT_ONCE = 20
 STAYING = 5
-"""Every so many-th client waits for the beginning of a stream that does not end, and leaves it then."""
+"""Every Nth client disconnects after the start of an endless stream."""
 PACE = "[sim tokens=10 ttft=0.01 itl=0.002]"
 FAILING = "[sim fault=overloaded retry_after=0.01]"
 BODIES = [
@@ -201,7 +201,7 @@ async def abandon(url: str, chance: random.Random, number: int) -> None:
 
 
 def working_tasks() -> set[str]:
-    """The tasks of this process but for connections that wait for a request at the simulator."""
+    """The tasks of this process, except idle connections at the simulator."""
     return {repr(task) for task in asyncio.all_tasks() if "RequestHandler.start" not in repr(task)}
 
 

@@ -1,4 +1,4 @@
-"""The server as a process: how it starts, what it says when it cannot, how it ends."""
+"""The server as a process: startup, startup errors and shutdown."""
 
 import asyncio
 import re
@@ -310,7 +310,7 @@ async def test_a_closed_error_log_does_not_stop_the_server(keeps: str, simulator
 
 
 class Proxy:
-    """An HTTP proxy that notes where it is asked to go and takes nobody there."""
+    """An HTTP proxy that records targets and connects to none."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

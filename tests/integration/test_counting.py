@@ -1,4 +1,4 @@
-"""What a request and an event cost does not grow unnoticed."""
+"""Python calls per request and per event have ceilings."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""A usual request and a tool round trip to every model of the table, over a simulator with rules of its own."""
+"""A usual request and a tool round trip for every model of the table, checked by the simulator's own rules."""
 
 import pytest
 import pytest_asyncio

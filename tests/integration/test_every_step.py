@@ -1,4 +1,4 @@
-"""A request may end between any two steps of the event loop: whichever it is, nothing of it is held."""
+"""A request that is cancelled at any step of the event loop leaks nothing."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ MESSAGES = [{"role": "user", "content": TEXT}]
 
 
 class Request:
-    """A request to the application itself."""
+    """A request sent to the ASGI application."""
 
     def __init__(self, app: Any, path: str, body: dict[str, Any]) -> None:
         self._path = path
@@ -89,7 +89,7 @@ def abort_and_leave(request: Request, components: Components) -> None:
 
 
 async def ended_after(steps: int, upstream: str, path: str, body: dict[str, Any], end: Any) -> tuple[Request, bool]:
-    """A request that was ended after so many steps, and whether it was complete by then."""
+    """Cancel a request after `steps` steps; return it and whether it was complete."""
     app = create_app(settings_for(upstream))
     components: Components = app.state.components
     async with app.router.lifespan_context(app):

@@ -1,4 +1,4 @@
-"""Every fault the simulator has, whole and streamed, with and without further attempts: what the client must get."""
+"""Every fault of the simulator, with and without streaming and retries: what the client gets."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tests.serving import served_over
 
 GOOD = 200
 LIMITS = {"slow": {"upstream_first_byte_timeout_s": 0.3}, "stall": {"upstream_idle_timeout_s": 0.3}}
-"""What a fault is to meet; others have no short limit, or a slow machine would meet it too."""
+"""The timeout that a fault must hit. Other faults have a long one, so that a slow machine does not hit it."""
 
 
 @dataclass(frozen=True)

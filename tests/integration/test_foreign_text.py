@@ -41,7 +41,7 @@ GOOD = {
 
 @dataclass
 class Upstream:
-    """Replies to every request with `response`."""
+    """Sends `response` for every request."""
 
     response: bytes = b""
 
@@ -91,7 +91,7 @@ async def running(folder: Path, **settings: str) -> AsyncIterator[Running]:
 
 
 def error(written: str, *, status: str = "500 X", headers: str = "") -> bytes:
-    """An error response with `written`, which is JSON already, wherever an error has texts."""
+    """An error response with the JSON text `written` in each of its texts."""
     text = f'"{written}"'
     body = f'{{"error":{{"message":{text},"type":{text},"param":{text},"code":{text},{text}:1}}}}'
     return http_answer(body.encode(), status=status, headers=headers)

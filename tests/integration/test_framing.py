@@ -69,12 +69,12 @@ TRAILERS = [b"", b"", b"A: b\r\n", b"Host: y\r\nExpect: 100-continue\r\nA:\r\n"]
 LAXER = re.compile(
     r"no request line received|illegal request line: bytearray\(b'(\\r)*[A-Z]+ +\S+ +HTTP/1\.[01]'\)", re.DOTALL
 )
-"""Why h11 may reject what this server takes."""
+"""Reasons for which h11 may reject what this server accepts."""
 
 
 @dataclass
 class Read:
-    """What a reader made of some bytes."""
+    """What a parser read from some bytes."""
 
     requests: list[bytes] = field(default_factory=list)
     end: str = "open"
@@ -173,7 +173,7 @@ DAMAGE = [
 
 
 def read_by_h11(data: bytes) -> Read:
-    """What a strict reader makes of it."""
+    """What h11 reads."""
     read = Read()
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(data)
@@ -204,7 +204,7 @@ def read_by_h11(data: bytes) -> Read:
 
 
 async def read_by_us(server: ReadyServer, segments: list[bytes]) -> Read:
-    """What this server makes of it, by its responses."""
+    """What this server reads, judged by its responses."""
     async with client_of(server) as client:
         await client.send(segments)
         await client.quiet()
@@ -251,7 +251,7 @@ async def test_damaged_requests_are_read_as_h11_reads_them_or_rejected() -> None
 
 
 def is_harmless(theirs: Read, ours: Read) -> bool:
-    """Whether both read the same, up to where one of them rejects the rest."""
+    """Whether both read the same until one of them rejects the rest."""
     if "rejected" not in (theirs.end, ours.end):
         return theirs == ours
     ours_first = ours.requests == theirs.requests[: len(ours.requests)]

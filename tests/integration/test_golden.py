@@ -1,4 +1,4 @@
-"""What vLLM answered, request by request, and what this server answers."""
+"""This server's responses compared with recorded responses of vLLM."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,7 +19,7 @@ every_exchange = pytest.mark.parametrize("exchange", EXCHANGES.values(), ids=lis
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def golden_client() -> AsyncIterator[httpx.AsyncClient]:
-    """A client of one server for all exchanges: none of them leaves a trace in it."""
+    """A client of one server for all exchanges, which do not affect each other."""
     async with (
         Simulator() as simulator,
         served_over(simulator.base_url) as url,

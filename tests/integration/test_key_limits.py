@@ -1,4 +1,4 @@
-"""Limits of keys, over sockets: never exceeded, and released after every kind of ending."""
+"""Rate limits of keys over sockets: never exceeded, and released after every outcome."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ async def wait_for(condition: Callable[[], object]) -> None:
 
 
 class Server:
-    """Our server, a client of it, and its counters to look at."""
+    """The server, a client and its counters."""
 
     def __init__(self, client: httpx.AsyncClient, components: Components) -> None:
         assert components.rate_limiter
@@ -173,7 +173,7 @@ def path_of(body: dict[str, Any]) -> str:
 
 
 async def each_ends(endings: list[str], server: Server) -> None:
-    """Clients that all ask at once; some of them leave, of which some may still be waiting in the queue."""
+    """Concurrent clients, some of which disconnect, possibly while queued."""
     asking = {asyncio.create_task(server.post(ENDINGS[name], path_of(ENDINGS[name]))): name for name in endings}
     leaving = [task for task, name in asking.items() if name.startswith("left")]
     staying = [task for task in asking if task not in leaving]

@@ -1,4 +1,4 @@
-"""LangChain's ChatOpenAI, unmodified, as it is used with vLLM: a base URL, any key, vLLM's fields as `extra_body`."""
+"""LangChain's unmodified ChatOpenAI as used with vLLM: a base URL, any key, vLLM's fields in `extra_body`."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -54,7 +54,7 @@ def check_usage(answer: AIMessage) -> None:
 
 
 async def whole(stream: AsyncIterator[AIMessage]) -> AIMessageChunk:
-    """The pieces of a stream, added up as LangChain's users do."""
+    """The chunks of a stream, added up as LangChain's users do."""
     chunks = [chunk async for chunk in stream if isinstance(chunk, AIMessageChunk)]
     added = chunks[0]
     for chunk in chunks[1:]:

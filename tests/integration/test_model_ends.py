@@ -1,4 +1,4 @@
-"""The days around a model's end: what the start says, what a request gets, and what /v1/models shows."""
+"""The days around a model's shutdown: the startup log, responses and /v1/models."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ USUAL = {"temperature": 0, "max_tokens": 64, "stop": ["\n\n"], "logprobs": True,
 
 @dataclass
 class Clock:
-    """The day for the server."""
+    """The date for the server."""
 
     day: date
 
@@ -35,7 +35,7 @@ class Clock:
 
 @dataclass
 class World:
-    """A server over OpenAI on some day."""
+    """A server with OpenAI on some date."""
 
     client: httpx.AsyncClient
     openai: Simulator
@@ -56,7 +56,7 @@ class World:
 
 
 class Lines(logging.Handler):
-    """What the server logs, as it can be waited for."""
+    """The server's log lines, which a test can wait for."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The models of OpenAI, and deployments of them elsewhere, behind vLLM's interface."""
+"""OpenAI's models and their deployments elsewhere, behind vLLM's interface."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Every row of the table of fields, as far as OpenAI: what the simulator gets to see."""
+"""Every parameter rule, by what the simulator receives."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -107,7 +107,7 @@ async def client(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def seen(simulator: Simulator) -> dict[str, Any]:
-    """What the last call asked for, without the model and the messages."""
+    """The last call's body without the model and the messages."""
     body: Any = simulator.traffic.exchanges[-1].body
     return {name: value for name, value in body.items() if name not in {"model", "messages"}}
 

@@ -1,4 +1,4 @@
-"""The server counts a prompt's tokens as the API does that it asks: two implementations, one number."""
+"""The server counts a prompt's tokens as the upstream does, by an independent implementation."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Bytes that no client library would send: whatever they are, they are answered in time, and by no 5xx."""
+"""Bytes that no client library sends get a response in time, and never a 5xx."""
 
 import asyncio
 import gzip
@@ -16,7 +16,7 @@ from tests.serving import served_over
 
 of_module = pytest.mark.asyncio(loop_scope="module")
 EXAMPLES = int(os.environ.get("RAW_REQUESTS", "200"))
-"""Of each test; `RAW_REQUESTS=5000` takes some minutes."""
+"""Examples per test; `RAW_REQUESTS=5000` takes some minutes."""
 ANSWERED_WITHIN_S = 60
 HELLO = b'{"messages":[{"role":"user","content":"hi"}],"max_tokens":5}'
 
@@ -66,7 +66,7 @@ json_pieces = st.lists(st.sampled_from([*PIECES, b"9" * 5000, b"\xff", b"\x00", 
 
 @st.composite
 def spliced(draw: st.DrawFn) -> bytes:
-    """A good body with something in it that does not belong there."""
+    """A valid body with foreign bytes in it."""
     at = draw(st.integers(0, len(HELLO)))
     return HELLO[:at] + draw(st.binary(max_size=6) | json_pieces) + HELLO[at + draw(st.integers(0, 4)) :]
 
@@ -75,7 +75,7 @@ bodies = st.just(HELLO) | st.binary(max_size=200) | json_pieces | spliced() | st
 
 
 def encode_events(body: bytes, pieces: int | None) -> bytes:
-    """The body with the field that tells its length, or in chunks."""
+    """The body with `Content-Length`, or in chunks."""
     if pieces is None:
         return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     size = max(1, len(body) // pieces)
@@ -87,7 +87,7 @@ def encode_events(body: bytes, pieces: int | None) -> bytes:
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """A request whose frame is right, and nothing else need be."""
+    """A request with valid framing and anything else."""
     fields = draw(st.lists(st.tuples(names, values), max_size=6))
     if draw(st.booleans()):
         fields.append((b"Content-Type", b"application/json"))

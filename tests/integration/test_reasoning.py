@@ -1,4 +1,4 @@
-"""How hard a model reasons: what the operator says, what a client says, and room for it beside the answer."""
+"""Reasoning effort by operator and client, and the tokens reserved for it."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +22,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 @dataclass
 class Served:
-    """A server of one model, and the bodies that OpenAI gets from it."""
+    """A server with one model, and the bodies that it sends to OpenAI."""
 
     client: httpx.AsyncClient
     openai: Simulator
@@ -161,7 +161,7 @@ async def test_a_requested_effort_is_mapped_and_reported(
 
 
 def texts(response: httpx.Response) -> tuple[dict[int, str], dict[int, str]]:
-    """The text and the finish reason of each choice, of a whole answer or of a stream."""
+    """The text and finish reason of each choice of a response or stream."""
     if response.headers["content-type"] == "application/json":
         choices = response.json()["choices"]
         return (

@@ -1,4 +1,4 @@
-"""TLS and CORS by vLLM's names."""
+"""TLS and CORS by vLLM's flags."""
 
 import asyncio
 import json
@@ -76,7 +76,7 @@ async def test_the_docker_health_check_works_without_tls(tmp_path: Path) -> None
 
 
 def is_healthy(port: str, **variables: str) -> bool:
-    """What the image's health check finds."""
+    """Run the image's health check; return its result."""
     command = [sys.executable, "-m", "app.healthcheck"]
     return not subprocess.run(
         command, env=environment(PORT=port, **variables), capture_output=True, check=False
@@ -84,7 +84,7 @@ def is_healthy(port: str, **variables: str) -> bool:
 
 
 def encrypted(key: bytes) -> bytes:
-    """A private key under a password."""
+    """A private key with a password."""
     return serialization.load_pem_private_key(key, None).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
     )

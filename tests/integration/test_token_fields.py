@@ -1,4 +1,4 @@
-"""Fields about tokens, from the client to OpenAI and back over real sockets."""
+"""Token fields, from the client to OpenAI and back over real sockets."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Every setting that cannot work is one line on standard error that names it, and status 2."""
+"""Every invalid setting prints one line to stderr that names it, and exits with status 2."""
 
 import json
 import os
@@ -161,7 +161,7 @@ def held_port() -> Iterator[int]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_port: int) -> Path:
-    """The working directory of a server that would start if its port were free."""
+    """The working directory of a server whose only problem is its port."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "not-a-certificate.pem").write_text("nonsense\n")
     authority = trustme.CA()
@@ -172,7 +172,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_port: int) -> P
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a server which cannot start says."""
+    """The one line that a server prints if it cannot start."""
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

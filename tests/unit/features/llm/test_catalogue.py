@@ -1,4 +1,4 @@
-"""Names, models and their families."""
+"""Served names, their models, families and shutdown dates."""
 
 from datetime import date
 

@@ -1,4 +1,4 @@
-"""The client against servers on real sockets: the simulator, and small ones that misbehave."""
+"""The client with upstreams on real sockets: the simulator, and misbehaving ones."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[
 
 @asynccontextmanager
 async def raw_server(converse: Conversation, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """A server that speaks bytes, over TLS as localhost; its base URL."""
+    """A raw TCP server, with TLS for localhost if given; yields its base URL."""
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -69,7 +69,7 @@ async def raw_server(converse: Conversation, tls: ssl.SSLContext | None = None) 
 
 
 def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's side for localhost, and that of a client who trusts it."""
+    """A server context for localhost and a client context that trusts it."""
     authority, context, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("localhost").configure_cert(context)
     authority.configure_trust(trusting)
@@ -159,7 +159,7 @@ async def test_a_call_on_a_stale_connection_is_retried() -> None:
         await read_request(reader)
         writer.write(http_answer(OK))
         served += 1
-        # The next request of this connection is read and never answered: what a closing keep-alive looks like.
+        # The next request on this connection gets no response, as if the keep-alive had just expired.
         await read_request(reader)
 
     async with raw_server(converse) as url, client_of(url) as client:
@@ -304,8 +304,6 @@ async def test_a_client_without_a_session_is_an_error() -> None:
         await OpenAIClient("sk-test").create_chat_completion(request())
 
 
-# --- the SDK's exceptions ---------------------------------------------------------------------------------------------
-
 BODIES = {
     "an error object": b'{"error":{"message":"No.","type":"t","param":"p","code":"c"}}',
     "a bare object": b'{"message":"No."}',
@@ -319,7 +317,7 @@ BODIES = {
 
 @pytest.fixture
 async def status_url() -> AsyncIterator[str]:
-    """A server that answers with the status and body that the path names: /STATUS/BODY/chat/completions."""
+    """A server that responds with the status and body in the path: /STATUS/BODY/chat/completions."""
     names = list(BODIES)
 
     async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:

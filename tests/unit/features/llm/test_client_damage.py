@@ -1,4 +1,4 @@
-"""Upstreams that misbehave in ways a simulator of OpenAI does not: each byte is written by hand."""
+"""Upstreams that misbehave in ways that the simulator does not, written byte by byte."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ def http_chunk(content: bytes) -> bytes:
 
 @asynccontextmanager
 async def answering(*writes: bytes) -> AsyncIterator[str]:
-    """An upstream that answers every request with these bytes and closes."""
+    """An upstream that sends these bytes for each request and closes."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -96,7 +96,7 @@ async def test_events_before_a_broken_connection_are_kept() -> None:
         stream = await client.stream_chat_completion(request(stream=True))
         assert isinstance(stream, ChatStream)
         async with asyncio.timeout(60):
-            # Both have arrived before anybody reads.
+            # Both arrive before the first read.
             while stream._response._response._failure is None:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0)
         chunks = await read_until_it_breaks(stream)
@@ -143,19 +143,19 @@ async def test_a_streams_connection_is_reused_though_its_last_bytes_are_late() -
             await read_request(reader)
             writer.write(SSE_HEAD + http_chunk(event(GOOD) + event(FINISH) + b"data: [DONE]\n\n"))
             await writer.drain()
-            # The client has read the end of the stream when it says so; only then the end of the body comes.
-            await told.wait()
-            told.clear()
+            # The end of the body is sent only after the client has read the end of the stream.
+            await finished.wait()
+            finished.clear()
             writer.write(b"0\r\n\r\n")
 
-    told = asyncio.Event()
+    finished = asyncio.Event()
     async with raw_server(converse) as url, client_of(url) as client:
         for _ in range(3):
             stream = await client.stream_chat_completion(request(stream=True))
             assert [events async for events in stream]
             closing = asyncio.create_task(stream.aclose())
             await asyncio.sleep(0)
-            told.set()
+            finished.set()
             await closing
 
     assert len(connections) == 1
@@ -172,7 +172,7 @@ async def test_closed_idle_connections_lose_no_request() -> None:
             await waiting.wait()
         served += 1
         writer.write(http_answer(OK))
-        # Each connection's second request is read and never answered: what a closing keep-alive looks like.
+        # Each connection's second request gets no response, as if the keep-alive had just expired.
         await read_request(reader)
 
     async with raw_server(converse) as url, client_of(url) as client:
@@ -328,7 +328,7 @@ async def test_an_error_in_a_successful_response_is_an_error(error: JSONObject, 
 
 
 async def streamed(*events: bytes, **fields: Any) -> list[Any]:
-    """The chunks of a stream that ends well."""
+    """The chunks of a stream that ends without an error."""
     body = http_chunk(b"".join(events) + b"data: [DONE]\n\n") + b"0\r\n\r\n"
     async with answering(SSE_HEAD + body) as url, client_of(url) as client:
         stream = await client.stream_chat_completion(request(stream=True, **fields))

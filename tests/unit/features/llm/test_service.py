@@ -1,4 +1,4 @@
-"""The service over the simulator: defaults, served names, the list of models."""
+"""The service with the simulator: defaults, served names and the model list."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -47,7 +47,7 @@ async def test_a_request_without_a_model_uses_the_default(openai_client: OpenAIC
         pytest.param({}, None, None, id="no default"),
         pytest.param({"model": "o3"}, 0.7, None, id="a model that takes none"),
         pytest.param({"model": "gpt-5.1"}, 0.7, 0.7, id="a model that does not reason by default"),
-        pytest.param({"model": "gpt-5.1", "reasoning_effort": "low"}, 0.7, None, id="a model told to reason"),
+        pytest.param({"model": "gpt-5.1", "reasoning_effort": "low"}, 0.7, None, id="a model with an effort"),
     ],
 )
 async def test_the_default_temperature_is_used_if_none_is_sent(
@@ -112,7 +112,7 @@ async def test_openais_list_is_returned_if_every_model_is_served(openai_client: 
 
 
 class Clock:
-    """A clock that goes when it is told."""
+    """A clock that tests set."""
 
     now = 0.0
 

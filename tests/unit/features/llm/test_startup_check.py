@@ -1,4 +1,4 @@
-"""What the operator is told before a client meets it."""
+"""The problems that the startup check reports."""
 
 import asyncio
 import re
@@ -117,7 +117,7 @@ AFTER_THE_END = RetirementPolicy(on_openai=True, today=lambda: date(2027, 1, 15)
 
 @asynccontextmanager
 async def listing_no_model(of_one_model: bytes, *, status: str = "200 OK") -> AsyncIterator[str]:
-    """An OpenAI that lists nothing, and answers so when it is asked for one model."""
+    """An upstream with an empty model list and this response for a single model."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):

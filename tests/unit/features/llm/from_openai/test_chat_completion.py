@@ -1,4 +1,4 @@
-"""OpenAI's answers in vLLM's shape."""
+"""OpenAI's responses and streams translated into vLLM's."""
 
 import json
 from typing import Any
@@ -86,9 +86,6 @@ def test_a_refusal_and_annotations_are_passed_on() -> None:
 def test_an_invalid_response_is_an_error(answer: bytes, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         chat_completion(request(), ResponsePlan(), answer)
-
-
-# --- streams ----------------------------------------------------------------------------------------------------------
 
 
 def event(
@@ -185,9 +182,6 @@ def test_the_clients_id_is_on_every_chunk() -> None:
     chunks = streamed(event(FIRST), event({"content": "a"}), event({}, "stop"), request_id="mine")
 
     assert {json.loads(chunk)["id"] for chunk in chunks} == {"chatcmpl-mine"}
-
-
-# --- readings ---------------------------------------------------------------------------------------------------------
 
 
 def token(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is made of a stream with moulds is what is made of each event by itself: the same bytes, failure and cost."""
+"""Event templates change neither the bytes, the failure nor the token count of a stream."""
 
 import asyncio
 import itertools
@@ -35,12 +35,10 @@ from tests.unit.features.llm.test_client import request
 
 O200K = encoding("o200k_base")
 
-# --- what a stream becomes, with moulds and without -------------------------------------------------------------------
-
 
 @dataclass
 class Outcome:
-    """All that anybody can notice of a stream."""
+    """Everything observable of a stream."""
 
     made: bytes = b""
     failure: str = ""
@@ -49,7 +47,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Asked:
-    """How the answer is to be read; translators are made anew, for they remember."""
+    """A request and its response plan. Each stream needs a new translator."""
 
     fields: JSONObject
     plan: Callable[[], ResponsePlan] = ResponsePlan
@@ -90,7 +88,7 @@ async def with_templates(asked: Asked, pieces: Sequence[bytes]) -> Outcome:
 
 
 def one_by_one(asked: Asked, stream: bytes) -> Outcome:
-    """The same, said as plainly as can be: each event is decoded, translated and encoded."""
+    """The reference: each event is decoded, translated and encoded separately."""
     translator, render, outcome = asked.translator(), asked.render(), Outcome()
     events, told = 0, None
     try:
@@ -124,12 +122,10 @@ CUT_SHORT = f"{openai.APIConnectionError} The upstream service ended the stream 
 NOT_UNDERSTOOD = f"{openai.APIResponseValidationError} Data returned by API invalid for expected schema. {None}"
 
 
-# --- streams ----------------------------------------------------------------------------------------------------------
-
 HEAD = '"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m"'
 CHOICE = '{"index":0,"delta":{"content":"~"},"logprobs":null,"finish_reason":null}'
 PLAIN = f'{{{HEAD},"choices":[{CHOICE}],"usage":null}}'
-"""An event as OpenAI sends it; its text goes where the tilde is."""
+"""Events as OpenAI sends them, with a tilde in place of the text."""
 
 FORMS = {
     "plain": PLAIN,
@@ -296,8 +292,6 @@ def test_templates_do_not_change_any_form_in_any_frame(frame: str, asked: str) -
         streams.append(BEGIN + taught + written(form, frame, b"b") + written("plain", frame, b"b") + END)
     assert_templates_change_nothing(ASKED[asked], *streams)
 
-
-# --- moulds by themselves ---------------------------------------------------------------------------------------------
 
 BEFORE, AFTER = PLAIN.split("~")
 

@@ -1,4 +1,4 @@
-"""The value out of a wrapped answer, however its text comes."""
+"""The value of an envelope that comes in pieces."""
 
 import json
 from typing import Any
@@ -119,7 +119,7 @@ SPACES = st.text(" \t\n\r", max_size=2)
 
 @st.composite
 def dumped(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> tuple[Any, str, str]:
-    """A value, its JSON text and the text of its wrapper."""
+    """A value, its JSON text and the text of its envelope."""
     value = draw(values)
     text = json.dumps(value, ensure_ascii=draw(st.booleans()), indent=draw(st.none() | st.integers(0, 2)))
     spaces = [draw(SPACES) for _ in range(6)]

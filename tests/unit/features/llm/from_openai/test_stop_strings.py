@@ -80,7 +80,7 @@ def test_held_back_text_is_returned_once() -> None:
 
 
 def found(text: str, stops: list[str], *, include: bool) -> tuple[str, str | None]:
-    """The rule itself, on the whole text."""
+    """The reference, on the whole text."""
     for end in range(1, len(text) + 1):
         for stop in stops:
             if stop and text[:end].endswith(stop):
@@ -89,7 +89,7 @@ def found(text: str, stops: list[str], *, include: bool) -> tuple[str, str | Non
 
 
 def may_still_match(text: str, stops: list[str]) -> int:
-    """How many of the last characters of `text` are the beginning of a stop string."""
+    """Length of the longest suffix of `text` that starts a stop string."""
     return max((size for stop in stops for size in range(len(stop)) if text.endswith(stop[:size])), default=0)
 
 

@@ -1,4 +1,4 @@
-"""Streams that break, and streams that only look so: what a client of our server sees, byte by byte."""
+"""Broken and unusual upstream streams, as a client of the server sees them."""
 
 import asyncio
 import json
@@ -126,7 +126,7 @@ async def test_an_endless_event_is_an_error() -> None:
 
 @asynccontextmanager
 async def endless(begin: bytes, more: bytes) -> AsyncIterator[str]:
-    """An upstream that goes on until nobody listens."""
+    """An upstream that sends until the connection closes."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -205,7 +205,7 @@ async def test_tool_call_deltas_are_passed_on() -> None:
 
 
 class Pieces:
-    """An answer that comes in these pieces, and no others: a socket would join them."""
+    """A response read in exactly these pieces; a socket would join them."""
 
     url = "http://upstream/v1/chat/completions"
 
@@ -222,7 +222,7 @@ class Pieces:
 
 
 async def read_in(pieces: Sequence[bytes]) -> tuple[bytes, bool]:
-    """The events made of a stream that comes in `pieces`, and whether it ended well."""
+    """The translated events of a stream in `pieces`, and whether it ended without an error."""
     asked = request(stream=True, n=2, stream_options={"include_usage": True})
     answer = cast("UpstreamResponse", Pieces(pieces))
     stream = ChatStream(

@@ -1,4 +1,4 @@
-"""Tokens of an answer as their ids: whole answers and streams."""
+"""Token ids, stop tokens and token counts of responses and streams."""
 
 import json
 from typing import Any
@@ -41,9 +41,6 @@ def streamed(*events: dict[str, Any], read: ResponsePlan, **fields: Any) -> list
 
 def token_event(text: str, *ids: int, **choice: Any) -> dict[str, Any]:
     return event({"content": text}, logprobs={"content": entries(*ids), "refusal": None}, **choice)
-
-
-# --- token_ids --------------------------------------------------------------------------------------------------------
 
 
 def test_a_response_has_the_ids_of_its_hidden_logprobs() -> None:
@@ -115,9 +112,6 @@ def test_tokens_and_alternatives_are_named_by_id() -> None:
         assert [other["token"] for other in named["top_logprobs"]] == [f"token_id:{HI[0]}", f"token_id:{THERE[0]}"]
 
 
-# --- stop_token_ids ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("include", "text"), [(False, "Hi"), (True, "Hi there")])
 def test_a_stop_token_ends_the_text_but_keeps_its_entry(include: bool, text: str) -> None:
     read = plan_of(frozenset(THERE), include_stop=include, shows_ids=True)
@@ -172,8 +166,6 @@ def test_a_stop_string_for_a_token_is_reported_as_that_token() -> None:
     assert (choice.message.content, choice.stop_reason) == ("Hi", THERE[0])
 
 
-# --- usage ------------------------------------------------------------------------------------------------------------
-
 WITH_USAGE = {"include_usage": True, "continuous_usage_stats": True}
 
 
@@ -224,9 +216,6 @@ def test_usage_details_need_the_stream_to_its_end() -> None:
     translator.chunks(checked_chunk(token_event(" there", *THERE)))
 
     assert not translator.complete
-
-
-# --- what comes together ----------------------------------------------------------------------------------------------
 
 
 def test_streamed_tool_calls_have_no_ids() -> None:
