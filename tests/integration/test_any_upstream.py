@@ -19,7 +19,7 @@ from tests.golden.exchanges import JSONObject
 from tests.golden.requests import json_values
 from tests.properties import examples, place
 from tests.serving import served_over
-from tests.unit.features.llm.test_client import http_answer, raw_server
+from tests.unit.features.llm.test_client import http_response, raw_server
 
 of_module = pytest.mark.asyncio(loop_scope="module")
 
@@ -314,12 +314,12 @@ def ends_well(events: list[Any], choices: int) -> bool:
 
 
 def in_json(body: object) -> bytes:
-    return http_answer(json.dumps(body).encode(), headers="content-type: application/json\r\n")
+    return http_response(json.dumps(body).encode(), headers="content-type: application/json\r\n")
 
 
 def in_events(events: list[Any], *, done: bool = True, prefix: str = "") -> bytes:
     sent = "".join(f"{prefix}data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n" * done
-    return http_answer(sent.encode(), headers="content-type: text/event-stream\r\n")
+    return http_response(sent.encode(), headers="content-type: text/event-stream\r\n")
 
 
 async def answer_to(
@@ -442,7 +442,7 @@ error_bodies = error_texts | (spoiled(ERROR) | json_values).map(lambda body: jso
 async def test_any_error_is_an_error(
     server: httpx.AsyncClient, upstream: Upstream, asked: str, status: int, content: bytes, kind: str, stream: bool
 ) -> None:
-    upstream.response = http_answer(content, status=f"{status} X", headers=f"content-type: {kind}\r\n")
+    upstream.response = http_response(content, status=f"{status} X", headers=f"content-type: {kind}\r\n")
     response = await answer_to(server, STREAMED[asked], stream=stream)
 
     own = (
@@ -455,7 +455,7 @@ async def test_any_error_is_an_error(
 @given(content=error_bodies | spoiled({"object": "list", "data": [{"id": "m", "object": "model"}]}).map(in_json))
 @of_module
 async def test_any_model_list_is_a_list_or_an_error(upstream: Upstream, content: bytes) -> None:
-    upstream.response = content if content.startswith(b"HTTP/") else http_answer(content)
+    upstream.response = content if content.startswith(b"HTTP/") else http_response(content)
     # Each time a new server, for it keeps the list for minutes.
     async with (
         served_over(upstream.base_url, served_models="*", upstream_max_attempts=1) as url,

@@ -13,7 +13,7 @@ from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import ReadyServer, serving, settings_for
-from tests.unit.features.llm.test_client import OK, http_answer, raw_server, read_request
+from tests.unit.features.llm.test_client import OK, http_response, raw_server, read_request
 from tests.unit.features.llm.test_client_damage import FINISH, GOOD, SSE_HEAD, event, http_chunk
 
 BATCH = f"{CHAT}/batch"
@@ -176,7 +176,7 @@ STREAM_END = http_chunk(event(FINISH) + b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 @pytest.mark.parametrize(
     ("stream", "begin", "end"),
-    [(False, b"", http_answer(OK)), (True, SSE_HEAD + http_chunk(event(GOOD)), STREAM_END)],
+    [(False, b"", http_response(OK)), (True, SSE_HEAD + http_chunk(event(GOOD)), STREAM_END)],
     ids=["whole", "stream"],
 )
 async def test_a_request_behind_one_in_flight_at_the_end_is_refused_after_it(

@@ -31,7 +31,7 @@ def request(text: str = "Say hello", **fields: Any) -> ChatCompletionRequest:
     return ChatCompletionRequest(messages=[{"role": "user", "content": text}], **fields)
 
 
-def http_answer(content: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
+def http_response(content: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\n{headers}content-length: {len(content)}\r\n\r\n".encode() + content
 
 
@@ -142,7 +142,7 @@ async def test_connections_are_reused(openai_client: OpenAIClient, simulator: Si
         connections.add(writer)
         while True:
             await read_request(reader)
-            writer.write(http_answer(OK))
+            writer.write(http_response(OK))
 
     async with raw_server(converse) as url, client_of(url) as client:
         for _ in range(5):
@@ -157,7 +157,7 @@ async def test_a_call_on_a_stale_connection_is_retried() -> None:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal served
         await read_request(reader)
-        writer.write(http_answer(OK))
+        writer.write(http_response(OK))
         served += 1
         # The next request on this connection gets no response, as if the keep-alive had just expired.
         await read_request(reader)
@@ -190,7 +190,7 @@ async def test_a_redirect_is_not_followed() -> None:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             asked.append(await read_request(reader))
-            writer.write(http_answer(b"", status="307 Temporary Redirect", headers="location: /elsewhere\r\n"))
+            writer.write(http_response(b"", status="307 Temporary Redirect", headers="location: /elsewhere\r\n"))
 
     async with raw_server(converse) as url, client_of(url) as client:
         with pytest.raises(openai.APIStatusError) as caught:
@@ -369,7 +369,7 @@ async def test_a_base_url_without_a_path_keeps_its_host() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readline())
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(http_answer(b'{"data": [{"id": "a"}]}'))
+        writer.write(http_response(b'{"data": [{"id": "a"}]}'))
 
     async with raw_server(answer) as url, client_of(url.removesuffix("/v1")) as client:
         assert await client.list_models() == {"a": None}

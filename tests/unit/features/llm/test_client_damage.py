@@ -19,7 +19,7 @@ from tests.unit.features.llm.test_client import (
     OK,
     chunks_in,
     client_of,
-    http_answer,
+    http_response,
     raw_server,
     read_request,
     read_until_it_breaks,
@@ -171,7 +171,7 @@ async def test_closed_idle_connections_lose_no_request() -> None:
         if served < 4:
             await waiting.wait()
         served += 1
-        writer.write(http_answer(OK))
+        writer.write(http_response(OK))
         # Each connection's second request gets no response, as if the keep-alive had just expired.
         await read_request(reader)
 
@@ -203,7 +203,7 @@ async def test_odd_upstream_headers_do_not_lose_the_response(status: str, name: 
 @pytest.mark.parametrize("charset", ["utf-16", "idna", "nonsense"])
 async def test_the_upstreams_charset_is_ignored(charset: str) -> None:
     headers = f"content-type: application/json; charset={charset}\r\n"
-    async with answering(http_answer(b'{"error":{"message":"No."}}', status="400 Bad", headers=headers)) as upstream:
+    async with answering(http_response(b'{"error":{"message":"No."}}', status="400 Bad", headers=headers)) as upstream:
         response = await response_over(upstream)
 
     assert (response.status_code, response.json()["error"]["message"]) == (400, "No.")
@@ -211,7 +211,7 @@ async def test_the_upstreams_charset_is_ignored(charset: str) -> None:
 
 async def test_any_key_is_redacted_in_an_error() -> None:
     content = b'{"error":{"message":"Wrong key gsk_live_0123456789abcdef."}}'
-    async with answering(http_answer(content, status="400 Bad")) as upstream:
+    async with answering(http_response(content, status="400 Bad")) as upstream:
         response = await response_over(upstream, openai_api_key="gsk_live_0123456789abcdef")
 
     assert response.json()["error"]["message"] == "Wrong key [redacted]."
@@ -233,7 +233,7 @@ async def test_netrc_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    async with answering(http_answer(OK)) as upstream:
+    async with answering(http_response(OK)) as upstream:
         assert (await response_over(upstream)).status_code == 200
 
 
@@ -241,7 +241,7 @@ async def test_netrc_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 async def test_an_invalid_model_list_is_an_error(listed: bytes) -> None:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(http_answer(listed))
+        writer.write(http_response(listed))
 
     async with raw_server(converse) as url, client_of(url) as client:
         with pytest.raises(openai.APIResponseValidationError):
@@ -249,7 +249,7 @@ async def test_an_invalid_model_list_is_an_error(listed: bytes) -> None:
 
 
 async def whole(content: bytes, **fields: Any) -> ChatCompletionResponse:
-    async with answering(http_answer(content)) as url, client_of(url) as client:
+    async with answering(http_response(content)) as url, client_of(url) as client:
         return await client.create_chat_completion(request(**fields))
 
 
@@ -317,7 +317,7 @@ async def test_an_incomplete_response_is_an_error(choices: list[object]) -> None
 async def test_an_error_in_a_successful_response_is_an_error(error: JSONObject, message: str, stream: bool) -> None:
     headers = "content-type: application/json\r\n"
     async with (
-        answering(http_answer(json.dumps(error).encode(), headers=headers)) as upstream,
+        answering(http_response(json.dumps(error).encode(), headers=headers)) as upstream,
         served_over(upstream) as url,
         httpx.AsyncClient(base_url=url) as client,
     ):
@@ -392,7 +392,7 @@ async def test_an_odd_error_is_reported_by_its_status() -> None:
     content = json.dumps({"error": odd}).encode()
     statuses = {}
     for status in (400, 401, 404, 409, 413, 418, 422, 429, 500, 503, 599, 999):
-        async with answering(http_answer(content, status=f"{status} X")) as upstream:
+        async with answering(http_response(content, status=f"{status} X")) as upstream:
             response = await response_over(upstream, upstream_max_attempts=1)
             statuses[status] = response.status_code
             assert isinstance(response.json()["error"]["message"], str)

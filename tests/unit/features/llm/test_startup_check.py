@@ -12,7 +12,7 @@ from app.features.llm.catalogue import Catalogue, RetirementPolicy
 from app.features.llm.model_families import described_family
 from app.features.llm.startup_check import startup_problem
 from app.simulator.server import Simulator
-from tests.unit.features.llm.test_client import client_of, http_answer, raw_server
+from tests.unit.features.llm.test_client import client_of, http_response, raw_server
 
 
 async def problem_at(url: str, **served: str) -> str | None:
@@ -24,7 +24,7 @@ async def problem_at(url: str, **served: str) -> str | None:
 async def answering(status: str, body: bytes) -> AsyncIterator[str]:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(http_answer(body, status=status))
+        writer.write(http_response(body, status=status))
 
     async with raw_server(converse) as url:
         yield url
@@ -123,7 +123,7 @@ async def listing_no_model(of_one_model: bytes, *, status: str = "200 OK") -> As
         while head := await reader.readuntil(b"\r\n\r\n"):
             asks_for_one = head.startswith(b"GET /v1/models/")
             body = of_one_model if asks_for_one else b'{"data": []}'
-            writer.write(http_answer(body, status=status if asks_for_one else "200 OK"))
+            writer.write(http_response(body, status=status if asks_for_one else "200 OK"))
 
     async with raw_server(converse) as url:
         yield url

@@ -22,7 +22,7 @@ from app.upstream.sse import BOM
 from app.upstream.upstream_response import UpstreamResponse
 from tests.conftest import CHAT
 from tests.serving import served_over
-from tests.unit.features.llm.test_client import http_answer, raw_server, read_request, request
+from tests.unit.features.llm.test_client import http_response, raw_server, read_request, request
 from tests.unit.features.llm.test_client_damage import SSE_HEAD, answering, event, http_chunk
 
 DONE = b"data: [DONE]\n\n"
@@ -167,7 +167,7 @@ async def test_another_content_type_is_a_502(content_type: str, stream: bool) ->
     if stream and content_type == "text/event-stream":
         headers = "content-type: application/json\r\n"
     async with (
-        answering(http_answer(b'{"ok": true}', headers=headers)) as upstream,
+        answering(http_response(b'{"ok": true}', headers=headers)) as upstream,
         served_over(upstream) as url,
         httpx.AsyncClient(base_url=url) as client,
     ):
