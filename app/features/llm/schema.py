@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeI
 from typing_extensions import TypedDict
 
 from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
-from app.features.llm.validation import vllm_rules
+from app.features.llm.validation import raw_body_rules, value_rules
 from app.features.llm.validation.bounded_types import LongList, LongMapping, OneOrMore
 
 JSONObject = dict[str, Any]
@@ -204,12 +204,12 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     @classmethod
     def _check_form(cls, body: object) -> object:
         if isinstance(body, dict):
-            vllm_rules.check_form(body)
+            raw_body_rules.check_form(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        vllm_rules.check_values(vars(self), self.model_fields_set)
+        value_rules.check_values(vars(self), self.model_fields_set)
         return self
 
 
@@ -312,12 +312,12 @@ class CompletionRequest(BaseModel):
     @classmethod
     def _check_form(cls, body: object) -> object:
         if isinstance(body, dict):
-            vllm_rules.check_completion_form(body)
+            raw_body_rules.check_completion_form(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        vllm_rules.check_completion_values(vars(self), self.model_fields_set)
+        value_rules.check_completion_values(vars(self), self.model_fields_set)
         return self
 
 
