@@ -12,8 +12,6 @@ from app.features.llm.validation.bounded_types import LongList, LongMapping, One
 
 JSONObject = dict[str, Any]
 
-INT64 = {"ge": -(2**63), "le": 2**63 - 1}
-
 
 class MessageRole(StrEnum):
     """The roles OpenAI knows. vLLM takes any string."""
@@ -123,6 +121,21 @@ class RepetitionDetection(BaseModel):
     min_count: int = Field(0, ge=0)
 
 
+# The types of fields that chat and text completions share. No common base declares the fields: both requests list them
+# in vLLM's order, and the two orders differ.
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+LogitBias = LongMapping[float]
+LogprobTokenIds = Annotated[list[int], Field(max_length=128)]
+MultimodalPayload = Literal["tensors", "none"]
+RequestId = Annotated[str, Field(max_length=MAX_REQUEST_ID_CHARACTERS)]
+StopStrings = str | Annotated[list[str], Field(max_length=4)]
+StreamInterval = Annotated[int, Field(ge=1)]
+ThinkingTokenBudget = Annotated[int, Field(strict=True, ge=-1)]
+TokenIds = LongList[int]
+TruncatePromptTokens = Annotated[int, Field(ge=-1)]
+TruncationSide = Literal["left", "right"]
+XArgs = LongMapping[str | int | float | LongList[str | int | float]]
+
 Message = Annotated[RequestMessage, BeforeValidator(_as_dict)]
 Messages = TypeVar("Messages")
 
@@ -134,7 +147,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     messages: Messages
     model: str | None = "gpt-4o-mini"
     frequency_penalty: float | None = None
-    logit_bias: LongMapping[float] | None = None
+    logit_bias: LogitBias | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = 0
     max_tokens: int | None = Field(None, json_schema_extra={"deprecated": True})
@@ -142,8 +155,8 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     n: int | None = 1
     presence_penalty: float | None = None
     response_format: ResponseFormat | None = None
-    seed: Annotated[int, Field(**INT64)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = Field(default_factory=list)
+    seed: Int64 | None = None
+    stop: StopStrings | None = Field(default_factory=list)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     temperature: float | None = 0.7
@@ -151,7 +164,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     tools: LongList[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | JSONObject | None = "none"
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    thinking_token_budget: Annotated[int, Field(strict=True, ge=-1)] | None = None
+    thinking_token_budget: ThinkingTokenBudget | None = None
     include_reasoning: bool = True
     parallel_tool_calls: bool | None = True
     user: str | None = None
@@ -161,17 +174,17 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     repetition_penalty: float | None = None
     watermarking: bool | None = None
     length_penalty: float = 1.0
-    stop_token_ids: LongList[int] | None = Field(default_factory=list)
+    stop_token_ids: TokenIds | None = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
-    truncation_side: Literal["left", "right"] | None = None
+    truncate_prompt_tokens: TruncatePromptTokens | None = None
+    truncation_side: TruncationSide | None = None
     prompt_logprobs: int | None = None
-    logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
-    allowed_token_ids: LongList[int] | None = None
+    logprob_token_ids: LogprobTokenIds | None = None
+    allowed_token_ids: TokenIds | None = None
     bad_words: LongList[str] = Field(default_factory=list)
     echo: bool = False
     add_generation_prompt: bool = True
@@ -183,22 +196,22 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     media_io_kwargs: LongMapping[JSONObject] | None = None
     mm_processor_kwargs: JSONObject | None = None
     structured_outputs: StructuredOutputs | None = None
-    priority: Annotated[int, Field(**INT64)] = 0
-    request_id: Annotated[str, Field(max_length=MAX_REQUEST_ID_CHARACTERS)] | None = None
+    priority: Int64 = 0
+    request_id: RequestId | None = None
     session_id: str | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
-    routed_experts_prompt_start: int = Field(0, ge=0)
+    routed_experts_prompt_start: NonNegativeInt = 0
     return_token_offsets: bool | None = False
     return_prompt_text: bool | None = None
-    mm_payload: Literal["tensors", "none"] = "tensors"
+    mm_payload: MultimodalPayload = "tensors"
     return_mm_kwargs: bool | None = None
     cache_salt: str | None = None
     kv_transfer_params: JSONObject | None = None
     ec_transfer_params: JSONObject | None = None
-    vllm_xargs: LongMapping[str | int | float | LongList[str | int | float]] | None = None
+    vllm_xargs: XArgs | None = None
     repetition_detection: RepetitionDetection | None = None
-    stream_interval: Annotated[int, Field(ge=1)] | None = None
+    stream_interval: StreamInterval | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -256,13 +269,13 @@ class CompletionRequest(BaseModel):
     prompt: Prompt | None = None
     echo: bool | None = False
     frequency_penalty: float | None = None
-    logit_bias: LongMapping[float] | None = None
+    logit_bias: LogitBias | None = None
     logprobs: int | None = None
     max_tokens: int | None = 16
     n: int = 1
     presence_penalty: float | None = None
-    seed: Annotated[int, Field(**INT64)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = Field(default_factory=list)
+    seed: Int64 | None = None
+    stop: StopStrings | None = Field(default_factory=list)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     suffix: str | None = None
@@ -275,38 +288,38 @@ class CompletionRequest(BaseModel):
     repetition_penalty: float | None = None
     watermarking: bool | None = None
     length_penalty: float = 1.0
-    stop_token_ids: LongList[int] | None = Field(default_factory=list)
+    stop_token_ids: TokenIds | None = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
-    truncation_side: Literal["left", "right"] | None = None
-    allowed_token_ids: LongList[int] | None = None
+    truncate_prompt_tokens: TruncatePromptTokens | None = None
+    truncation_side: TruncationSide | None = None
+    allowed_token_ids: TokenIds | None = None
     prompt_logprobs: int | None = None
-    logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
+    logprob_token_ids: LogprobTokenIds | None = None
     bad_words: LongList[str] = Field(default_factory=list)
     prompt_embeds: str | LongList[str] | None = None
     add_special_tokens: bool = True
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    priority: Annotated[int, Field(**INT64)] = 0
-    request_id: Annotated[str, Field(max_length=MAX_REQUEST_ID_CHARACTERS)] | None = None
+    priority: Int64 = 0
+    request_id: RequestId | None = None
     session_id: str | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
-    routed_experts_prompt_start: int = Field(0, ge=0)
+    routed_experts_prompt_start: NonNegativeInt = 0
     return_token_offsets: bool | None = False
-    mm_payload: Literal["tensors", "none"] = "tensors"
+    mm_payload: MultimodalPayload = "tensors"
     return_mm_kwargs: bool | None = None
     cache_salt: str | None = None
     kv_transfer_params: JSONObject | None = None
     ec_transfer_params: JSONObject | None = None
-    vllm_xargs: LongMapping[str | int | float | LongList[str | int | float]] | None = None
+    vllm_xargs: XArgs | None = None
     repetition_detection: RepetitionDetection | None = None
-    thinking_token_budget: Annotated[int, Field(strict=True, ge=-1)] | None = None
-    stream_interval: Annotated[int, Field(ge=1)] | None = None
+    thinking_token_budget: ThinkingTokenBudget | None = None
+    stream_interval: StreamInterval | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from app.core.errors.errors import ErrorResponse
 from app.core.errors.validation_errors import validation_error_response
-from app.features.llm.schema import ChatCompletionRequest, ChatMessage, MessageRole
+from app.features.llm.schema import ChatCompletionRequest, ChatMessage, CompletionRequest, MessageRole
 
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
 # The fields of vLLM 0.32.0's class, as its own schema lists them.
@@ -38,6 +39,22 @@ def test_what_the_owner_calls_invalid(fields: Any) -> None:
 
 def test_the_fields_are_vllms_in_its_order() -> None:
     assert list(ChatCompletionRequest.model_fields) == VLLM_FIELDS
+
+
+# Fields that vLLM itself declares differently for chat and for text completions.
+DIFFERENT_FIELDS = {"model", "temperature", "logprobs", "max_tokens", "n", "echo", "add_special_tokens"}
+
+
+def test_shared_fields_are_declared_identically() -> None:
+    chat, text = ChatCompletionRequest.model_fields, CompletionRequest.model_fields
+    different = {name for name in chat.keys() & text.keys() if _declaration(chat[name]) != _declaration(text[name])}
+
+    assert different == DIFFERENT_FIELDS
+
+
+def _declaration(field: FieldInfo) -> tuple[object, ...]:
+    # Two `Field(…)` are never equal: a limited type compares equal only if both requests use the same named type.
+    return field.annotation, field.metadata, field.default, field.default_factory
 
 
 def test_keys_that_vllm_does_not_know_are_taken() -> None:
