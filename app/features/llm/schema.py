@@ -1,4 +1,4 @@
-"""vLLM's request and answer models: its fields, in its order, with its defaults (vLLM 0.32.0)."""
+"""vLLM's request and response models: its fields, in its order, with its defaults (vLLM 0.32.0)."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeVar
@@ -14,7 +14,7 @@ JSONObject = dict[str, Any]
 
 
 class MessageRole(StrEnum):
-    """The roles OpenAI knows. vLLM takes any string."""
+    """The roles that OpenAI knows. vLLM accepts any string."""
 
     DEVELOPER = "developer"
     SYSTEM = "system"
@@ -25,7 +25,7 @@ class MessageRole(StrEnum):
 
 
 class ChatMessage(BaseModel):
-    """A message as it is answered; `tool_calls` is left out when there are none, as vLLM does."""
+    """A message of a response. `tool_calls` is left out if there are none, as in vLLM."""
 
     role: str = MessageRole.ASSISTANT
     content: str | None = None
@@ -43,7 +43,7 @@ def _as_dict(message: object) -> object:
 
 @with_config(ConfigDict(extra="allow"))
 class RequestMessage(TypedDict):
-    """A message as it is asked. Keys beyond these are kept: their meaning depends on the role."""
+    """A message of a request. Other keys are kept: their meaning depends on the role."""
 
     role: str
     content: NotRequired[str | LongList[JSONObject | str] | None]
@@ -53,7 +53,7 @@ class RequestMessage(TypedDict):
 
 
 class StreamOptions(BaseModel):
-    """What a stream tells about its usage."""
+    """Whether a stream reports its usage in a last chunk, and a running usage in every chunk."""
 
     include_usage: bool | None = False
     continuous_usage_stats: bool | None = False
@@ -69,7 +69,7 @@ class JSONSchemaFormat(BaseModel):
 
 
 class ResponseFormat(BaseModel):
-    """The form an answer's text is to have; a `structural_tag` has further keys."""
+    """The required format of the response text; a `structural_tag` has further keys."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -90,7 +90,7 @@ class FunctionDefinition(BaseModel):
 
 
 class Tool(BaseModel):
-    """vLLM knows function tools only."""
+    """A function tool, the only kind that vLLM supports."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -100,7 +100,7 @@ class Tool(BaseModel):
 
 
 class StructuredOutputs(BaseModel):
-    """vLLM's own constraints on an answer's text: exactly one of the first six."""
+    """vLLM's own constraints on the response text: exactly one of the first six fields is set."""
 
     json_: str | JSONObject | None = Field(None, alias="json")
     regex: str | None = None
@@ -114,7 +114,7 @@ class StructuredOutputs(BaseModel):
 
 
 class RepetitionDetection(BaseModel):
-    """When vLLM ends an answer that repeats itself."""
+    """When vLLM stops a response that repeats itself."""
 
     max_pattern_size: int = Field(0, ge=0)
     min_pattern_size: int = Field(0, ge=0)
@@ -141,7 +141,7 @@ Messages = TypeVar("Messages")
 
 
 class _ChatRequest(BaseModel, Generic[Messages]):
-    # An error's text would show the prompt, and texts of errors reach logs.
+    # Error texts reach logs, so they must not quote the prompt.
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
 
     messages: Messages
@@ -215,22 +215,21 @@ class _ChatRequest(BaseModel, Generic[Messages]):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_form(cls, body: object) -> object:
+    def _check_raw_body(cls, body: object) -> object:
         if isinstance(body, dict):
-            raw_body_rules.check_form(body)
+            raw_body_rules.check_chat_body(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        value_rules.check_values(vars(self), self.model_fields_set)
+        value_rules.check_chat_values(vars(self), self.model_fields_set)
         return self
 
 
 class ChatCompletionRequest(_ChatRequest[LongList[Message]]):
-    """The body of `POST /v1/chat/completions`. Unknown keys are taken, as vLLM takes them.
+    """The body of `POST /v1/chat/completions`. Unknown keys are accepted, as in vLLM.
 
-    The defaults of `model` and `temperature` are this server's; what the client left out is known by
-    `model_fields_set`.
+    The defaults of `model` and `temperature` are this server's; `model_fields_set` names what the client sent.
 
     Raises:
         ValidationError: a type is wrong, or one of vLLM's own checks failed (error type `vllm`).
@@ -238,12 +237,12 @@ class ChatCompletionRequest(_ChatRequest[LongList[Message]]):
 
 
 class BatchChatCompletionRequest(_ChatRequest[OneOrMore[OneOrMore[Message]]]):
-    """The body of `POST /v1/chat/completions/batch`: several conversations, each answered once, never as a stream."""
+    """The body of `POST /v1/chat/completions/batch`: several conversations, one choice for each, never streamed."""
 
     n: Literal[1] | None = 1
 
     def conversations(self) -> list[ChatCompletionRequest]:
-        """A request of its own for each conversation, in order."""
+        """One chat request for each conversation, in order."""
         shared = {
             name: getattr(self, name) for name in self.model_fields_set - {"messages", "stream", "stream_options"}
         }
@@ -257,7 +256,7 @@ Prompt = LongList[NonNegativeInt] | LongList[LongList[NonNegativeInt]] | str | L
 
 
 class CompletionRequest(BaseModel):
-    """The body of `POST /v1/completions`. Unknown keys are taken, as vLLM takes them.
+    """The body of `POST /v1/completions`. Unknown keys are accepted, as in vLLM.
 
     Raises:
         ValidationError: a type is wrong, or one of vLLM's own checks failed (error type `vllm`).
@@ -323,9 +322,9 @@ class CompletionRequest(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_form(cls, body: object) -> object:
+    def _check_raw_body(cls, body: object) -> object:
         if isinstance(body, dict):
-            raw_body_rules.check_completion_form(body)
+            raw_body_rules.check_completion_body(body)
         return body
 
     @model_validator(mode="after")
@@ -335,7 +334,7 @@ class CompletionRequest(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens of a whole answer; the prompt counts once, whatever `n` is. Details are null, as vLLM's are by default."""
+    """Token counts of a whole response. The prompt counts once for any `n`. Details are null by default, as in vLLM."""
 
     prompt_tokens: int = 0
     total_tokens: int = 0
@@ -345,7 +344,7 @@ class Usage(BaseModel):
 
 
 class TopLogprob(BaseModel):
-    """A token that could have stood here."""
+    """A candidate for a token's position."""
 
     token: str
     logprob: float
@@ -353,7 +352,7 @@ class TopLogprob(BaseModel):
 
 
 class TokenLogprob(TopLogprob):
-    """A token that stands here, and what else could have."""
+    """A token of the response, with the other candidates for its position."""
 
     top_logprobs: list[TopLogprob] = []
 
@@ -365,7 +364,7 @@ class ChoiceLogprobs(BaseModel):
 
 
 class Choice(BaseModel):
-    """One of the `n` answers."""
+    """One of the `n` choices."""
 
     index: int = 0
     message: ChatMessage
@@ -377,7 +376,7 @@ class Choice(BaseModel):
 
 
 class ChatCompletionResponse(BaseModel):
-    """The answer of `POST /v1/chat/completions`; every key is present, null or not."""
+    """The response of `POST /v1/chat/completions`; every key is present, null or not."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -396,9 +395,9 @@ class ChatCompletionResponse(BaseModel):
 
 
 class CompletionLogprobs(BaseModel):
-    """The log probabilities of a text's tokens, in OpenAI's former form: lists of the same length.
+    """The log probabilities of a text's tokens in OpenAI's legacy format: parallel lists, one entry for each token.
 
-    `text_offset` counts characters from the beginning of the choice's text.
+    `text_offset` counts characters from the start of the choice's text.
     """
 
     text_offset: list[int] = []
@@ -408,7 +407,7 @@ class CompletionLogprobs(BaseModel):
 
 
 class CompletionChoice(BaseModel):
-    """One text. The `n` texts of the first prompt come first, then those of the second."""
+    """One generated text. The `n` texts of the first prompt come first, then those of the second."""
 
     index: int
     text: str
@@ -422,7 +421,7 @@ class CompletionChoice(BaseModel):
 
 
 class CompletionResponse(BaseModel):
-    """The answer of `POST /v1/completions`; every key is present, null or not."""
+    """The response of `POST /v1/completions`; every key is present, null or not."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -438,7 +437,7 @@ class CompletionResponse(BaseModel):
 
 
 class ModelPermission(BaseModel):
-    """OpenAI's former permission object, which vLLM still sends."""
+    """OpenAI's legacy permission object, which vLLM still sends."""
 
     id: str
     object: Literal["model_permission"] = "model_permission"
@@ -455,7 +454,7 @@ class ModelPermission(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """vLLM's model card. `max_model_len`, prompt and answer together in tokens, is null for a model we do not know."""
+    """vLLM's model card. `max_model_len` (prompt plus output, in tokens) is null if the model is not in our table."""
 
     id: str
     object: Literal["model"] = "model"
@@ -468,7 +467,7 @@ class ModelInfo(BaseModel):
 
 
 class ModelsResponse(BaseModel):
-    """The answer of `GET /v1/models`."""
+    """The response of `GET /v1/models`."""
 
     object: Literal["list"] = "list"
     data: list[ModelInfo]

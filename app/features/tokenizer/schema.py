@@ -43,14 +43,14 @@ class TokenizeChatRequest(_Request):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_form(cls, body: object) -> object:
+    def _check_raw_body(cls, body: object) -> object:
         if isinstance(body, dict):
-            raw_body_rules.one_way_to_end_the_prompt(body)
+            raw_body_rules.check_prompt_ending(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        value_rules.conversation_is_not_empty(self.messages)
+        value_rules.check_conversation(self.messages)
         return self
 
 

@@ -1,4 +1,4 @@
-"""The failure of one of vLLM's own checks."""
+"""The validation errors that vLLM's own checks raise."""
 
 from typing import NoReturn
 
@@ -8,7 +8,7 @@ from app.core.errors.validation_errors import VLLM_ERROR
 
 
 def fail(message: str, param: str | None) -> NoReturn:
-    """Fail as vLLM's checks do.
+    """Reject a request with vLLM's text.
 
     Raises:
         PydanticCustomError: always.
@@ -17,7 +17,7 @@ def fail(message: str, param: str | None) -> NoReturn:
 
 
 def fail_with_value(message: str, param: str, value: object = None) -> NoReturn:
-    """Fail as vLLM's own validation class does, which repeats the parameter and its value in the message.
+    """Reject a request in the form of vLLM's validation class: the message repeats the parameter and its value.
 
     Raises:
         PydanticCustomError: always.

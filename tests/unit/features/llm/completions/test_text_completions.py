@@ -107,7 +107,7 @@ REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ),
     (
         {"prompt": "a", "echo": True, "logprobs": 1},
-        "`echo` with `logprobs` is not available: the upstream does not rate a prompt.",
+        "`echo` with `logprobs` is not available: the upstream returns no log probabilities for the prompt.",
         "echo",
     ),
     (
