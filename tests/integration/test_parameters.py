@@ -118,9 +118,9 @@ def test_every_row_is_tried() -> None:
         Handling.TRANSLATE: TRANSLATED,
         Handling.IGNORE: WITHOUT_EFFECT,
         Handling.DROP: DROPPED,
-        Handling.REFUSE: REFUSED,
+        Handling.REJECT: REFUSED,
     }
-    assert [name for name, rule in PARAMETERS.items() if name not in tried[rule.fate]] == []
+    assert [name for name, rule in PARAMETERS.items() if name not in tried[rule.handling]] == []
 
 
 @pytest.mark.parametrize("name", TRANSLATED)

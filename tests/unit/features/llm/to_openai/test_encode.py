@@ -242,7 +242,7 @@ def test_what_openai_has_no_control_for_is_dropped_and_told(name: str, record: R
 
 
 def test_every_dropped_row_is_tried() -> None:
-    assert {name for name, rule in PARAMETERS.items() if rule.fate is Handling.DROP} <= set(DROPPED)
+    assert {name for name, rule in PARAMETERS.items() if rule.handling is Handling.DROP} <= set(DROPPED)
 
 
 def test_dropped_fields_are_told_in_the_schemas_order(record: RequestRecord) -> None:
@@ -269,7 +269,7 @@ def test_what_would_mislead_is_refused_by_name(name: str) -> None:
 
 
 def test_every_refused_row_is_tried() -> None:
-    assert {name for name, rule in PARAMETERS.items() if rule.fate is Handling.REFUSE} <= set(REFUSED)
+    assert {name for name, rule in PARAMETERS.items() if rule.handling is Handling.REJECT} <= set(REFUSED)
 
 
 def test_openais_json_rule_is_met_for_the_client(record: RequestRecord) -> None:
