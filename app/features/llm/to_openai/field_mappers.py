@@ -25,7 +25,7 @@ def messages(builder: RequestBuilder, _name: str, value: Any) -> None:
     builder.adjusted |= conversation.adjusted
     builder.unknown_keys += conversation.unknown_keys
     builder.body["messages"] = builder.messages = conversation.messages
-    if builder.constraint and builder.constraint.needs_the_word_json and not conversation.mentions("json"):
+    if builder.constraint and builder.constraint.needs_json_mention and not conversation.mentions("json"):
         instruction = {"role": "system", "content": "Answer with a JSON object."}
         builder.body["messages"] = [instruction, *conversation.messages]
         builder.adjusted["messages"] = "json"
