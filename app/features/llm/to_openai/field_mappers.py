@@ -61,7 +61,7 @@ def logit_bias(builder: RequestBuilder, name: str, value: dict[str, float]) -> N
 
 
 def logprobs(builder: RequestBuilder, name: str, value: object) -> None:
-    """Request log probabilities. Clients that use them cannot do without, so they are never dropped."""
+    """Request log probabilities, which are rejected rather than dropped: a client that uses them needs them."""
     if not builder.accepts_sampling:
         raise RequestError(f"`{name}` is not available: the model reasons, and shows none then.", param=name)
     builder.body[name] = value
@@ -160,7 +160,7 @@ def thinking_token_budget(builder: RequestBuilder, name: str, value: int) -> Non
 
 
 def chat_template_kwargs(builder: RequestBuilder, name: str, value: JSONObject) -> None:
-    """Report what is not met of the thinking switches and the effort; other keys have no effect."""
+    """Report thinking switches and efforts that the model cannot follow, and keys without an equivalent."""
     if value.get("chat_template") is not None:
         raise RequestError(UNTRUSTED_TEMPLATE, param=name)
     wanted = kwargs_effort(value, builder.family)
@@ -201,7 +201,7 @@ def echo(builder: RequestBuilder, _name: str, _value: bool) -> None:
 
 
 def add_generation_prompt(builder: RequestBuilder, _name: str, _value: bool) -> None:
-    """Without a generation prompt, vLLM responds in the last message's role."""
+    """Respond in the last message's role if there is no generation prompt, as vLLM does."""
     builder.plan.role = _response_role(builder)
 
 

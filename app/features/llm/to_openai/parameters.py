@@ -103,7 +103,7 @@ PARAMETERS: dict[str, ParameterRule] = {
     "stop": _translated(field_mappers.stop, _STOP, neutral=([],)),
     "stream": _translated(field_mappers.stream, "usage is always requested from OpenAI", neutral=(False,)),
     "stream_options": _translated(
-        field_mappers.stream_options, "usage is shown if asked for; running usage is counted by this server"
+        field_mappers.stream_options, "usage is shown if requested; running usage is counted by this server"
     ),
     "temperature": _translated(
         field_mappers.sampling, "`DEFAULT_TEMPERATURE` if absent; " + _NOT_WHILE_REASONING, always=True

@@ -122,7 +122,7 @@ CONVERTED = [
                 ]
             }
         ),
-        id="oneOf told apart by a property",
+        id="oneOf distinguished by a property",
     ),
     pytest.param(
         loose(a={"oneOf": [{"$ref": "#/$defs/X"}, {"$ref": "#/$defs/Y"}], "discriminator": {"propertyName": "kind"}})
