@@ -147,12 +147,13 @@ class CompletionTranslator:
 _STREAMED = {"index", "text", "logprobs", "finish_reason", "stop_reason", "prompt_token_ids", "token_ids"}
 
 
-def sum_usage(usages: Sequence[Usage]) -> Usage:
-    """The usage of several calls together; the details of one alone."""
-    if len(usages) == 1:
-        return usages[0]
+def sum_usage(usages: Sequence[Usage | None]) -> Usage:
+    """Return the total usage of several calls; a single call keeps its details."""
+    known = [usage for usage in usages if usage]
+    if len(known) == 1:
+        return known[0]
     total = Usage()
-    for usage in usages:
+    for usage in known:
         total.prompt_tokens += usage.prompt_tokens
         total.completion_tokens += usage.completion_tokens
         total.total_tokens += usage.total_tokens
