@@ -1,7 +1,6 @@
 """The names, defaults and behaviour that the owner's specification gives, each held once."""
 
 import inspect
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -41,9 +40,9 @@ def application() -> FastAPI:
 
 
 @pytest.fixture
-async def client(application: FastAPI) -> AsyncIterator[TestClient]:
+def client(application: FastAPI) -> TestClient:
     """Without the lifespan: these routes answer before anything is opened."""
-    yield TestClient(application)
+    return TestClient(application)
 
 
 def test_a_request_has_the_specified_defaults() -> None:
