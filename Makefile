@@ -1,8 +1,9 @@
 # make run    serve on port 8002 (over the built-in simulator when no OPENAI_API_KEY is set)
 # make test   every test; needs Python only
+# make coverage   the unit tests, with what they cover of app/
 # make test-container   builds the image and tests it; needs a Docker engine
 # make check  format, lint, types, imports, locks
-# make soak   ten minutes of mixed load, and whether the server grows under it; make test has a short one
+# make soak   ten minutes of mixed load, and whether the server grows under it
 # make fuzz   requests made from the described interface, and from anything at all
 # make lock   makes the locks anew from the pins (needs the package index)
 # make audit  looks the locked packages up among the known vulnerabilities (needs pypi.org)
@@ -16,7 +17,7 @@ PEERS := $(VENV)/peers
 TOOLS := .venv-tools
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run announce test test-container image check format boot bench bench-peers soak fuzz lock audit sbom
+.PHONY: run announce test coverage test-container image check format boot bench bench-peers soak fuzz lock audit sbom
 
 # Statuses of the announcement: 0 there is a key, 3 there is none, 2 a setting is wrong.
 ANNOUNCE = $(BIN)/python -m app.announcement
@@ -30,11 +31,19 @@ run: $(VENV)/run
 announce: $(VENV)/run
 	@$(ANNOUNCE) || [ $$? = 3 ]
 
+# Two processes suit two cores. Each import is compiled once, not in every process.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# Tracing doubles the CPU time, so that only CI and `make coverage` measure.
+COVERAGE = $(if $(CI),--cov=app)
+
 test: $(VENV)/test
-	$(BIN)/python -m pytest tests/unit --cov=app
-	$(BIN)/python -m pytest tests/integration
-	$(BIN)/python -m tests.live
-	$(BIN)/python -m tests.soak 30
+	$(PYTEST) tests/unit $(COVERAGE)
+	$(PYTEST) tests/integration
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m tests.live
+
+coverage: $(VENV)/test
+	$(PYTEST) tests/unit --cov=app
 
 image:
 	@docker info >/dev/null 2>&1 || { echo 'No Docker engine answers: start one, or set DOCKER_HOST.' >&2; exit 1; }
@@ -55,6 +64,7 @@ format: $(VENV)/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/python -m tests.parameter_table
 	$(BIN)/python -m tests.settings_documents
+	$(BIN)/python -m tests.models_page
 
 boot: $(VENV)/run
 	$(BIN)/python -m benchmarks.boot
@@ -78,6 +88,7 @@ soak: $(VENV)/test
 fuzz: $(VENV)/test $(TOOLS)/installed
 	$(BIN)/python -m tests.fuzz $(TOOLS)/bin/schemathesis
 	RAW_REQUESTS=3000 $(BIN)/python -m pytest tests/integration/test_raw_requests.py
+	MORE_EXAMPLES=20 $(BIN)/python -m pytest tests/integration/test_any_input.py tests/integration/test_any_upstream.py
 
 LOCK = $(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --custom-compile-command 'make lock'

@@ -1,7 +1,8 @@
 """The application: its middleware, handlers and routers, in order. No logic."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import date
 from functools import cache
 
 from fastapi import FastAPI
@@ -23,6 +24,7 @@ from app.core.middleware.request_size import RequestSizeMiddleware
 from app.core.middleware.sse_keep_alive import SSEKeepAliveMiddleware
 from app.core.middleware.startup_failure import StartupFailureMiddleware
 from app.core.server.access_log import install_access_log_filter
+from app.features.llm.catalogue import utc_today
 from app.features.llm.router import REQUEST_MODELS as LLM_REQUEST_MODELS
 from app.features.llm.router import router as llm_router
 from app.features.ops.router import router as ops_router
@@ -34,10 +36,13 @@ NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": Fal
 """FastAPI would look for an OpenTelemetry SDK at every request; none is installed with this server."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The server for these settings. Makes no connection and reads no environment."""
+def create_app(settings: Settings, *, today: Callable[[], date] = utc_today) -> FastAPI:
+    """The server for these settings. Makes no connection and reads no environment.
+
+    `today` decides which models have ended.
+    """
     app = FastAPI(title="llm-server", lifespan=lifespan, telemetry=NO_TELEMETRY)
-    app.state.components = components = build_components(settings)
+    app.state.components = components = build_components(settings, today=today)
     register_error_handlers(app)
     app.add_middleware(DirectRoutesMiddleware, routes=llm_router.routes)
     # Without origins too, as in vLLM: a browser is told that none is allowed.

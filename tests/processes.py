@@ -34,7 +34,7 @@ class Process:
         self._out.seek(0)
         return self._out.read().decode()
 
-    async def wait_for_line(self, pattern: str, *, timeout_s: float = 20) -> re.Match[str]:
+    async def wait_for_line(self, pattern: str, *, timeout_s: float = 60) -> re.Match[str]:
         """The first match of `pattern` in what it says from now on.
 
         Raises:
@@ -57,7 +57,7 @@ class Process:
         """Where it listens, once it does."""
         return (await self.wait_for_line(_URL.pattern))[1]
 
-    async def ended(self, *, timeout_s: float = 20) -> int:
+    async def ended(self, *, timeout_s: float = 60) -> int:
         """Its exit status; a signal's number is negative."""
         async with asyncio.timeout(timeout_s):
             _out, err = await self.process.communicate()

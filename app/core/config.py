@@ -22,6 +22,7 @@ from app.core.setting_types import (
     BaseURL,
     ClientKeys,
     Count,
+    EffortMap,
     HeaderSecret,
     HeaderSecrets,
     HeaderText,
@@ -30,6 +31,7 @@ from app.core.setting_types import (
     Seconds,
     SecondsOrZero,
     ServedModels,
+    TemplateKwargs,
     check_text,
 )
 
@@ -107,14 +109,38 @@ class Settings(BaseSettings):
     model_families: JSONObject = _setting(
         {},
         "What OpenAI models accept that this server does not know, as a JSON object: "
-        '`{"new-model": {"context": 200000, "output": 32000, "efforts": ["low", "high"], "default_effort": "low"}}`. '
-        "The keys are the fields of `ModelFamily` in the code.",
+        '`{"new-model": {"context": 200000, "output": 32000, "efforts": ["low", "high"], "default_effort": "low"}}` '
+        'or `{"my-deployment": {"like": "gpt-4.1"}}`. The keys are the fields of `ModelFamily` in the code.',
     )
     default_temperature: float | None = _setting(
         0.7,
         "Temperature of chat requests that set none, 0 to 2. Set but empty: OpenAI's default, which is vLLM's (1).",
         ge=0,
         le=2,
+    )
+    default_chat_template_kwargs: TemplateKwargs = _setting(
+        {},
+        'Reasoning of requests that set none, as a JSON object: `{"enable_thinking": false}` or '
+        '`{"reasoning_effort": "low"}`. Other keys have no effect.',
+        flag="--default-chat-template-kwargs",
+        metavar="JSON",
+    )
+    reasoning_effort_map: EffortMap = _setting(
+        {},
+        'Reasoning effort to use for each that a client may set, as a JSON object: `{"medium": "low"}`.',
+        flag="--reasoning-effort-map",
+        metavar="JSON",
+    )
+    reasoning_reserve_tokens: int = _setting(
+        0,
+        "Tokens for reasoning on top of a client's `max_tokens`, at which the text is cut.",
+        ge=0,
+        le=128_000,
+    )
+    retired_models: Literal["auto", "switch", "refuse"] = _setting(
+        "auto",
+        "Requests for a model that OpenAI shut down: `switch` continues with its successor, `refuse` returns 400, "
+        "`auto` continues for gpt-4o-mini and returns 400 for others.",
     )
     completions_system_prompt: str = _setting(
         "", "System message before each prompt of `/v1/completions`. Unset: no system message."

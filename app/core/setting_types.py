@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -122,6 +122,15 @@ def _split_client_keys(value: object) -> object:
     return [key for key in keys if key] if isinstance(keys, list) else keys
 
 
+def _check_template_kwargs(kwargs: dict[str, object]) -> dict[str, object]:
+    for name in ("enable_thinking", "thinking"):
+        if not isinstance(kwargs.get(name, True), bool):
+            raise ValueError(f"{name} must be true or false")
+    if kwargs.get("reasoning_effort", "none") not in get_args(ReasoningEffort):
+        raise ValueError(f"reasoning_effort must be one of {', '.join(get_args(ReasoningEffort))}")
+    return kwargs
+
+
 def _parse_served_models(value: object) -> object:
     if value == "*":
         return value
@@ -145,4 +154,10 @@ HeaderSecrets = Annotated[tuple[HeaderSecret, ...], NoDecode, BeforeValidator(_s
 ClientKeys = Annotated[tuple[ClientKey, ...], NoDecode, BeforeValidator(_split_client_keys)]
 HeaderTexts = Annotated[tuple[HeaderText, ...], NoDecode, BeforeValidator(parse_json)]
 JSONObject = Annotated[dict[str, dict[str, object]], NoDecode, BeforeValidator(parse_json)]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+EffortMap = Annotated[dict[ReasoningEffort, ReasoningEffort], NoDecode, BeforeValidator(parse_json)]
+TemplateKwargs = Annotated[
+    dict[str, object], NoDecode, BeforeValidator(parse_json), AfterValidator(_check_template_kwargs)
+]
+"""vLLM's `chat_template_kwargs`: those that say how to reason have their types, others have no effect."""
 ServedModels = Annotated[dict[str, str] | Literal["*"] | None, NoDecode, BeforeValidator(_parse_served_models)]

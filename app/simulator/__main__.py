@@ -8,11 +8,13 @@ import signal
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import NoReturn
 
-from app.simulator.server import Pacing, Simulator
+from app.simulator.server import Catalogue, Pacing, Simulator
 
 KEY_BY_DEFAULT = "sk-simulator"
+TODAY_VARIABLE = "SIMULATOR_TODAY"
 LAST_PORT = 65_535
 LONGEST_PACE_S = 86_400.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -47,6 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--api-key", help="the only key to accept (any that begins with sk-)")
     parser.add_argument("--time-to-first-token-s", type=_seconds, default=0.0, help="seconds before an answer begins")
     parser.add_argument("--time-per-token-s", type=_seconds, default=0.0, help="seconds between two tokens")
+    parser.add_argument(
+        "--today",
+        type=_date,
+        default=os.environ.get(TODAY_VARIABLE) or None,
+        help=f"date that decides which models have ended, as YYYY-MM-DD (${TODAY_VARIABLE}; without one, none has)",
+    )
+    parser.add_argument("--no-shutdown-dates", action="store_true", help="list models without the date of their end")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="a command to run against the simulator")
     return parser
 
@@ -64,9 +73,19 @@ def _seconds(word: str) -> float:
     return min(float(word), LONGEST_PACE_S)
 
 
+def _date(word: str) -> date:
+    try:
+        return date.fromisoformat(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{word} is not a date such as 2027-01-15") from None
+
+
 async def _run(options: argparse.Namespace) -> int:
     pacing = Pacing(options.time_to_first_token_s, options.time_per_token_s)
-    simulator = Simulator(api_key=options.api_key, pacing=pacing, host=options.host, port=options.port)
+    catalogue = Catalogue(options.today, shutdown_dates=not options.no_shutdown_dates)
+    simulator = Simulator(
+        api_key=options.api_key, pacing=pacing, host=options.host, port=options.port, catalogue=catalogue
+    )
     signals = _Signals()
     async with contextlib.AsyncExitStack() as stack:
         try:

@@ -12,19 +12,22 @@ from app.simulator.delivery.faults import HangUp
 from app.simulator.delivery.pacing import Pacing
 from app.simulator.delivery.sending import hang_up, send_script, start_stream
 from app.simulator.json_text import indented
+from app.simulator.models import Catalogue
 from app.simulator.request import ChatRequest
 from app.simulator.rules.acceptance import accept
 from app.simulator.traffic import Exchange, Traffic
 
 
-async def answer(request: web.Request, exchange: Exchange, pacing: Pacing, traffic: Traffic) -> web.StreamResponse:
+async def answer(
+    request: web.Request, exchange: Exchange, pacing: Pacing, traffic: Traffic, catalogue: Catalogue
+) -> web.StreamResponse:
     """Answer one chat request of ``traffic``, at ``pacing`` unless the request asks for another.
 
     Raises:
         OpenAIError: the request is refused, or asked for an error.
         HangUpError: the answer ended with the connection, as the request asked.
     """
-    chat = accept(exchange)
+    chat = accept(exchange, catalogue)
     directive = faults.in_effect(
         chat.directive, authorization=exchange.headers["Authorization"], seen=traffic.seen(exchange)
     )

@@ -51,3 +51,9 @@ def model_not_found(name: str) -> OpenAIError:
     """Return OpenAI's 404 for a model that is unknown or not open to this key."""
     message = f"The model `{name}` does not exist or you do not have access to it."
     return OpenAIError(404, ErrorBody(message, code="model_not_found"))
+
+
+def model_ended(name: str) -> OpenAIError:
+    """Return OpenAI's 404 for a model that has been shut down."""
+    message = f"The model `{name}` has been deprecated, learn more here: https://platform.openai.com/docs/deprecations"
+    return OpenAIError(404, ErrorBody(message, code="model_not_found"))

@@ -8,21 +8,17 @@ from typing import Any
 from app.simulator import directives, tokens
 from app.simulator.directives import Directive
 from app.simulator.json_text import JSONObject
-from app.simulator.models import BY_NAME, REASONING_TOKENS, Model
+from app.simulator.models import REASONING_TOKENS, Model
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """The accepted ``body``, the ``raw`` bytes it came from, and what it asks of the simulator itself."""
+    """The accepted ``body``, the ``raw`` bytes it came from, what it asks of the simulator itself, and its model."""
 
     body: JSONObject
     raw: bytes
     directive: Directive
-
-    @cached_property
-    def model(self) -> Model:
-        """The model the request names."""
-        return BY_NAME[self.body["model"]]
+    model: Model
 
     @property
     def messages(self) -> Sequence[JSONObject]:

@@ -7,20 +7,23 @@ from typing import Any
 
 from aiohttp import web
 
-from app.simulator import authorization, chat, models
+from app.simulator import authorization, chat
 from app.simulator.answers import embeddings
 from app.simulator.delivery import headers
 from app.simulator.delivery.pacing import Pacing
 from app.simulator.delivery.sending import HangUpError
-from app.simulator.errors import ErrorBody, OpenAIError, model_not_found
+from app.simulator.errors import ErrorBody, OpenAIError
 from app.simulator.json_text import indented, parse
+from app.simulator.models import Catalogue
 from app.simulator.traffic import Exchange, Traffic
 
-__all__ = ["Exchange", "Pacing", "Simulator", "Traffic"]
+__all__ = ["Catalogue", "Exchange", "Pacing", "Simulator", "Traffic"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 OWN_PATHS = "/simulator/"
+# OpenAI's, and the one of Azure's v1 API.
+BASE_PATHS = ("/v1", "/openai/v1")
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 # Answers that are still going on when the simulator closes belong to clients that no longer read.
 SHUTDOWN_TIMEOUT_S = 0.1
@@ -39,8 +42,10 @@ class Simulator:
         pacing: Pacing = Pacing(),  # noqa: B008 - a frozen value
         host: str = "127.0.0.1",
         port: int = 0,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self.traffic = Traffic()
+        self._catalogue = catalogue or Catalogue()
         self._api_key = api_key
         self._pacing = pacing
         self._host = host
@@ -81,10 +86,18 @@ class Simulator:
         application.on_response_prepare.append(_add_headers)
         application.add_routes(
             [
-                web.post("/v1/chat/completions", self._chat),
-                web.post("/v1/embeddings", _embeddings),
-                web.get("/v1/models", _models, allow_head=False),
-                web.get("/v1/models/{name:.+}", _model, allow_head=False),
+                route
+                for base in BASE_PATHS
+                for route in (
+                    web.post(base + "/chat/completions", self._chat),
+                    web.post(base + "/embeddings", _embeddings),
+                    web.get(base + "/models", self._show_models, allow_head=False),
+                    web.get(base + "/models/{name:.+}", self._show_model, allow_head=False),
+                )
+            ]
+        )
+        application.add_routes(
+            [
                 web.get(OWN_PATHS + "traffic", self._show_traffic),
                 web.get(OWN_PATHS + "exchanges", self._show_exchanges),
             ]
@@ -122,7 +135,13 @@ class Simulator:
             return _refusal(_invalid_url("Invalid method for URL", request, status=405))
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await chat.answer(request, request[EXCHANGE], self._pacing, self.traffic)
+        return await chat.answer(request, request[EXCHANGE], self._pacing, self.traffic, self._catalogue)
+
+    async def _show_models(self, _: web.Request) -> web.StreamResponse:
+        return _json({"object": "list", "data": self._catalogue.listed()})
+
+    async def _show_model(self, request: web.Request) -> web.StreamResponse:
+        return _json(self._catalogue.shown(request.match_info["name"]))
 
     async def _show_traffic(self, _: web.Request) -> web.StreamResponse:
         return _json(self.traffic.to_json())
@@ -133,17 +152,6 @@ class Simulator:
 
 async def _embeddings(request: web.Request) -> web.StreamResponse:
     return _json(embeddings.answer(request[EXCHANGE]))
-
-
-async def _models(_: web.Request) -> web.StreamResponse:
-    return _json({"object": "list", "data": [models.entry(name) for name in models.BY_NAME]})
-
-
-async def _model(request: web.Request) -> web.StreamResponse:
-    name = request.match_info["name"]
-    if name not in models.BY_NAME:
-        raise model_not_found(name)
-    return _json(models.entry(name))
 
 
 async def _exchange(request: web.Request) -> Exchange:

@@ -1,4 +1,4 @@
-"""The simulator's tokens: those of o200k_base, which every model it knows has, counted for a prompt as OpenAI counts.
+"""The simulator's tokens: those of o200k_base, which all but its oldest models have, counted as OpenAI counts a prompt.
 
 The formula is that of OpenAI's cookbook ("How to count tokens with tiktoken"); the server has its own, so that a test
 can hold the two against each other.

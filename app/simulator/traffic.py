@@ -42,7 +42,7 @@ class Traffic:
     exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=REMEMBERED_EXCHANGES))
     _changed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
-    async def wait_for(self, condition: Callable[["Traffic"], bool], *, timeout_s: float = 5.0) -> None:
+    async def wait_for(self, condition: Callable[["Traffic"], bool], *, timeout_s: float = 60.0) -> None:
         """Return as soon as ``condition`` holds; it is asked again after each change.
 
         Raises:

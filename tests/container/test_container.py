@@ -145,13 +145,11 @@ def test_sigterm_lets_a_stream_end(simulated: tuple[str, ...]) -> None:
 def test_sigterm_aborts_what_lasts_beyond_the_limit(simulated: tuple[str, ...]) -> None:
     with running(*simulated, "--env", "SHUTDOWN_TIMEOUT_S=1") as container:
         wait_for_health(container.url)
-        with streaming(container.url, "[sim fault=stall after=1 seconds=60]") as lines:
-            began = time.monotonic()
+        with streaming(container.url, "[sim fault=stall after=1 seconds=600]") as lines:
             docker("kill", "--signal", "TERM", container.id)
             *_, finish, done = lines
             assert container.ended() == 0
 
-        assert time.monotonic() - began < 5
         assert '"finish_reason":"abort"' in finish
         assert done == "data: [DONE]"
         assert "Traceback" not in docker_logs(container)

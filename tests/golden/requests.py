@@ -11,7 +11,7 @@ from tests.golden.exchanges import JSONObject
 
 Strategy = st.SearchStrategy[Any]
 
-MODELS = ["gpt-4o-mini", "o3", "gpt-5-mini", "gpt-5.4"]
+MODELS = ["gpt-4o-mini", "o3", "gpt-5-mini", "gpt-5.4", "gpt-6-luna", "gpt-6.2-sol", "gpt-5-search-api", "chat-latest"]
 """One of each kind of family: classic, always reasoning, reasoning by default, reasoning if asked."""
 
 # Some texts are orders to the simulator.

@@ -41,7 +41,7 @@ def calls_of(body: dict[str, Any]) -> int:
 async def ask_until_the_end(url: str, number: int, outcomes: Counter[str]) -> None:
     """One request after another on one connection, until the server takes no more."""
     path, body = BODIES[number % len(BODIES)]
-    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=url) as client:
         while not outcomes["refused"] and not outcomes["not connected"]:
             try:
                 outcome = outcome_of(await client.post(path, json=body))
@@ -63,14 +63,12 @@ async def test_sigterm_under_load_loses_no_request(
     answered: int, live: int, simulator: Simulator, tmp_path: Path
 ) -> None:
     outcomes: Counter[str] = Counter()
-    variables = {"OPENAI_API_KEY": "sk-test-key", "OPENAI_BASE_URL": simulator.base_url}
+    variables = {"OPENAI_API_KEY": "sk-test-key", "OPENAI_BASE_URL": simulator.base_url, "SHUTDOWN_TIMEOUT_S": "60"}
     async with started(*SERVER, cwd=tmp_path, **variables) as server, asyncio.TaskGroup() as clients:
         url = await server.url()
         for number in range(CLIENTS):
             clients.create_task(ask_until_the_end(url, number, outcomes))
-        await simulator.traffic.wait_for(
-            lambda traffic: traffic.answered >= answered and traffic.live >= live, timeout_s=20
-        )
+        await simulator.traffic.wait_for(lambda traffic: traffic.answered >= answered and traffic.live >= live)
         before = outcomes["complete"]
         server.process.terminate()
         assert await server.ended() == 0

@@ -58,7 +58,7 @@ class Request:
 
     async def outcome(self) -> object:
         """None, or the exception it ended with."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return (await asyncio.gather(self.answering, return_exceptions=True))[0]
 
     @property
@@ -131,7 +131,7 @@ async def test_a_request_that_ends_at_any_step_leaves_nothing(
 async def test_what_is_held_is_seen(simulator: Simulator) -> None:
     app = create_app(settings_for(simulator.base_url))
     async with app.router.lifespan_context(app):
-        request = Request(app, CHAT, {"messages": [{"role": "user", "content": "[sim fault=slow]"}]})
+        request = Request(app, CHAT, {"messages": [{"role": "user", "content": "[sim fault=slow seconds=600]"}]})
         await simulator.traffic.wait_for(lambda traffic: traffic.live == 1)
 
         assert held_by(app.state.components) == (1, 1, 1, 1)

@@ -23,7 +23,7 @@ async def golden_client() -> AsyncIterator[httpx.AsyncClient]:
     async with (
         Simulator() as simulator,
         served_over(simulator.base_url) as url,
-        httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) as client,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
     ):
         yield client
 

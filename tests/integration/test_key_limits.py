@@ -19,7 +19,7 @@ from tests.conftest import CHAT
 from tests.serving import serving, settings_for
 
 COMPLETIONS = "/v1/completions"
-SLOW = "[sim fault=slow]"
+SLOW = "[sim fault=slow seconds=600]"
 
 
 def chat(text: str = "hi", **fields: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def chat(text: str = "hi", **fields: Any) -> dict[str, Any]:
 
 
 async def wait_for(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the server's counters are no events
             await asyncio.sleep(0.005)
 
@@ -57,7 +57,7 @@ async def server_over(simulator: Simulator, **given: object) -> AsyncIterator[Se
     limits = httpx.Limits(max_connections=None)
     async with (
         serving(app, app.state.components.lifecycle) as running,
-        httpx.AsyncClient(base_url=running.url, timeout=10, limits=limits) as client,
+        httpx.AsyncClient(base_url=running.url, limits=limits) as client,
     ):
         yield Server(client, app.state.components)
 
@@ -121,7 +121,7 @@ async def test_usage_is_openais_where_it_is_told(simulator: Simulator) -> None:
         answer = (await server.post(chat("[sim tokens=20]"))).json()
         streamed = await server.post(chat("[sim tokens=20]", stream=True, stream_options={"include_usage": True}))
         usage = json.loads(streamed.text.split("\n\n")[-3][6:])["usage"]
-        used = server.limits._use[0].tokens._total
+        used = server.limits._usage[0].tokens._total
 
     assert used == answer["usage"]["total_tokens"] + usage["total_tokens"]
 
@@ -163,7 +163,7 @@ ENDINGS = {
     "error event": chat("[sim fault=error_event]", stream=True),
     "left before the answer": chat(SLOW),
     "left before the stream": chat(SLOW, stream=True),
-    "left the stream": chat("[sim fault=stall after=2 tokens=20]", stream=True),
+    "left the stream": chat("[sim fault=stall seconds=600 after=2 tokens=20]", stream=True),
     "left the prompts": {"prompt": [SLOW, "b"], "stream": True},
 }
 
@@ -184,7 +184,7 @@ async def each_ends(endings: list[str], server: Server) -> None:
     await server.idle()
 
 
-LIMITED = {"max_upstream_calls": 2, "vllm_api_key": "k1", "key_concurrent_requests": 10}
+LIMITED = {"max_upstream_calls": 2, "queue_timeout_s": 60, "vllm_api_key": "k1", "key_concurrent_requests": 10}
 
 
 @pytest.mark.parametrize("name", ENDINGS)

@@ -85,7 +85,7 @@ async def server(simulator: Simulator) -> AsyncIterator[tuple[Witness, Any]]:
 
     async with (
         serving(app, app.state.components.lifecycle) as running,
-        httpx.AsyncClient(base_url=running.url, timeout=20) as client,
+        httpx.AsyncClient(base_url=running.url) as client,
     ):
         logging.getLogger("uvicorn.access").setLevel(logging.DEBUG)
         yield Witness(client), app

@@ -64,6 +64,8 @@ def test_a_model_can_be_described(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[]", "MODEL_FAMILIES: Input should be a valid dictionary"),
         ('{"m": {"contxt": 1}}', "MODEL_FAMILIES.m.contxt: Unexpected keyword argument"),
         ('{"m": {"efforts": ["much"]}}', "MODEL_FAMILIES.m.efforts.0: Input should be 'none'"),
+        ('{"m": {"like": "gpt-9"}}', "MODEL_FAMILIES.m.like: no such model is known"),
+        ('{"m": {"like": "gpt-4.1", "contxt": 1}}', "MODEL_FAMILIES.m.contxt: Unexpected keyword argument"),
         ('{"m": {"context": 0}}', "MODEL_FAMILIES.m.context: Input should be greater than 0"),
         ('{"m": {"default_effort": "low"}}', "MODEL_FAMILIES.m: default_effort 'low' is not one of efforts"),
     ],

@@ -8,6 +8,7 @@ from typing import Any
 import openai
 
 from app.core.errors.errors import ErrorResponse
+from app.core.errors.upstream_message import upstream_message
 from app.core.log_records import exception_for_log
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ _QUOTA_CODES = frozenset(
 
 def is_quota_exhausted(exc: openai.APIError) -> bool:
     """Whether an account is empty, rather than its rate limit reached: no retry helps until somebody pays."""
-    return exc.type in _QUOTA_CODES or exc.code in _QUOTA_CODES
+    # Services say anything there, also what has no hash.
+    return any(isinstance(named, str) and named in _QUOTA_CODES for named in (exc.type, exc.code))
 
 
 def error_response_for(exc: BaseException) -> ErrorResponse:
@@ -64,8 +66,7 @@ def _facts(exc: openai.OpenAIError) -> Iterator[str]:
 
 
 def _text(exc: openai.APIError, fallback: str) -> str:
-    message = exc.body.get("message") if isinstance(exc.body, dict) else None
-    return message if isinstance(message, str) and message else fallback
+    return upstream_message(exc.body) or fallback
 
 
 def _param(exc: openai.APIError) -> str | None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -66,7 +66,7 @@ async def model_of(request: Request, body: bytes, model_for: Callable[[object], 
     _require_json(request)
     if len(body) <= LONG_BODY_BYTES:
         return _validated(body, model_for)
-    return await asyncio.to_thread(_validated_long, body, model_for)
+    return await asyncio.to_thread(_validated, body, model_for)
 
 
 def _require_json(request: Request) -> None:
@@ -75,11 +75,6 @@ def _require_json(request: Request) -> None:
         # vLLM answers 400 here, not 415.
         message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
         raise RequestError(message, type="Bad Request")
-
-
-def _validated_long(body: bytes, model_for: Callable[[object], type[Model]]) -> Model:
-    _check_counts(body)
-    return _validated(body, model_for)
 
 
 def _check_counts(body: bytes) -> None:
@@ -112,27 +107,58 @@ def _validated(body: bytes, model_for: Callable[[object], type[Model]]) -> Model
 
 
 def _parsed(body: bytes) -> Any:
+    if len(body) > LONG_BODY_BYTES:
+        return _parsed_with_care(body)
+    try:
+        return from_json(body)
+    except ValueError:
+        return _parsed_with_care(body)
+
+
+def _parsed_with_care(body: bytes) -> Any:
+    """The value of a body in any encoding, within all limits; else the error that says what is wrong with it."""
+    body = _utf8(body)
+    _check_counts(body)
     try:
         return from_json(body)
     except ValueError as exc:
         if "recursion limit" in str(exc):
             raise RequestError(f"The request is nested too deep: more than {MAX_DEPTH} arrays and objects.") from None
-        return _parsed_slowly(body)
+        _explain(body)
 
 
-def _parsed_slowly(body: bytes) -> Any:
-    """As FastAPI parses it: it takes a little more, and says where it fails as vLLM does."""
+def _utf8(body: bytes) -> bytes:
+    """A body in any of the encodings that Python's parser, and so vLLM, reads, as UTF-8 without a byte order mark.
+
+    Raises:
+        HTTPException: it is not in the encoding that it seems to be in.
+    """
+    encoding = json.detect_encoding(body)
+    if encoding == "utf-8":
+        return body
     try:
-        value = json.loads(body)
+        return body.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        raise _unparsable() from None
+
+
+def _explain(body: bytes) -> NoReturn:
+    """Say in vLLM's words why a body in UTF-8 cannot be parsed: what Python's parser says, as FastAPI reports it."""
+    try:
+        # Of bytes it would take a second byte order mark.
+        value = json.JSONDecoder().decode(body.decode("utf-8", "surrogatepass"))
     except json.JSONDecodeError as exc:
         place, told = ("body", exc.pos), {"error": exc.msg}
         raise _invalid(type="json_invalid", loc=place, msg="JSON decode error", input={}, ctx=told) from None
     except (ValueError, RecursionError):
-        raise HTTPException(400, "There was an error parsing the body") from None
-    # Of the texts only these take a lone surrogate, which is valid in JSON's escapes and nowhere else: no answer, log
-    # or call could carry it.
+        raise _unparsable() from None
+    # Only Python's parser takes a lone surrogate, which no response, log or call could carry.
     reject_lone_surrogates(value)
-    return value
+    raise _unparsable()
+
+
+def _unparsable() -> HTTPException:
+    return HTTPException(400, "There was an error parsing the body")
 
 
 def _invalid(**error: object) -> RequestValidationError:

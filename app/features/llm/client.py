@@ -1,12 +1,15 @@
 """OpenAI behind vLLM's interface: vLLM's request in, vLLM's answer out, the openai SDK's exceptions up."""
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
+from datetime import date
+from typing import Annotated
+from urllib.parse import quote
 
 import aiohttp
 import httpx2
 import openai
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter, Permits
@@ -16,24 +19,49 @@ from app.features.llm.catalogue import Catalogue
 from app.features.llm.from_openai.chat_completion import aborted_completion, chat_completion
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.stream import AbortedStream, ChatStream, Render
-from app.features.llm.from_openai.usage_meter import UsageMeter
+from app.features.llm.from_openai.usage_meter import BYTES_PER_TOKEN, UsageMeter
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse
 from app.features.llm.to_openai.builder import UnsupportedParams
 from app.features.llm.to_openai.context_window import check_context_window
 from app.features.llm.to_openai.encode import UpstreamCall, encode_request
+from app.features.llm.to_openai.reasoning_effort import EffortPolicy
 from app.upstream.api_keys import ApiKeyPool
-from app.upstream.sdk_errors import invalid_response_error
+from app.upstream.sdk_errors import unexpected_response_error
 from app.upstream.sse import encode_events
 from app.upstream.timeouts import Timeouts
 from app.upstream.upstream import Upstream, UpstreamRequest
+from app.upstream.upstream_response import UpstreamResponse
+
+MAX_ERROR_BYTES = 65_536
+"""Where a stream was to come, no more is read of what came instead."""
+
+MODEL_NOT_FOUND = "model_not_found"
+"""OpenAI's code for a model that is unknown, not open to the key, or shut down."""
+
+
+def _date_if_readable(value: object, validate: ValidatorFunctionWrapHandler) -> date | None:
+    try:
+        read: date | None = validate(value)
+    except ValidationError:
+        return None
+    return read
 
 
 class _UpstreamModel(BaseModel):
     id: str
+    shutdown_date: Annotated[date | None, WrapValidator(_date_if_readable)] = None
 
 
 class _UpstreamModels(BaseModel):
     data: list[_UpstreamModel]
+
+
+async def _read_json(response: UpstreamResponse) -> bytes:
+    """A body that may be an error, as far as an error goes; nothing of what is no JSON."""
+    content = b""
+    while "json" in response.content_type and len(content) < MAX_ERROR_BYTES and (more := await response.read()):
+        content += more
+    return content
 
 
 def _no_http() -> httpx2.AsyncClient:
@@ -59,6 +87,7 @@ class OpenAIClient:
         catalogue: Catalogue | None = None,
         unsupported_params: UnsupportedParams = "drop",
         usage_details: bool = False,
+        effort_policy: EffortPolicy | None = None,
         further_keys: Sequence[str] = (),
         timeouts: Timeouts | None = None,
         max_attempts: int = 3,
@@ -94,6 +123,7 @@ class OpenAIClient:
         self._catalogue = catalogue or Catalogue()
         self._unsupported_params = unsupported_params
         self._usage_details = usage_details
+        self._effort_policy = effort_policy or EffortPolicy()
         self._lifecycle = lifecycle or Lifecycle()
 
     def _headers(self) -> dict[str, str]:
@@ -118,16 +148,23 @@ class OpenAIClient:
                 response = await self._upstream.read(UpstreamRequest("POST", self._chat_url, call.body))
         except Aborted:
             return aborted_completion(request, call.plan)
+        except openai.NotFoundError as exc:
+            if not self._goes_on_after(exc, request, call):
+                raise
+            return await self.create_chat_completion(request)
         try:
             translated = chat_completion(request, call.plan, response)
         except ValueError as exc:
-            raise invalid_response_error(self._chat_url, response) from exc
-        usage_meter.record(translated.usage.total_tokens)
+            raise self._not_expected(self._chat_url, response) from exc
+        if translated.usage and translated.usage.total_tokens:
+            usage_meter.record(translated.usage.total_tokens)
+        else:
+            usage_meter.estimate(written=len(response) // BYTES_PER_TOKEN)
         return translated
 
     async def stream_chat_completion(
         self, request: ChatCompletionRequest, permits: Permits | None = None, render: Render = encode_events
-    ) -> ChatStream:
+    ) -> ChatStream | AbortedStream:
         """The answer as a stream, once OpenAI has accepted the request. The caller owns it and must `aclose()` it.
 
         Its events are what `render` makes of the chunks. The call takes one of `places`, while there are, instead of
@@ -144,11 +181,15 @@ class OpenAIClient:
                 response = await self._upstream.open(
                     UpstreamRequest("POST", self._chat_url, call.body, is_stream=True), permits
                 )
+                if response.content_type != "text/event-stream":
+                    with closing(response):
+                        raise self._not_expected(self._chat_url, await _read_json(response))
         except Aborted:
             return AbortedStream(translator, render)
-        if response.content_type != "text/event-stream":
-            response.close()
-            raise invalid_response_error(self._chat_url, response.content_type.encode(errors="replace"))
+        except openai.NotFoundError as exc:
+            if not self._goes_on_after(exc, request, call):
+                raise
+            return await self.stream_chat_completion(request, permits, render)
         return ChatStream(
             response,
             translator,
@@ -166,18 +207,51 @@ class OpenAIClient:
         """
         return self._concurrency_limiter.reserve(calls)
 
-    async def list_models(self) -> list[str]:
-        """The ids of every model that the key can use.
+    def _not_expected(self, url: str, content: bytes) -> openai.APIError:
+        """What an accepted response is that has another form than was asked for."""
+        return unexpected_response_error(url, content, self._redactor)
+
+    async def list_models(self) -> dict[str, date | None]:
+        """The ids of every model that the key can use, each with the day OpenAI shuts it down, where that is known.
 
         Raises:
             openai.APIError: the call failed.
         """
         response = await self._upstream.read(UpstreamRequest("GET", self._models_url))
         try:
-            return [model.id for model in _UpstreamModels.model_validate_json(response).data]
+            listed = _UpstreamModels.model_validate_json(response).data
         except ValidationError as exc:
-            raise invalid_response_error(self._models_url, response) from exc
+            raise self._not_expected(self._models_url, response) from exc
+        return {model.id: model.shutdown_date for model in listed}
+
+    async def has_model(self, model: str) -> bool:
+        """Whether the key can use the model of this id.
+
+        Raises:
+            openai.APIError: the call failed in another way than not to find it.
+        """
+        try:
+            await self._upstream.read(UpstreamRequest("GET", f"{self._models_url}/{quote(model, safe=':')}"))
+        except openai.NotFoundError as exc:
+            if exc.code != MODEL_NOT_FOUND:
+                raise
+            return False
+        return True
+
+    def _goes_on_after(self, exc: openai.NotFoundError, request: ChatCompletionRequest, call: UpstreamCall) -> bool:
+        """Whether the request is to be sent once more, for the model that was not found has a successor by now.
+
+        Raises:
+            RequestError: the model has ended, and requests for it are refused.
+        """
+        return exc.code == MODEL_NOT_FOUND and self._catalogue.retire_not_found(request.model or "", call.model)
 
     async def _translated(self, request: ChatCompletionRequest) -> UpstreamCall:
-        call = encode_request(request, self._catalogue, self._unsupported_params, usage_details=self._usage_details)
+        call = encode_request(
+            request,
+            self._catalogue,
+            self._unsupported_params,
+            usage_details=self._usage_details,
+            effort_policy=self._effort_policy,
+        )
         return await check_context_window(request, call)

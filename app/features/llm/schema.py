@@ -385,7 +385,7 @@ class ChatCompletionResponse(BaseModel):
     choices: list[Choice]
     service_tier: str | None = None
     system_fingerprint: str | None = None
-    usage: Usage = Field(default_factory=Usage)
+    usage: Usage | None = None
     prompt_logprobs: list[JSONObject | None] | None = None
     prompt_token_ids: list[int] | None = None
     prompt_text: str | None = None

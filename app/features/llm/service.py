@@ -14,7 +14,7 @@ from app.features.llm.client import OpenAIClient
 from app.features.llm.completions.merged_stream import MergedStream, Source, StreamWithTrailer, gather_or_cancel
 from app.features.llm.completions.request import characters_to_encode, chat_request, only_echoes, prompts_of
 from app.features.llm.completions.response import CompletionTranslator, sum_usage
-from app.features.llm.from_openai.stream import ChatStream
+from app.features.llm.from_openai.stream import AbortedStream, ChatStream
 from app.features.llm.schema import (
     BatchChatCompletionRequest,
     ChatCompletionRequest,
@@ -60,7 +60,7 @@ class LLMService:
         """
         return await self._client.create_chat_completion(self._with_defaults(request))
 
-    async def stream_chat_completion(self, request: ChatCompletionRequest) -> ChatStream:
+    async def stream_chat_completion(self, request: ChatCompletionRequest) -> ChatStream | AbortedStream:
         """The answer as a stream that OpenAI has accepted. The caller owns it and must `aclose()` it.
 
         Raises:

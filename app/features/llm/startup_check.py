@@ -1,6 +1,8 @@
 """What is wrong between this server and OpenAI, found out before a client does. It costs no tokens."""
 
 import asyncio
+from collections.abc import Mapping
+from datetime import date
 
 import openai
 
@@ -18,7 +20,8 @@ async def startup_problem(
     """What the operator should know, in one line without secrets; None: nothing. It takes `limit_s` at most."""
     try:
         async with asyncio.timeout(limit_s):
-            available = frozenset(await client.list_models())
+            available = await client.list_models()
+            await retire_ended_models(client, catalogue, available)
     except (openai.AuthenticationError, openai.PermissionDeniedError):
         return "OPENAI_API_KEY is refused by OpenAI: no request can be answered with it"
     except (TimeoutError, openai.APIConnectionError) as exc:
@@ -37,8 +40,24 @@ def _reason(exc: TimeoutError | openai.APIConnectionError, limit_s: float) -> st
     return exception_for_log(exc.__cause__)
 
 
-def _unknown_models(catalogue: Catalogue, available: frozenset[str]) -> str | None:
-    unknown = [name for name in catalogue.names or () if catalogue.upstream_model(name) not in available]
+async def retire_ended_models(client: OpenAIClient, catalogue: Catalogue, listed: Mapping[str, date | None]) -> None:
+    """Retire the served models that have ended, by the dates that OpenAI lists or because it does not find them now.
+
+    Raises:
+        openai.APIError: OpenAI could not be asked.
+    """
+    catalogue.learn_ends(listed)
+    for name in catalogue.names or ():
+        model = catalogue.upstream_model(name)
+        if model not in listed and catalogue.has_passed(name) and not await client.has_model(model):
+            catalogue.retire(name)
+
+
+def _unknown_models(catalogue: Catalogue, available: Mapping[str, object]) -> str | None:
+    if refusals := catalogue.refusals():
+        return f"{' '.join(refusals)} Requests for it are refused: set DEFAULT_MODEL or SERVED_MODELS"
+    names = [name for name in catalogue.names or () if not catalogue.is_elsewhere(name)]
+    unknown = [name for name in names if catalogue.upstream_model(name) not in available]
     if not unknown:
         return None
     served = ", ".join(f"{catalogue.upstream_model(name)!r} (served as {name!r})" for name in unknown)

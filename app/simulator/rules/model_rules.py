@@ -22,6 +22,13 @@ def check_model(request: ChatRequest) -> None:
         check(request)
 
 
+def _incompatible(request: ChatRequest) -> None:
+    names = sorted(name for name in request.model.family.incompatible if request.body.get(name) is not None)
+    if names:
+        noun = "argument" if len(names) == 1 else "arguments"
+        raise bad_request(f"Model incompatible request {noun} supplied: {', '.join(names)}")
+
+
 def _output_limit_name(request: ChatRequest) -> None:
     if request.model.family.reasons and request.body.get("max_tokens") is not None:
         raise _unsupported_parameter("max_tokens", " Use 'max_completion_tokens' instead.")
@@ -37,6 +44,17 @@ def _effort(request: ChatRequest) -> None:
         raise _unsupported_value("reasoning_effort", asked, f"Supported values are: {listed(efforts)}.")
 
 
+def _schema(request: ChatRequest) -> None:
+    asked = request.body.get("response_format") or {}
+    if asked.get("type") == "json_schema" and not request.model.family.schemas:
+        message = (
+            "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model. Learn more "
+            "about supported models at the Structured Outputs guide: "
+            "https://platform.openai.com/docs/guides/structured-outputs"
+        )
+        raise bad_request(message, param="response_format")
+
+
 def _verbosity(request: ChatRequest) -> None:
     asked = request.body.get("verbosity") or CLASSIC_VERBOSITY
     if not request.model.family.reasons and asked != CLASSIC_VERBOSITY:
@@ -45,7 +63,8 @@ def _verbosity(request: ChatRequest) -> None:
 
 def _refused(request: ChatRequest) -> None:
     for name in sorted(request.model.family.refused):
-        if request.body.get(name) is not None:
+        # What is the default says nothing.
+        if request.body.get(name) is not None and (name, request.body[name]) != ("temperature", 1):
             raise _unsupported_parameter(name)
 
 
@@ -110,8 +129,10 @@ def _shown(value: object) -> str:
 
 
 CHECKS: Sequence[Callable[[ChatRequest], None]] = (
+    _incompatible,
     _output_limit_name,
     _effort,
+    _schema,
     _verbosity,
     _refused,
     _sampling,

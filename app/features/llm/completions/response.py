@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from app.features.llm.completions.request import Prompt, only_echoes
+from app.features.llm.from_openai.openai_chunks import LogprobEntry
 from app.features.llm.schema import (
     ChatCompletionResponse,
     Choice,
@@ -146,12 +147,13 @@ class CompletionTranslator:
 _STREAM_KEYS = {"index", "text", "logprobs", "finish_reason", "stop_reason", "prompt_token_ids", "token_ids"}
 
 
-def sum_usage(usages: Sequence[Usage]) -> Usage:
-    """Return the total usage of several calls. Details are kept only if there is one call."""
-    if len(usages) == 1:
-        return usages[0]
+def sum_usage(usages: Sequence[Usage | None]) -> Usage:
+    """Return the total usage of several calls; a single call keeps its details."""
+    known = [usage for usage in usages if usage]
+    if len(known) == 1:
+        return known[0]
     total = Usage()
-    for usage in usages:
+    for usage in known:
         total.prompt_tokens += usage.prompt_tokens
         total.completion_tokens += usage.completion_tokens
         total.total_tokens += usage.total_tokens
@@ -165,7 +167,7 @@ class _LegacyLogprobs:
         self._offset = 0
         self._characters = getincrementaldecoder("utf-8")("replace")
 
-    def convert(self, tokens: Iterable[JSONObject]) -> JSONObject:
+    def convert(self, tokens: Iterable[LogprobEntry]) -> JSONObject:
         """Convert the next tokens, entries of a chat's `logprobs.content`."""
         table: JSONObject = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
         for token in tokens:
@@ -178,6 +180,6 @@ class _LegacyLogprobs:
             self._offset += self._length(token)
         return table
 
-    def _length(self, token: JSONObject) -> int:
-        raw = token.get("bytes")
+    def _length(self, token: LogprobEntry) -> int:
+        raw = token["bytes"]
         return len(token["token"] if raw is None else self._characters.decode(bytes(raw)))

@@ -1,18 +1,26 @@
 """OpenAI stream events made into vLLM chunks."""
 
-from app.features.llm.from_openai.chat_completion import own_head, response_id
+from collections import Counter
+
+from app.features.llm.from_openai.chat_completion import chat_head, own_head
+from app.features.llm.from_openai.openai_chunks import (
+    Chunk,
+    ChunkChoice,
+    Delta,
+    TokenUsage,
+    ToolCallDelta,
+    checked_chunk,
+    logprob_entries,
+    token_counts,
+)
 from app.features.llm.from_openai.plan import ResponsePlan
 from app.features.llm.from_openai.text import TextFilter
 from app.features.llm.from_openai.tokens import StreamTokens
-from app.features.llm.schema import (
-    ChatCompletionRequest,
-    JSONObject,
-    Usage,
-)
+from app.features.llm.schema import ChatCompletionRequest, JSONObject, Usage
 
 
-def _has_tokens(choice: JSONObject) -> bool:
-    return bool(choice.get("token_ids") or (choice.get("logprobs") or {}).get("content"))
+def _has_tokens(choice: ChunkChoice) -> bool:
+    return bool(choice["token_ids"] or logprob_entries(choice))
 
 
 class ChunkTranslator:
@@ -24,11 +32,13 @@ class ChunkTranslator:
 
     def __init__(self, request: ChatCompletionRequest, plan: ResponsePlan) -> None:
         self._request = request
+        self._choices = request.n or 1
         self._plan = plan
         self._shows_usage = bool(request.stream_options and request.stream_options.include_usage)
         self._head: JSONObject = {}
         self._started_choices: set[int] = set()
-        self._calling: set[int] = set()
+        # How many tool calls each choice has begun.
+        self._calls: Counter[int] = Counter()
         self._readers: dict[int, TextFilter] = {}
         self._stopped: set[int] = set()
         self._tokens = StreamTokens(plan.tokens, plan.prompt_ids) if plan.tokens else None
@@ -37,63 +47,63 @@ class ChunkTranslator:
         self._finished: set[int] = set()
         self._usage_shown = False
         # With several choices no two events in a row are alike.
-        self._has_plain_texts = not (self._tokens or plan.edits_text) and (request.n or 1) == 1
+        self._has_plain_texts = not (self._tokens or plan.edits_text) and self._choices == 1
 
     @property
     def complete(self) -> bool:
         """Whether nothing that is still to come would be shown: every choice has met a stop string."""
         needs_the_end = self._shows_usage and not self._counts_at_stop
-        return not needs_the_end and len(self._stopped) == (self._request.n or 1)
+        return not needs_the_end and len(self._stopped) == self._choices
 
     @property
     def finished(self) -> bool:
-        """Whether every choice that has begun has ended, and there is one."""
-        return bool(self._started_choices) and self._started_choices == self._finished
+        """Whether every choice that was asked for has ended."""
+        return len(self._finished) == self._choices
 
     def aborted_chunks(self) -> list[JSONObject]:
         """The end of the stream where the server ends first: of each choice that has none, and the usage asked for."""
-        unfinished = [index for index in range(self._request.n or 1) if index not in self._finished]
+        unfinished = [index for index in range(self._choices) if index not in self._finished]
         choices = [{"index": index, "finish_reason": "abort"} for index in unfinished]
         event = {**own_head(self._request), "choices": choices}
-        return self.chunks(event if self._usage_shown else {**event, "usage": Usage().model_dump()})
+        return self.chunks(checked_chunk(event if self._usage_shown else {**event, "usage": Usage().model_dump()}))
 
-    def chunks(self, event: JSONObject) -> list[JSONObject]:
-        """The chunks that stand for one event; often one, sometimes none."""
-        choices = event.get("choices") or []
+    def chunks(self, chunk: Chunk) -> list[JSONObject]:
+        """The chunks that stand for one of OpenAI's; often one, sometimes none.
+
+        Raises:
+            ValueError: it has a choice that was not asked for.
+        """
+        choices = chunk.get("choices") or []
         # Some services begin with an event of their own that has no choices, and no id worth keeping.
         if not self._head and choices:
-            self._head = self._make_head(event)
-        translated = [chunk for choice in choices for chunk in self._choice(event, choice)]
-        if self._shows_usage and event.get("usage"):
-            translated.append(self._usage(event, event["usage"]))
+            self._head = self._make_head(chunk)
+        translated = [made for choice in choices for made in self._choice(chunk, choice)]
+        if self._shows_usage and (counts := token_counts(chunk["usage"])):
+            translated.append(self._usage(chunk, counts, chunk["usage"]))
         elif self._shows_usage and self._tokens and self.complete:
-            translated.append(self._usage(event, self._tokens.usage()))
+            translated.append(self._usage(chunk, self._tokens.usage()))
         return translated
 
-    def plain_text(self, event: JSONObject) -> str | None:
-        """The text of an event that was translated, if it says nothing else, and did nothing else here.
+    def plain_text(self, chunk: Chunk) -> str | None:
+        """The text of a chunk that was translated, if it says nothing else, and did nothing else here.
 
         All that its chunk has beside the text, unless it was the first of its choice, is the same in each such chunk.
         """
-        choices = event.get("choices") or []
-        if not self._has_plain_texts or len(choices) != 1 or event.get("usage"):
+        choices = chunk.get("choices") or []
+        if not self._has_plain_texts or len(choices) != 1 or chunk["usage"]:
             return None
         choice = choices[0]
-        if choice.get("logprobs") is not None or choice.get("finish_reason") is not None or len(choice["delta"]) != 1:
+        delta = choice.get("delta") or {}
+        if choice.get("logprobs") is not None or choice["finish_reason"] is not None or len(delta) != 1:
             return None
-        text = choice["delta"].get("content")
-        return text if isinstance(text, str) else None
+        return delta.get("content")
 
-    def _make_head(self, event: JSONObject) -> JSONObject:
-        return {
-            "id": response_id(self._request, event["id"]),
-            "object": "chat.completion.chunk",
-            "created": event["created"],
-            "model": self._request.model or event["model"],
-        }
+    def _make_head(self, chunk: Chunk) -> JSONObject:
+        head = chat_head(self._request, chunk)
+        return {"id": head.pop("id"), "object": "chat.completion.chunk", **head}
 
-    def _choice(self, event: JSONObject, choice: JSONObject) -> list[JSONObject]:
-        index = choice["index"]
+    def _choice(self, chunk: Chunk, choice: ChunkChoice) -> list[JSONObject]:
+        index = choice["index"] = self._index(choice)
         delta = choice["delta"] = choice.get("delta") or {}
         if index in self._stopped:
             return []
@@ -102,17 +112,24 @@ class ChunkTranslator:
             del delta["refusal"]
         chunks = [] if index in self._started_choices else self._beginning(index, delta)
         if "tool_calls" in delta:
-            self._calling.add(index)
-            self._limit_calls(delta)
+            self._number_calls(index, delta)
         if self._plan.edits_text:
-            self._read(index, choice)
+            self._read(index, choice, delta)
         if self._tokens:
-            self._tokens.show(choice)
-        if choice.get("finish_reason") is None and not delta and not _has_tokens(choice):
+            self._tokens.show(index, choice, delta)
+        if choice["finish_reason"] is None and not delta and not _has_tokens(choice):
             return chunks
-        return [*chunks, self._delta(event, choice)]
+        return [*chunks, self._delta(chunk, choice, index, delta)]
 
-    def _beginning(self, index: int, delta: JSONObject) -> list[JSONObject]:
+    def _index(self, choice: ChunkChoice) -> int:
+        index = choice["index"]
+        if index is None and self._choices == 1:
+            return 0
+        if index is None or index >= self._choices:
+            raise ValueError(f"choice {index} where {self._choices} were asked for")
+        return index
+
+    def _beginning(self, index: int, delta: Delta) -> list[JSONObject]:
         self._started_choices.add(index)
         if not delta.get("content") and not delta.get("tool_calls"):
             delta.pop("content", None)
@@ -129,51 +146,61 @@ class ChunkTranslator:
     def _running(self, index: int) -> JSONObject:
         return self._tokens.running(index) if self._tokens else {}
 
-    def _limit_calls(self, delta: JSONObject) -> None:
+    def _number_calls(self, index: int, delta: Delta) -> None:
+        """Give the pieces of tool calls the numbers that they lack, and leave out those that are not to be seen."""
+        calls = [self._numbered(index, call) for call in delta["tool_calls"] or ()]
         if self._plan.one_tool_call:
-            delta["tool_calls"] = [call for call in delta["tool_calls"] if call.get("index", 0) == 0]
-            if not delta["tool_calls"]:
-                del delta["tool_calls"]
+            calls = [call for call in calls if call["index"] == 0]
+        delta["tool_calls"] = calls
+        if not calls:
+            del delta["tool_calls"]
 
-    def _read(self, index: int, choice: JSONObject) -> None:
+    def _numbered(self, index: int, call: ToolCallDelta) -> ToolCallDelta:
+        number = call["index"]
+        if number is None:
+            # An id begins a call, and what has none goes on with the last one.
+            number = call["index"] = max(self._calls[index] - (not call.get("id")), 0)
+        self._calls[index] = max(self._calls[index], number + 1)
+        return call
+
+    def _read(self, index: int, choice: ChunkChoice, delta: Delta) -> None:
         """Put what the client is to see of this choice's text into its delta."""
         reader = self._readers.setdefault(index, TextFilter(self._plan))
-        delta = choice["delta"]
-        tokens = (choice.get("logprobs") or {}).get("content") or []
-        text, seen = reader.read(delta.pop("content", None) or "", tokens)
+        text, seen = reader.read(delta.pop("content", None) or "", logprob_entries(choice))
         choice["logprobs"] = {"content": seen} if seen else None
-        if choice.get("finish_reason") is not None or reader.stop_reason is not None:
+        if choice["finish_reason"] is not None or reader.stop_reason is not None:
             text += reader.finish()
-        if reader.stop_reason is not None:
+        if reader.too_long:
+            self._stopped.add(index)
+            choice["finish_reason"] = "length"
+        elif reader.stop_reason is not None:
             self._stopped.add(index)
             choice["finish_reason"], choice["stop_reason"] = "stop", reader.stop_reason
-        elif choice.get("finish_reason") == "length" and reader.complete:
+        elif choice["finish_reason"] == "length" and reader.complete:
             choice["finish_reason"] = "stop"
         if text:
             delta["content"] = text
 
-    def _delta(self, event: JSONObject, choice: JSONObject) -> JSONObject:
-        index, delta, logprobs = choice["index"], choice["delta"], choice.get("logprobs")
-        finish = choice.get("finish_reason")
+    def _delta(self, chunk: Chunk, choice: ChunkChoice, index: int, delta: Delta) -> JSONObject:
+        logprobs, finish = choice.get("logprobs"), choice["finish_reason"]
         translated: JSONObject = {
             "index": index,
-            "delta": delta if delta or index in self._calling else {"content": ""},
+            "delta": delta if delta or self._calls[index] else {"content": ""},
             "logprobs": logprobs and {"content": logprobs.get("content")},
             "finish_reason": finish,
         }
-        ids, running = choice.get("token_ids"), self._running(index)
+        ids, running = choice["token_ids"], self._running(index)
         if finish is None:
             return {**self._head, "choices": [{**translated, "token_ids": ids}], **running}
         self._finished.add(index)
-        ended = {**translated, "stop_reason": choice.get("stop_reason"), "token_ids": ids}
-        chunk = {**self._head, "choices": [ended], **running}
+        ended = {**translated, "stop_reason": choice["stop_reason"], "token_ids": ids}
+        made = {**self._head, "choices": [ended], **running}
         if not self._shows_usage:
-            chunk["system_fingerprint"] = event.get("system_fingerprint")
-        return chunk
+            made["system_fingerprint"] = chunk["system_fingerprint"]
+        return made
 
-    def _usage(self, event: JSONObject, told: JSONObject) -> JSONObject:
+    def _usage(self, chunk: Chunk, counts: JSONObject, usage: TokenUsage | None = None) -> JSONObject:
         self._usage_shown = True
-        usage = {name: told[name] for name in ("prompt_tokens", "total_tokens", "completion_tokens")}
         if self._plan.usage_details:
-            usage |= {name: value for name, value in told.items() if name not in usage and value is not None}
-        return {**self._head, "choices": [], "usage": usage, "system_fingerprint": event.get("system_fingerprint")}
+            counts |= {name: value for name, value in (usage or {}).items() if name not in counts and value is not None}
+        return {**self._head, "choices": [], "usage": counts, "system_fingerprint": chunk["system_fingerprint"]}

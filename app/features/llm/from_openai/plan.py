@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from app.core.tokenization import Encoding
 from app.features.llm.from_openai.tokens import TokenOptions
 
 
@@ -12,6 +13,14 @@ class Envelope(Enum):
 
     TEXT = "a string, asked for as bare text"
     JSON = "a JSON value"
+
+
+@dataclass(frozen=True, slots=True)
+class LengthLimit:
+    """The most tokens of each choice's text that the client is to see."""
+
+    tokens: int
+    encoding: Encoding
 
 
 @dataclass(slots=True)
@@ -32,6 +41,8 @@ class ResponsePlan:
     content_beside_calls: str | None = None
     """`content` where tools are called; vLLM has an empty string where it had to call one."""
     usage_details: bool = False
+    length_limit: LengthLimit | None = None
+    """Where the text ends, if OpenAI may write more."""
     tokens: TokenOptions | None = None
     """What to do about tokens; None: nothing."""
     prompt_ids: list[int] = field(default_factory=list)
@@ -45,4 +56,4 @@ class ResponsePlan:
     @property
     def edits_text(self) -> bool:
         """Whether the text that OpenAI sends is not yet the answer's."""
-        return self.envelope is not None or self.stops_here
+        return self.envelope is not None or self.length_limit is not None or self.stops_here

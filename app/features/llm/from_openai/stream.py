@@ -11,10 +11,11 @@ from app.core.lifecycle import Lifecycle
 from app.core.redaction import Redactor
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.event_template import TemplateCache
+from app.features.llm.from_openai.openai_chunks import Chunk, checked_chunk, token_counts
 from app.features.llm.from_openai.usage_meter import UsageMeter
 from app.features.llm.schema import JSONObject
-from app.upstream.sdk_errors import connection_error, event_error, invalid_response_error
-from app.upstream.sse import END, EventDecoder, encode_events, event_data
+from app.upstream.sdk_errors import connection_error, event_error, invalid_response_error, parse, says_error
+from app.upstream.sse import END, EventDecoder, encode_events, event_data, event_type
 from app.upstream.upstream_response import UpstreamResponse
 
 END_OF_BODY_S = 0.1
@@ -132,13 +133,19 @@ class ChatStream:
             self._end()
             return b""
         try:
-            said, chunks = self._understood(payload)
+            chunk = self._understood(payload, is_error=b"\n" in event and event_type(event) == b"error")
+            chunks = self._translator.chunks(chunk)
         except openai.APIError as exc:
             self._failure = exc
             return b""
+        except ValueError as exc:
+            # Not JSON, or not the shape of a chunk.
+            self._failure = invalid_response_error(self._url, payload)
+            self._failure.__cause__ = exc
+            return b""
         self._done = self._translator.complete
         made = self._render(chunks) if chunks else b""
-        text = self._translator.plain_text(said)
+        text = self._translator.plain_text(chunk)
         if text is not None:
             self._templates.learn(event, made, text)
         return made
@@ -149,33 +156,37 @@ class ChatStream:
         else:
             self._failure = connection_error(self._url, _CUT_SHORT)
 
-    def _understood(self, payload: bytes) -> tuple[JSONObject, list[JSONObject]]:
-        """What an event says, and its chunks."""
-        try:
-            event = from_json(payload, allow_inf_nan=False)
-            if isinstance(event, dict) and event.get("error") is None:
-                self._events += 1
-                if "usage" in event and event["usage"]:  # noqa: RUF019 - no call for each event
-                    self._usage_meter.record(event["usage"]["total_tokens"])
-                return event, self._translator.chunks(event)
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            # Not JSON, or not the shape of a chunk.
-            raise invalid_response_error(self._url, payload) from exc
-        raise event_error(self._url, event, self._redactor)
+    def _understood(self, payload: bytes, *, is_error: bool) -> Chunk:
+        """The chunk that an event says.
+
+        Raises:
+            ValueError: it is neither a chunk nor an error.
+            openai.APIError: it is an error.
+        """
+        event = parse(payload) if is_error else from_json(payload, allow_inf_nan=False)
+        if is_error or says_error(event):
+            raise event_error(self._url, event, self._redactor)
+        chunk = checked_chunk(event)
+        self._events += 1
+        if chunk["usage"] and (counts := token_counts(chunk["usage"])):
+            self._usage_meter.record(counts["total_tokens"])
+        return chunk
 
 
-class AbortedStream(ChatStream):
-    """The stream of a call that was given up before OpenAI accepted it."""
+class AbortedStream:
+    """The chunks of a call that was given up before OpenAI accepted it: the end of its choices."""
 
     def __init__(self, translator: ChunkTranslator, render: Render) -> None:
-        self._translator = translator
-        self._render = render
-        self._done = False
+        self._end: bytes | None = render(translator.aborted_chunks())
+
+    def __aiter__(self) -> "AbortedStream":
+        return self
 
     async def __anext__(self) -> bytes:
-        if self._done:
+        if self._end is None:
             raise StopAsyncIteration
-        return self._end_aborted()
+        end, self._end = self._end, None
+        return end
 
     async def aclose(self) -> None:
         """There is nothing to close."""

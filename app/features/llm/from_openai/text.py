@@ -3,10 +3,10 @@
 from codecs import getincrementaldecoder
 
 from app.features.llm.from_openai.json_envelope import EnvelopeReader
-from app.features.llm.from_openai.plan import Envelope, ResponsePlan
+from app.features.llm.from_openai.openai_chunks import LogprobEntry
+from app.features.llm.from_openai.plan import Envelope, LengthLimit, ResponsePlan
 from app.features.llm.from_openai.stop_strings import StopFinder
 from app.features.llm.from_openai.tokens import StopTokenFinder
-from app.features.llm.schema import JSONObject
 
 
 class TextFilter:
@@ -18,6 +18,12 @@ class TextFilter:
         self._tokens = _LogprobFilter(plan)
         self._stop_ids = plan.stop_ids
         self._token_finder = _token_finder(plan)
+        self._cutter = _LengthCutter(plan.length_limit) if plan.length_limit else None
+
+    @property
+    def too_long(self) -> bool:
+        """Whether the text was cut at its limit of tokens."""
+        return self._cutter is not None and self._cutter.has_cut
 
     @property
     def stop_reason(self) -> str | int | None:
@@ -32,7 +38,7 @@ class TextFilter:
         """Whether the value of a wrapped answer is whole; what may follow is the wrapper."""
         return self._envelope_reader is not None and self._envelope_reader.complete
 
-    def read(self, text: str, tokens: list[JSONObject]) -> tuple[str, list[JSONObject]]:
+    def read(self, text: str, tokens: list[LogprobEntry]) -> tuple[str, list[LogprobEntry]]:
         """What of the text so far can be seen now and was not seen before.
 
         And of `tokens`, the entries of `logprobs.content` that came with the text, those whose text can be seen, as it
@@ -41,11 +47,34 @@ class TextFilter:
         if self._token_finder:
             text, tokens = self._token_finder.cut(text, tokens)
         shown = self._finder.feed(self._envelope_reader.feed(text) if self._envelope_reader else text)
+        if self._cutter:
+            shown = self._cutter.cut(shown)
         return shown, [seen for token in tokens if (seen := self._tokens.seen(token))]
 
     def finish(self) -> str:
         """What was held back when the text has ended."""
-        return self._finder.finish()
+        held = self._finder.finish()
+        return self._cutter.cut(held) if self._cutter else held
+
+
+class _LengthCutter:
+    """Gives a text up to a number of tokens. OpenAI's pieces are whole tokens, so that each is counted by itself."""
+
+    def __init__(self, limit: LengthLimit) -> None:
+        self.has_cut = False
+        self._left = limit.tokens
+        self._encoding = limit.encoding
+
+    def cut(self, text: str) -> str:
+        ids = self._encoding.encode(text) if text and not self.has_cut else []
+        if len(ids) > self._left:
+            self.has_cut = True
+            # Of a character that is cut in two nothing is shown.
+            text = self._encoding.decode(ids[: self._left]).rstrip("\N{REPLACEMENT CHARACTER}")
+        elif self.has_cut:
+            return ""
+        self._left -= min(len(ids), self._left)
+        return text
 
 
 def _token_finder(plan: ResponsePlan) -> StopTokenFinder | None:
@@ -65,10 +94,10 @@ class _LogprobFilter:
         self._finder = StopFinder(plan.stops, include=True)
         self._characters = getincrementaldecoder("utf-8")("replace")
 
-    def seen(self, token: JSONObject) -> JSONObject | None:
+    def seen(self, token: LogprobEntry) -> LogprobEntry | None:
         if self._finder.matched is not None:
             return None
-        raw = token.get("bytes")
+        raw = token["bytes"]
         text = token["token"] if raw is None else self._characters.decode(bytes(raw))
         shown = self._envelope_reader.feed(text) if self._envelope_reader else text
         self._finder.feed(shown)

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from itertools import chain
 
 from app.core.tokenization import Encoding
-from app.features.llm.schema import Choice, ChoiceLogprobs, JSONObject
+from app.features.llm.from_openai.openai_chunks import (
+    ChunkChoice,
+    CompletionChoice,
+    Delta,
+    LogprobEntry,
+    ToolCallDelta,
+    TopLogprobEntry,
+    logprob_entries,
+)
+from app.features.llm.schema import JSONObject
 
 
 @dataclass(slots=True)
@@ -38,44 +47,40 @@ class TokenOptions:
         """Whether bytes will be looked up."""
         return bool(self.stops) or self.shows_ids or self.names_ids
 
-    def entry_ids(self, entry: JSONObject) -> list[int]:
+    def entry_ids(self, entry: TopLogprobEntry) -> list[int]:
         """The id of an entry of `logprobs.content`; what is no token of the vocabulary has those of its text."""
-        raw = entry.get("bytes")
+        raw = entry["bytes"]
         if raw is None:
             return self.encoding.encode(entry["token"])
         token = self.encoding.id_of(bytes(raw))
         return self.encoding.encode(bytes(raw).decode(errors="replace")) if token is None else [token]
 
-    def ids(self, entries: Iterable[JSONObject], text: str) -> list[int]:
+    def ids(self, entries: Iterable[LogprobEntry], text: str) -> list[int]:
         """The ids of a text: exactly those of its entries, or, where it has none, OpenAI's own way to cut the text."""
         exact = list(chain.from_iterable(map(self.entry_ids, entries)))
         return exact or (self.encoding.encode(text) if text else [])
 
-    def named(self, entries: Iterable[JSONObject]) -> list[JSONObject]:
+    def named(self, entries: list[LogprobEntry]) -> list[LogprobEntry]:
         """Entries of `logprobs.content` as they are shown, `top_logprobs` included."""
-        return [self._named(entry) for entry in entries] if self.names_ids else list(entries)
+        return [self._named(entry) for entry in entries] if self.names_ids else entries
 
-    def _named(self, entry: JSONObject) -> JSONObject:
-        named = {**entry, "token": f"token_id:{next(iter(self.entry_ids(entry)), 0)}"}
-        if "top_logprobs" in entry:
-            named["top_logprobs"] = [self._named(other) for other in entry["top_logprobs"]]
-        return named
+    def _named(self, entry: LogprobEntry) -> LogprobEntry:
+        others: list[TopLogprobEntry] = [{**other, "token": self._name(other)} for other in entry["top_logprobs"]]
+        return {**entry, "token": self._name(entry), "top_logprobs": others}
+
+    def _name(self, entry: TopLogprobEntry) -> str:
+        return f"token_id:{next(iter(self.entry_ids(entry)), 0)}"
 
 
-def show_tokens(choice: Choice, tokens: TokenOptions) -> None:
-    """Give a whole answer's choice, whose text is what the client sees, its ids; where tools are called there are none.
-
-    Raises:
-        ValueError: upstream's bytes are no bytes.
-    """
-    logprobs = choice.logprobs.content if choice.logprobs else None
-    entries = [entry.model_dump() for entry in logprobs or ()]
-    if tokens.shows_ids and not choice.message.tool_calls:
-        choice.token_ids = tokens.ids(entries, choice.message.content or "")
+def show_tokens(choice: CompletionChoice, tokens: TokenOptions) -> None:
+    """Give a whole answer's choice, whose text is what the client sees, its ids, but not where tools are called."""
+    message, entries = choice["message"], logprob_entries(choice)
+    if tokens.shows_ids and not message.get("tool_calls"):
+        choice["token_ids"] = tokens.ids(entries, message.get("content") or "")
     if tokens.hides_logprobs:
-        choice.logprobs = None
-    elif logprobs:
-        choice.logprobs = ChoiceLogprobs.model_validate({"content": tokens.named(entries)})
+        choice["logprobs"] = None
+    elif entries:
+        choice["logprobs"] = {"content": tokens.named(entries)}
 
 
 class StreamTokens:
@@ -91,16 +96,16 @@ class StreamTokens:
         """What the role's chunk shows of the prompt."""
         return list(self._prompt_ids) if self._tokens.shows_ids else None
 
-    def show(self, choice: JSONObject) -> None:
+    def show(self, index: int, choice: ChunkChoice, delta: Delta) -> None:
         """Give a chunk's choice, whose delta is what the client sees, its ids, and count them."""
-        delta, logprobs = choice["delta"], choice.get("logprobs")
-        entries = (logprobs or {}).get("content") or []
+        entries = logprob_entries(choice)
         ids = self._tokens.ids(entries, delta.get("content") or "")
         calls = delta.get("tool_calls") or []
-        self._counts[choice["index"]] += (len(entries) or len(ids)) + sum(map(self._called, calls))
+        self._counts[index] += (len(entries) or len(ids)) + sum(map(self._called, calls))
         if self._tokens.shows_ids and not calls:
             choice["token_ids"] = ids
-        choice["logprobs"] = {"content": self._tokens.named(entries)} if self._shows(logprobs) else None
+        is_shown = choice.get("logprobs") and not self._tokens.hides_logprobs
+        choice["logprobs"] = {"content": self._tokens.named(entries)} if is_shown else None
 
     def running(self, index: int) -> JSONObject:
         """The keys that tell a choice's usage so far, where each chunk does."""
@@ -116,12 +121,9 @@ class StreamTokens:
         prompt = len(self._prompt_ids)
         return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
 
-    def _shows(self, logprobs: JSONObject | None) -> bool:
-        return bool(logprobs) and not self._tokens.hides_logprobs
-
-    def _called(self, call: JSONObject) -> int:
-        function = call.get("function") or {}
-        texts = (function.get("name"), function.get("arguments"))
+    def _called(self, call: ToolCallDelta) -> int:
+        function = call.get("function")
+        texts = (function.get("name"), function.get("arguments")) if function else ()
         return sum(len(self._tokens.encoding.encode(text)) for text in texts if text)
 
 
@@ -138,7 +140,7 @@ class StopTokenFinder:
         self._ahead = 0
         """How many characters of the tokens so far are still to come in the text."""
 
-    def cut(self, text: str, entries: list[JSONObject]) -> tuple[str, list[JSONObject]]:
+    def cut(self, text: str, entries: list[LogprobEntry]) -> tuple[str, list[LogprobEntry]]:
         """What of the next text and of its entries stands before the end; nothing more once a token has matched."""
         if self.matched is not None:
             return "", []
@@ -151,7 +153,6 @@ class StopTokenFinder:
         self._ahead -= len(text)
         return text, entries
 
-    def _decoded(self, entry: JSONObject) -> str:
-        raw = entry.get("bytes")
-        text: str = entry["token"] if raw is None else self._characters.decode(bytes(raw))
-        return text
+    def _decoded(self, entry: LogprobEntry) -> str:
+        raw = entry["bytes"]
+        return entry["token"] if raw is None else self._characters.decode(bytes(raw))

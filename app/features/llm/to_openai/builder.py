@@ -34,6 +34,8 @@ class RequestBuilder:
     ignored: dict[str, None] = field(default_factory=dict)
     adjusted: dict[str, object] = field(default_factory=dict)
     unknown_keys: int = 0
+    reserve_tokens: int = 0
+    """What is added to the output's limit for reasoning."""
 
     @property
     def accepts_sampling(self) -> bool:

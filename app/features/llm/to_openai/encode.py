@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.core.errors.errors import RequestError
 from app.core.json_encoding import encode_body
 from app.core.request_record import current_record
 from app.features.llm.catalogue import Catalogue
@@ -14,10 +15,11 @@ from app.features.llm.to_openai import token_mappers
 from app.features.llm.to_openai.builder import RequestBuilder, UnsupportedParams
 from app.features.llm.to_openai.model_limits import check_limits
 from app.features.llm.to_openai.parameters import PARAMETERS
-from app.features.llm.to_openai.reasoning_effort import effort_for
+from app.features.llm.to_openai.reasoning_effort import LOWEST_EFFORT, EffortPolicy, effort_for, reserve_for
 from app.features.llm.to_openai.structured_outputs.response_format import constraint_of, guided_keys
 
 _ALWAYS = {name for name, rule in PARAMETERS.items() if rule.always}
+_NO_POLICY = EffortPolicy()
 _ORDER = {name: place for place, name in enumerate(PARAMETERS)}
 
 # OpenAI's own fields that vLLM does not know, sent where their value is one OpenAI takes.
@@ -33,6 +35,8 @@ _OPENAI_FIELDS: dict[str, Callable[[Any], bool]] = {
 class UpstreamCall:
     """A chat request as OpenAI gets it, and how its response is translated."""
 
+    model: str
+    """The OpenAI model."""
     body: bytes
     plan: ResponsePlan
     family: ModelFamily
@@ -46,6 +50,7 @@ def encode_request(
     unsupported_params: UnsupportedParams = "drop",
     *,
     usage_details: bool = False,
+    effort_policy: EffortPolicy = _NO_POLICY,
 ) -> UpstreamCall:
     """Encode a request for the model that its name stands for; record what was ignored or adjusted.
 
@@ -53,7 +58,7 @@ def encode_request(
         RequestError: the request exceeds the model's limits, or a field asks for what OpenAI cannot do and a
             response without it would mislead.
     """
-    builder = _begin(request, catalogue, unsupported_params)
+    builder = _begin(request, catalogue, unsupported_params, effort_policy)
     builder.plan.usage_details = usage_details
     for name in sorted((request.model_fields_set | _ALWAYS) & PARAMETERS.keys(), key=_ORDER.__getitem__):
         rule, value = PARAMETERS[name], getattr(request, name)
@@ -63,7 +68,9 @@ def encode_request(
     if request.model_extra:
         _add_extra_keys(builder, request.model_extra)
     _report(builder)
-    return UpstreamCall(encode_body(builder.body), builder.plan, builder.family, builder.messages)
+    return UpstreamCall(
+        builder.upstream_model, encode_body(builder.body), builder.plan, builder.family, builder.messages
+    )
 
 
 def _report(builder: RequestBuilder) -> None:
@@ -76,18 +83,30 @@ def _report(builder: RequestBuilder) -> None:
 
 
 def _begin(
-    request: ChatCompletionRequest, catalogue: Catalogue, unsupported_params: UnsupportedParams
+    request: ChatCompletionRequest,
+    catalogue: Catalogue,
+    unsupported_params: UnsupportedParams,
+    effort_policy: EffortPolicy,
 ) -> RequestBuilder:
     name = request.model or ""
     family = catalogue.family(name)
     check_limits(request, family)
-    effort, constraint = effort_for(request, family), constraint_of(request)
+    replaced = name in catalogue.successors
+    effort = effort_for(request, family, LOWEST_EFFORT if replaced else effort_policy)
+    constraint = constraint_of(request)
     builder = RequestBuilder(request, catalogue.upstream_model(name), family, effort, constraint, unsupported_params)
+    if replaced:
+        builder.adjusted["model"] = builder.upstream_model
+    if effort_policy.reserve_tokens:
+        builder.reserve_tokens = reserve_for(effort, family, effort_policy)
     if effort is not None:
         builder.body["reasoning_effort"] = effort
         if request.reasoning_effort is None and request.tools and effort != family.default_effort:
             builder.adjusted["reasoning_effort"] = effort
     if constraint is not None:
+        field = "response_format" if request.response_format else "structured_outputs"
+        if not family.json_schema and constraint.response_format["type"] == "json_schema":
+            raise RequestError("This model follows no JSON schema: choose another model.", param=field)
         builder.body["response_format"] = constraint.response_format
         builder.plan.envelope = constraint.envelope
         if constraint.not_enforced:

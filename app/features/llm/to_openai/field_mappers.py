@@ -5,6 +5,8 @@ import math
 from typing import Any
 
 from app.core.errors.errors import RequestError
+from app.core.tokenization import encoding
+from app.features.llm.from_openai.plan import LengthLimit
 from app.features.llm.model_families import EFFORTS
 from app.features.llm.schema import JSONObject, StreamOptions, Tool
 from app.features.llm.to_openai.builder import RequestBuilder
@@ -45,11 +47,11 @@ def sampling(builder: RequestBuilder, name: str, value: float) -> None:
 
 
 def non_reasoning_only(builder: RequestBuilder, name: str, value: object) -> None:
-    """Send a field that reasoning models reject."""
-    if builder.family.reasons:
-        builder.drop(name)
-    else:
+    """Send a penalty or `logit_bias`, if the model takes them."""
+    if builder.family.penalties:
         builder.body[name] = value
+    else:
+        builder.drop(name)
 
 
 def logit_bias(builder: RequestBuilder, name: str, value: dict[str, float]) -> None:
@@ -63,7 +65,7 @@ def logit_bias(builder: RequestBuilder, name: str, value: dict[str, float]) -> N
 def logprobs(builder: RequestBuilder, name: str, value: object) -> None:
     """Request log probabilities, which are rejected rather than dropped: a client that uses them needs them."""
     if not builder.accepts_sampling:
-        raise RequestError(f"`{name}` is not available: the model reasons, and shows none then.", param=name)
+        raise RequestError(f"`{name}` is not available: the model returns none, or none while it reasons.", param=name)
     builder.body[name] = value
 
 
@@ -71,7 +73,10 @@ def max_tokens(builder: RequestBuilder, name: str, value: int) -> None:
     """Limit the output length, at most to the model's own limit."""
     if name == "max_tokens" and builder.request.max_completion_tokens is not None:
         return
-    sent = min(value + (WRAPPER_TOKENS if builder.wrapped else 0), builder.family.output or math.inf)
+    added = (WRAPPER_TOKENS if builder.wrapped else 0) + builder.reserve_tokens
+    sent = min(value + added, builder.family.output or math.inf)
+    if builder.reserve_tokens and builder.family.encoding:
+        builder.plan.length_limit = LengthLimit(value, encoding(builder.family.encoding))
     if sent != value:
         builder.adjusted[name] = sent
     builder.body["max_completion_tokens"] = sent
@@ -81,13 +86,15 @@ def choices(builder: RequestBuilder, name: str, value: int) -> None:
     """Send `n`, up to OpenAI's limit."""
     if value > MAX_UPSTREAM_CHOICES:
         raise RequestError(f"n must be at most {MAX_UPSTREAM_CHOICES} with this upstream, got {value}.", param=name)
+    if not builder.family.choices:
+        raise RequestError(f"n must be 1 with this model, got {value}.", param=name)
     builder.body[name] = value
 
 
 def stop(builder: RequestBuilder, name: str, value: str | list[str]) -> None:
     """Send stop strings, or find them here if OpenAI cannot find or return them."""
     request = builder.request
-    if builder.family.reasons or builder.wrapped or request.include_stop_str_in_output:
+    if not builder.family.penalties or builder.wrapped or request.include_stop_str_in_output:
         builder.plan.stops = (value,) if isinstance(value, str) else tuple(value)
         builder.plan.include_stop = request.include_stop_str_in_output
     else:

@@ -174,13 +174,19 @@ _PART_CONVERTERS: dict[str, Callable[[JSONObject], JSONObject]] = {
 }
 
 
-def _only(*keys: str) -> Callable[[Any], object]:
-    """Takes these keys of an object; anything else is OpenAI's to judge."""
-    return lambda value: {key: value[key] for key in keys if key in value} if isinstance(value, dict) else value
+def _only(name: str, *keys: str) -> Callable[[Any], object]:
+    """Takes these keys of the object under this name."""
+
+    def make(value: Any) -> object:
+        if not isinstance(value, dict):
+            raise RequestError(f"A message's `{name}` must be an object.", param="messages")
+        return {key: value[key] for key in keys if key in value}
+
+    return make
 
 
 _VALUE_CONVERTERS: dict[str, Callable[[Any], object]] = {
     "tool_calls": lambda calls: [_tool_call(call) for call in calls],
-    "audio": _only("id"),
-    "function_call": _only("name", "arguments"),
+    "audio": _only("audio", "id"),
+    "function_call": _only("function_call", "name", "arguments"),
 }

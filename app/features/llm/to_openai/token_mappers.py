@@ -51,8 +51,8 @@ def _requested_stops(builder: RequestBuilder) -> list[str]:
 
 def allowed_token_ids(builder: RequestBuilder, name: str, value: list[int]) -> None:
     """Allow only these tokens, with OpenAI's highest bias; the client's own negative biases lower it."""
-    if builder.family.reasons:
-        raise RequestError(f"`{name}` is not available: models that reason take no `logit_bias`.", param=name)
+    if not builder.family.penalties:
+        raise RequestError(f"`{name}` is not available: this model takes no `logit_bias`.", param=name)
     allowed = list(dict.fromkeys(value))
     if len(allowed) > MAX_BIASES:
         raise RequestError(
@@ -66,7 +66,7 @@ def allowed_token_ids(builder: RequestBuilder, name: str, value: list[int]) -> N
 
 def bad_words(builder: RequestBuilder, name: str, value: list[str]) -> None:
     """Ban words of one token with OpenAI's lowest bias; longer words cannot be banned."""
-    if builder.family.reasons or builder.family.encoding is None:
+    if not builder.family.penalties or builder.family.encoding is None:
         builder.drop(name)
         return
     banned = _banned_sequences(encoding(builder.family.encoding), name, value)

@@ -68,7 +68,7 @@ NOT_A_KEY = {
 async def guarded(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         served_over(simulator.base_url, vllm_api_key=KEYS) as url,
-        httpx.AsyncClient(base_url=url, timeout=10) as client,
+        httpx.AsyncClient(base_url=url) as client,
     ):
         yield client
 
@@ -85,13 +85,14 @@ async def test_guarded_paths_need_a_key(guarded: httpx.AsyncClient, headers: dic
         assert not {"vary", "www-authenticate"} & set(response.headers)
 
 
-@pytest.mark.parametrize("headers", NOT_A_KEY.values(), ids=NOT_A_KEY)
-async def test_other_paths_are_open(guarded: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    answers = [
-        (method, path, (await guarded.request(method, path, headers=headers)).status_code) for method, path, _ in OPEN
-    ]
+async def test_other_paths_are_open(guarded: httpx.AsyncClient) -> None:
+    for kind, headers in NOT_A_KEY.items():
+        answers = [
+            (method, path, (await guarded.request(method, path, headers=headers)).status_code)
+            for method, path, _ in OPEN
+        ]
 
-    assert answers == OPEN
+        assert answers == OPEN, kind
 
 
 @pytest.mark.parametrize("given", ["Bearer first-key", "bearer second key", "BEARER first-key"])
@@ -123,7 +124,7 @@ async def test_a_refusal_does_not_wait_for_the_body(guarded: httpx.AsyncClient) 
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{{".encode())
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         line = await reader.readline()
 
     writer.close()

@@ -30,7 +30,7 @@ async def limited_url(simulator: Simulator) -> AsyncIterator[str]:
 @pytest.fixture
 async def limited(limited_url: str) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"content-type": "application/json"}
-    async with httpx.AsyncClient(base_url=limited_url, headers=headers, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=limited_url, headers=headers) as client:
         yield client
 
 
@@ -115,7 +115,7 @@ async def exchange(url: str, sent: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
     writer.write(sent)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
             return head + await reader.readexactly(length)

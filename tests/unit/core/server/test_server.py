@@ -13,17 +13,18 @@ from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import ReadyServer, serving, settings_for
+from tests.unit.features.llm.test_client import OK, http_answer, raw_server, read_request
+from tests.unit.features.llm.test_client_damage import FINISH, GOOD, SSE_HEAD, event, http_chunk
 
 BATCH = f"{CHAT}/batch"
-SLOW = "[sim fault=slow]"
-STALLED = "[sim fault=stall after=2 tokens=20]"
-PACED = "[sim tokens=20 itl=0.02]"
+SLOW = "[sim fault=slow seconds=600]"
+STALLED = "[sim fault=stall seconds=600 after=2 tokens=20]"
 LAST_WORDS = "[DONE]"
 
 
 @asynccontextmanager
-async def server_over(simulator: Simulator, *, shutdown_timeout_s: int) -> AsyncIterator[ReadyServer]:
-    app = create_app(settings_for(simulator.base_url))
+async def server_over(upstream: Simulator | str, *, shutdown_timeout_s: int) -> AsyncIterator[ReadyServer]:
+    app = create_app(settings_for(upstream if isinstance(upstream, str) else upstream.base_url))
     lifecycle = app.state.components.lifecycle
     async with serving(app, lifecycle, shutdown_timeout_s=shutdown_timeout_s) as server:
         yield server
@@ -49,11 +50,11 @@ class Caller:
         self.writer = writer
 
     async def until(self, end: bytes) -> str:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return (await self.reader.readuntil(end)).decode()
 
     async def rest(self) -> str:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return (await self.reader.read()).decode()
 
 
@@ -68,7 +69,7 @@ async def calling(server: ReadyServer, sent: bytes = b"") -> AsyncIterator[Calle
 
 
 def live(simulator: Simulator, count: int) -> Any:
-    return simulator.traffic.wait_for(lambda traffic: traffic.live == count, timeout_s=1)
+    return simulator.traffic.wait_for(lambda traffic: traffic.live == count)
 
 
 def events_of(body: str) -> list[Any]:
@@ -83,7 +84,7 @@ def events_of(body: str) -> list[Any]:
 async def test_a_client_that_leaves_with_a_request_waiting_behind_another_ends_the_other(
     simulator: Simulator, path: str, body: dict[str, Any]
 ) -> None:
-    async with server_over(simulator, shutdown_timeout_s=1) as server:
+    async with server_over(simulator, shutdown_timeout_s=60) as server:
         async with calling(server, request_bytes(body, path)) as caller:
             await simulator.traffic.wait_for(lambda traffic: traffic.live == 1)
             caller.writer.write(request_bytes(chat("hi")))
@@ -97,7 +98,7 @@ async def test_a_client_that_leaves_with_a_request_waiting_behind_another_ends_t
 
 async def test_pipelined_requests_are_answered_in_their_order(simulator: Simulator) -> None:
     requests = b"".join(request_bytes(chat(f"[sim tokens=3] {name}", request_id=name)) for name in "abc")
-    async with server_over(simulator, shutdown_timeout_s=1) as server, calling(server, requests) as caller:
+    async with server_over(simulator, shutdown_timeout_s=60) as server, calling(server, requests) as caller:
         heads = [await caller.until(b'"metrics":null}') for _ in range(3)]
 
     assert [head.partition('{"id":"')[2].partition('"')[0] for head in heads] == [
@@ -109,7 +110,7 @@ async def test_pipelined_requests_are_answered_in_their_order(simulator: Simulat
 
 async def test_an_idle_connection_is_closed_at_the_end(simulator: Simulator) -> None:
     async with (
-        server_over(simulator, shutdown_timeout_s=5) as server,
+        server_over(simulator, shutdown_timeout_s=60) as server,
         calling(server) as unused,
         calling(server, request_bytes(chat("[sim tokens=1]"))) as used,
     ):
@@ -123,7 +124,7 @@ async def test_an_idle_connection_is_closed_at_the_end(simulator: Simulator) -> 
 @pytest.mark.parametrize("size", [2, 4_000_000], ids=["small", "large"])
 async def test_a_request_on_its_way_at_the_end_is_refused_and_not_cut_off(simulator: Simulator, size: int) -> None:
     sent = request_bytes(chat("x" * size))
-    async with server_over(simulator, shutdown_timeout_s=5) as server, calling(server, sent[:30]) as caller:
+    async with server_over(simulator, shutdown_timeout_s=60) as server, calling(server, sent[:30]) as caller:
         async with calling(server, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n") as probe:
             # The answer tells that the server has read what was sent before.
             await probe.until(b'"llm-server"}')
@@ -143,7 +144,7 @@ async def test_a_request_on_its_way_at_the_end_is_refused_and_not_cut_off(simula
 async def test_a_client_that_leaves_before_its_request_is_whole_is_no_error(
     simulator: Simulator, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with server_over(simulator, shutdown_timeout_s=5) as server:
+    async with server_over(simulator, shutdown_timeout_s=60) as server:
         async with calling(server, request_bytes(chat("hi"))[:-5]), httpx.AsyncClient(base_url=server.url) as client:
             await load_becomes(client, 1)
         async with httpx.AsyncClient(base_url=server.url) as client:
@@ -153,7 +154,7 @@ async def test_a_client_that_leaves_before_its_request_is_whole_is_no_error(
 
 
 async def load_becomes(client: httpx.AsyncClient, load: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await client.get("/load")).json() != {"server_load": load}:
             pass
 
@@ -161,7 +162,7 @@ async def load_becomes(client: httpx.AsyncClient, load: int) -> None:
 @pytest.mark.parametrize("path", ["/health", "/v1/models"])
 async def test_questions_about_the_server_are_answered_to_the_end(simulator: Simulator, path: str) -> None:
     sent = f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
-    async with server_over(simulator, shutdown_timeout_s=5) as server, calling(server) as caller:
+    async with server_over(simulator, shutdown_timeout_s=60) as server, calling(server) as caller:
         server.ending.set()
         caller.writer.write(sent)
 
@@ -170,25 +171,45 @@ async def test_questions_about_the_server_are_answered_to_the_end(simulator: Sim
     assert "connection: close" in answer
 
 
-@pytest.mark.parametrize("body", [chat(PACED), chat(PACED, stream=True)], ids=["whole", "stream"])
+STREAM_END = http_chunk(event(FINISH) + b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("stream", "begin", "end"),
+    [(False, b"", http_answer(OK)), (True, SSE_HEAD + http_chunk(event(GOOD)), STREAM_END)],
+    ids=["whole", "stream"],
+)
 async def test_a_request_behind_one_in_flight_at_the_end_is_refused_after_it(
-    simulator: Simulator, body: dict[str, Any]
+    stream: bool, begin: bytes, end: bytes
 ) -> None:
+    asked, behind = asyncio.Semaphore(0), asyncio.Event()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        asked.release()
+        writer.write(begin)
+        await behind.wait()
+        writer.write(end)
+        await reader.read()
+
     async with (
-        server_over(simulator, shutdown_timeout_s=5) as server,
-        calling(server, request_bytes(body)) as caller,
+        raw_server(converse) as url,
+        server_over(url, shutdown_timeout_s=60) as server,
+        calling(server, request_bytes(chat("hi", stream=stream))) as caller,
     ):
-        await simulator.traffic.wait_for(lambda traffic: traffic.live == 1)
-        begun = await caller.until(b"data: ") if body.get("stream") else ""
+        await asked.acquire()
+        begun = await caller.until(b"data: ") if stream else ""
         server.ending.set()
         async with calling_refused(server):
             caller.writer.write(request_bytes(chat("hi")))
+            await caller.writer.drain()
+            behind.set()
             answers = begun + await caller.rest()
 
     assert answers.count("HTTP/1.1 200 ") == 1
     assert answers.count("HTTP/1.1 503 ") == 1
     assert "abort" not in answers
-    assert len(simulator.traffic.exchanges) == 1
+    assert asked.locked()
 
 
 @asynccontextmanager

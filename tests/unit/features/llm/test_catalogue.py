@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from app.core.errors.errors import RequestError
-from app.features.llm.catalogue import Catalogue
+from app.features.llm.catalogue import Catalogue, RetirementPolicy
 from app.features.llm.model_families import EFFORTS, UNKNOWN_FAMILY, Effort, ModelFamily, family_of
 
 NAMES = ["gpt-4o-mini", "gpt-4o", "o3", "gpt-5", "gpt-5.1", "gpt-5.5", "gpt-6-astra"]
@@ -95,19 +95,47 @@ def test_a_described_model_is_as_it_is_described() -> None:
     assert Catalogue(None, {"gpt-4o": request_body_schema}).family("gpt-4o-2024-08-06") is request_body_schema
 
 
+MINI_ENDS = (
+    "OpenAI shuts down the model served as 'mini' on 2027-01-14: set DEFAULT_MODEL or SERVED_MODELS to gpt-6-luna"
+)
+ONE_ENDS = (
+    "OpenAI shuts down the model served as 'one' on 2027-04-01: set DEFAULT_MODEL or SERVED_MODELS to another model"
+)
+
+
+def on(day: date) -> RetirementPolicy:
+    return RetirementPolicy(today=lambda: day)
+
+
 @pytest.mark.parametrize(
     ("today", "ending"),
     [
-        (date(2026, 10, 15), {}),
-        (date(2026, 10, 16), {"mini": date(2027, 1, 14)}),
-        (date(2027, 2, 1), {"mini": date(2027, 1, 14), "one": date(2027, 4, 1)}),
+        (date(2026, 10, 15), []),
+        (date(2026, 10, 16), [MINI_ENDS]),
+        (date(2027, 1, 13), [MINI_ENDS, ONE_ENDS]),
+        (date(2027, 2, 1), [MINI_ENDS.replace("shuts down", "was to shut down"), ONE_ENDS]),
     ],
 )
-def test_models_that_end_within_ninety_days_are_known(today: date, ending: dict[str, date]) -> None:
-    catalogue = Catalogue({"mini": "gpt-4o-mini", "one": "gpt-5.1", "two": "gpt-5.2", "new": "new-model"})
+def test_a_model_that_ends_within_ninety_days_is_named_with_its_successor(today: date, ending: list[str]) -> None:
+    served = {"mini": "gpt-4o-mini", "one": "gpt-5.1", "two": "gpt-5.2", "new": "new-model"}
 
-    assert catalogue.ending(today) == ending
+    assert Catalogue(served, {}, on(today)).ending() == ending
+
+
+def test_the_date_that_openai_lists_wins_over_the_table() -> None:
+    catalogue = Catalogue({"mini": "gpt-4o-mini", "two": "gpt-5.2"}, {}, on(date(2027, 1, 13)))
+    catalogue.learn_ends({"gpt-4o-mini": date(2027, 6, 1), "gpt-5.2": date(2027, 2, 1)})
+
+    (line,) = catalogue.ending()
+    assert line.startswith("OpenAI shuts down the model served as 'two' on 2027-02-01")
+
+
+def test_a_list_without_a_date_leaves_the_tables() -> None:
+    catalogue = Catalogue({"mini": "gpt-4o-mini"}, {}, on(date(2027, 1, 13)))
+    catalogue.learn_ends({"gpt-4o-mini": None})
+
+    assert catalogue.ending() == [MINI_ENDS]
 
 
 def test_of_every_model_none_is_warned_of() -> None:
-    assert Catalogue(None).ending(date(2030, 1, 1)) == {}
+    assert Catalogue(None, {}, on(date(2030, 1, 1))).ending() == []

@@ -16,12 +16,15 @@ import trustme
 from app.core.errors.errors import RequestError
 from app.core.request_record import RequestRecord, begin_record
 from app.features.llm.client import OpenAIClient
-from app.features.llm.from_openai.stream import ChatStream
+from app.features.llm.from_openai.stream import AbortedStream, ChatStream
 from app.features.llm.schema import ChatCompletionRequest
 from app.simulator.server import Simulator
 from app.upstream.session import new_session
 
-OK = b'{"id":"chatcmpl-1","created":1,"model":"m","choices":[],"usage":{"prompt_tokens":1}}'
+OK = (
+    b'{"id":"chatcmpl-1","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},'
+    b'"finish_reason":"stop"}],"usage":{"prompt_tokens":1}}'
+)
 
 
 def request(text: str = "Say hello", **fields: Any) -> ChatCompletionRequest:
@@ -99,6 +102,7 @@ async def test_an_answer_is_vllms_under_the_name_that_was_asked(openai_client: O
 
     assert answer.model == "gpt-4o-mini"
     assert answer.choices[0].message.content
+    assert answer.usage
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
@@ -216,7 +220,7 @@ async def test_a_success_that_is_none_is_an_error(openai_client: OpenAIClient, f
             await openai_client.create_chat_completion(request(text))
 
 
-async def read_until_it_breaks(stream: ChatStream) -> list[Any]:
+async def read_until_it_breaks(stream: ChatStream | AbortedStream) -> list[Any]:
     chunks: list[Any] = []
     with pytest.raises(openai.APIError):
         async for events in stream:
@@ -258,7 +262,7 @@ async def test_an_unusual_but_valid_stream_is_whole(openai_client: OpenAIClient,
 
 
 async def test_closing_a_stream_closes_the_call(openai_client: OpenAIClient, simulator: Simulator) -> None:
-    stream = await openai_client.stream_chat_completion(request("[sim fault=stall after=1]", stream=True))
+    stream = await openai_client.stream_chat_completion(request("[sim fault=stall seconds=600 after=1]", stream=True))
     await anext(aiter(stream))
 
     await stream.aclose()
@@ -267,7 +271,7 @@ async def test_closing_a_stream_closes_the_call(openai_client: OpenAIClient, sim
 
 
 async def test_cancelling_a_call_closes_it(openai_client: OpenAIClient, simulator: Simulator) -> None:
-    call = asyncio.create_task(openai_client.create_chat_completion(request("[sim fault=slow]")))
+    call = asyncio.create_task(openai_client.create_chat_completion(request("[sim fault=slow seconds=600]")))
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 1)
 
     call.cancel()
@@ -371,6 +375,6 @@ async def test_a_base_url_without_a_path_keeps_its_host() -> None:
         writer.write(http_answer(b'{"data": [{"id": "a"}]}'))
 
     async with raw_server(answer) as url, client_of(url.removesuffix("/v1")) as client:
-        assert await client.list_models() == ["a"]
+        assert await client.list_models() == {"a": None}
 
     assert asked == [b"GET /models HTTP/1.1\r\n"]

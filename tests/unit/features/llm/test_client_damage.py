@@ -11,6 +11,8 @@ import httpx
 import openai
 import pytest
 
+from app.features.llm.from_openai.stream import ChatStream
+from app.features.llm.schema import ChatCompletionResponse, JSONObject
 from tests.conftest import CHAT
 from tests.serving import served_over
 from tests.unit.features.llm.test_client import (
@@ -59,7 +61,13 @@ async def answering(*writes: bytes) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     "broken",
     [
-        pytest.param(event({"choices": [{"delta": {}}]}), id="no index"),
+        pytest.param(event({**GOOD, "choices": [{**GOOD["choices"][0], "index": 1}]}), id="a choice too many"),
+        pytest.param(
+            event({**GOOD, "choices": [{**GOOD["choices"][0], "delta": {"content": 5}}]}), id="text as a number"
+        ),
+        pytest.param(event({"object": "error", "message": "x", "code": 400}), id="an error without an envelope"),
+        pytest.param(b"event: error\n" + event({"message": "x"}), id="an event of the kind error"),
+        pytest.param(b"event: error\ndata: overloaded\n\n", id="an error in plain text"),
         pytest.param(event({**GOOD, "choices": 5}), id="choices as a number"),
         pytest.param(event({**GOOD, "choices": [5]}), id="a choice as a number"),
         pytest.param(event({**GOOD, "choices": [{**GOOD["choices"][0], "delta": 5}]}), id="delta as a number"),
@@ -86,7 +94,8 @@ async def test_what_came_before_a_break_of_the_connection_is_kept() -> None:
     body = http_chunk(event(GOOD)) + b"40\r\ndata: {"
     async with answering(SSE_HEAD + body) as url, client_of(url) as client:
         stream = await client.stream_chat_completion(request(stream=True))
-        async with asyncio.timeout(5):
+        assert isinstance(stream, ChatStream)
+        async with asyncio.timeout(60):
             # Both have arrived before anybody reads.
             while stream._response._response._failure is None:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0)
@@ -239,9 +248,158 @@ async def test_a_list_of_models_that_is_none_is_an_error(listed: bytes) -> None:
             await client.list_models()
 
 
-async def test_an_answer_without_usage_is_an_answer() -> None:
+async def whole(content: bytes, **fields: Any) -> ChatCompletionResponse:
+    async with answering(http_answer(content)) as url, client_of(url) as client:
+        return await client.create_chat_completion(request(**fields))
+
+
+def answer(*choices: object, **fields: Any) -> bytes:
+    return json.dumps({"id": "x", "created": 1, "model": "m", "choices": choices, **fields}).encode()
+
+
+ENDED = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+
+
+async def test_an_answer_without_its_details_is_an_answer() -> None:
+    choice = {"message": {"content": "hi"}, "finish_reason": "stop", "logprobs": None}
+    response = await whole(json.dumps({"choices": [choice], "usage": "none", "created": "now"}).encode())
+
+    assert response.id.startswith("chatcmpl-")
+    assert response.created > 1
+    assert (response.choices[0].index, response.choices[0].message.content) == (0, "hi")
+    assert response.usage
+    assert response.usage.total_tokens == 0
+
+
+async def test_what_usage_lacks_is_supplied() -> None:
+    response = await whole(answer(ENDED, usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": -1}))
+
+    assert response.usage
+    assert response.usage.total_tokens == 7
+
+
+async def test_choices_that_are_numbered_alike_are_numbered_by_their_places() -> None:
+    response = await whole(answer(ENDED, {**ENDED, "message": {"content": "you"}}), n=2)
+
+    assert [(choice.index, choice.message.content) for choice in response.choices] == [(0, "hi"), (1, "you")]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        pytest.param([], id="none"),
+        pytest.param([ENDED, ENDED], id="one too many"),
+        pytest.param([{**ENDED, "finish_reason": None}], id="not ended"),
+        pytest.param([{**ENDED, "finish_reason": ""}], id="an empty reason"),
+        pytest.param([{"index": 0, "message": ENDED["message"]}], id="no reason"),
+        pytest.param([{**ENDED, "message": None}], id="no message"),
+        pytest.param([{**ENDED, "message": {"content": ["hi"]}}], id="a list as text"),
+        pytest.param([{**ENDED, "message": {"tool_calls": [{"id": "1"}]}}], id="a call of nothing"),
+        pytest.param([{**ENDED, "logprobs": {"content": [{"token": "hi"}]}}], id="a token without its logprob"),
+    ],
+)
+async def test_an_answer_that_is_not_whole_is_no_answer(choices: list[object]) -> None:
+    with pytest.raises(openai.APIResponseValidationError):
+        await whole(answer(*choices))
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ({"error": {"message": "Overloaded.", "code": 429}}, "Overloaded."),
+        ({"error": "Overloaded."}, "Overloaded."),
+        ({"error": ["Overloaded."]}, "Overloaded."),
+        ({"object": "error", "message": "Overloaded."}, "Overloaded."),
+        ({"type": "error", "error": {"type": "overloaded_error"}}, "The upstream service failed with status 502."),
+        ({"detail": [{"loc": ["body"], "msg": "Overloaded."}]}, "Overloaded."),
+        ({"message": "Overloaded."}, "Overloaded."),
+    ],
+)
+async def test_an_error_in_an_accepted_answer_is_an_error(error: JSONObject, message: str, stream: bool) -> None:
+    headers = "content-type: application/json\r\n"
     async with (
-        answering(http_answer(b'{"id":"x","created":1,"model":"m","choices":[]}')) as url,
-        client_of(url) as client,
+        answering(http_answer(json.dumps(error).encode(), headers=headers)) as upstream,
+        served_over(upstream) as url,
+        httpx.AsyncClient(base_url=url) as client,
     ):
-        assert (await client.create_chat_completion(request())).usage.total_tokens == 0
+        body = {"messages": [{"role": "user", "content": "hi"}], "stream": stream}
+        response = await client.post(CHAT, json=body)
+
+    assert (response.status_code, response.json()["error"]["message"]) == (502, message)
+
+
+async def streamed(*events: bytes, **fields: Any) -> list[Any]:
+    """The chunks of a stream that ends well."""
+    body = http_chunk(b"".join(events) + b"data: [DONE]\n\n") + b"0\r\n\r\n"
+    async with answering(SSE_HEAD + body) as url, client_of(url) as client:
+        stream = await client.stream_chat_completion(request(stream=True, **fields))
+        chunks = [chunk async for events in stream for chunk in chunks_in(events)]
+        await stream.aclose()
+    return chunks
+
+
+def choices(*items: JSONObject) -> bytes:
+    return event({"choices": items})
+
+
+@pytest.mark.parametrize(
+    ("events", "n"),
+    [
+        pytest.param([choices({"delta": {"content": "hi"}, "finish_reason": ""})], 1, id="an empty reason"),
+        pytest.param([choices({"delta": {"content": "hi"}, "finish_reason": {}})], 1, id="an object as a reason"),
+        pytest.param([choices({"index": 0, "delta": {}, "finish_reason": "stop"})], 2, id="one choice never came"),
+        pytest.param(
+            [choices({"index": 0, "finish_reason": "stop"}, {"index": 1, "delta": {"content": "hi"}})],
+            2,
+            id="one choice never ended",
+        ),
+        pytest.param([choices({"delta": {}, "finish_reason": "stop"})], 2, id="which choice is not said"),
+    ],
+)
+async def test_a_stream_whose_choices_have_not_all_ended_is_no_success(events: list[bytes], n: int) -> None:
+    with pytest.raises(openai.APIError):
+        await streamed(*events, n=n)
+
+
+async def test_what_chunks_lack_is_supplied() -> None:
+    chunks = await streamed(
+        choices({"delta": {"role": "assistant", "content": "hi"}, "finish_reason": ""}),
+        choices({"index": None, "delta": None, "finish_reason": "stop", "logprobs": None}),
+        event({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}),
+        stream_options={"include_usage": True},
+    )
+
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert all(chunk["id"] and chunk["created"] and chunk["model"] for chunk in chunks)
+    assert [chunk["choices"][0]["index"] for chunk in chunks[:-1]] == [0, 0, 0]
+    assert chunks[-1]["usage"]["total_tokens"] == 3
+
+
+async def test_pieces_of_calls_without_a_number_get_theirs() -> None:
+    def piece(id_: str | None, arguments: str) -> JSONObject:
+        call = {"id": id_, "type": "function", "function": {"name": "f", "arguments": arguments}}
+        return {"index": 0, "delta": {"tool_calls": [call]}}
+
+    chunks = await streamed(
+        *map(choices, [piece("a", "{"), piece(None, "}"), piece("b", "{}"), {"finish_reason": "tool_calls"}])
+    )
+    calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+
+    assert [(call["index"], call["id"]) for call in calls] == [(0, "a"), (0, None), (1, "b")]
+
+
+async def test_an_odd_error_is_reported_as_its_status_says() -> None:
+    odd = {"message": {"reason": 1}, "type": ["invalid"], "param": {}, "code": {"value": 1}}
+    content = json.dumps({"error": odd}).encode()
+    statuses = {}
+    for status in (400, 401, 404, 409, 413, 418, 422, 429, 500, 503, 599, 999):
+        async with answering(http_answer(content, status=f"{status} X")) as upstream:
+            response = await answer_over(upstream, upstream_max_attempts=1)
+            statuses[status] = response.status_code
+            assert isinstance(response.json()["error"]["message"], str)
+
+    assert statuses == {
+        400: 400, 401: 502, 404: 502, 409: 503, 413: 413, 418: 502, 422: 422, 429: 429, 500: 500, 503: 503, 599: 502,
+        999: 502,
+    }  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from app.core.dependencies import get_llm_service
 from app.features.llm.schema import ModelsResponse
 from app.main import create_app
-from app.simulator.server import Simulator, Traffic
+from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served, served_over, settings_for
 
@@ -283,11 +283,12 @@ async def test_upstream_failures_are_logged_without_a_key(
 
 
 async def test_a_disconnected_client_logs_no_error(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
-    body = {"messages": conversation("[sim fault=slow]")}
+    body = {"messages": conversation("[sim fault=slow seconds=600]")}
     async with served_over(simulator.base_url) as url:
-        with pytest.raises(httpx.ReadTimeout):
-            async with httpx.AsyncClient(base_url=url) as client:
-                await client.post(CHAT, json=body, timeout=0.2)
+        async with httpx.AsyncClient(base_url=url) as client:
+            asking = asyncio.create_task(client.post(CHAT, json=body))
+            await simulator.traffic.wait_for(lambda traffic: traffic.live == 1)
+            asking.cancel()
         await simulator.traffic.wait_for(lambda traffic: traffic.abandoned == 1)
 
     assert capsys.readouterr().err == ""
@@ -357,7 +358,7 @@ async def test_a_malformed_batch_is_a_400(client: httpx.AsyncClient, body: objec
 async def test_the_first_failure_of_a_batch_is_returned_and_cancels_the_other_calls(
     client: httpx.AsyncClient, simulator: Simulator
 ) -> None:
-    texts = ["[sim fault=slow]", "[sim fault=rate_limit]", "[sim fault=slow]"]
+    texts = ["[sim fault=slow seconds=600]", "[sim fault=rate_limit]", "[sim fault=slow seconds=600]"]
     response = await client.post(BATCH, json={"messages": [conversation(text) for text in texts]})
 
     assert response.status_code == 429
@@ -365,21 +366,15 @@ async def test_the_first_failure_of_a_batch_is_returned_and_cancels_the_other_ca
 
 
 async def test_a_batch_makes_at_most_sixteen_concurrent_calls(client: httpx.AsyncClient, simulator: Simulator) -> None:
-    most = 0
-
-    def seen(traffic: Traffic) -> bool:
-        nonlocal most
-        most = max(most, traffic.live)
-        return traffic.answered == 40
-
-    watching = asyncio.create_task(simulator.traffic.wait_for(seen))
-    await asyncio.sleep(0)
     batch = [conversation(f"[sim ttft=0.01] {number}") for number in range(40)]
     response = await client.post(BATCH, json={"messages": batch})
-    await watching
+    staying = [conversation("[sim fault=slow seconds=600]")] * 40
+    asking = asyncio.create_task(client.post(BATCH, json={"messages": staying}))
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 16)
+    asking.cancel()
 
     assert len(response.json()["choices"]) == 40
-    assert most == 16
+    assert simulator.traffic.most_live == 16
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -395,7 +390,7 @@ async def test_the_version_is_vllms(client: httpx.AsyncClient) -> None:
 
 
 async def test_the_load_is_the_number_of_requests_in_flight(client: httpx.AsyncClient, simulator: Simulator) -> None:
-    body = {"messages": conversation("[sim fault=stall after=1]"), "stream": True}
+    body = {"messages": conversation("[sim fault=stall seconds=600 after=1]"), "stream": True}
     async with client.stream("POST", CHAT, json=body) as response:
         await anext(response.aiter_lines())
         during = (await client.get("/load")).json()

@@ -4,10 +4,12 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date
 
 import pytest
 
-from app.features.llm.catalogue import Catalogue
+from app.features.llm.catalogue import Catalogue, RetirementPolicy
+from app.features.llm.model_families import described_family
 from app.features.llm.startup_check import startup_problem
 from app.simulator.server import Simulator
 from tests.unit.features.llm.test_client import client_of, http_answer, raw_server
@@ -108,3 +110,57 @@ async def test_a_proxy_that_fails_is_reported_without_its_password(monkeypatch: 
     assert problem is not None
     assert "ClientHttpProxyError: 407" in problem
     assert "geheim" not in problem
+
+
+AFTER_THE_END = RetirementPolicy(on_openai=True, today=lambda: date(2027, 1, 15))
+
+
+@asynccontextmanager
+async def listing_no_model(of_one_model: bytes, *, status: str = "200 OK") -> AsyncIterator[str]:
+    """An OpenAI that lists nothing, and answers so when it is asked for one model."""
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            asks_for_one = head.startswith(b"GET /v1/models/")
+            body = of_one_model if asks_for_one else b'{"data": []}'
+            writer.write(http_answer(body, status=status if asks_for_one else "200 OK"))
+
+    async with raw_server(converse) as url:
+        yield url
+
+
+async def test_a_model_that_is_not_listed_has_not_ended_if_openai_finds_it() -> None:
+    catalogue = Catalogue({"mine": "gpt-4o-mini"}, {}, AFTER_THE_END)
+    async with listing_no_model(b'{"id": "gpt-4o-mini"}') as url, client_of(url) as client:
+        problem = await startup_problem(client, catalogue, url)
+
+    assert problem is not None
+    assert problem.startswith("OpenAI has no model 'gpt-4o-mini' (served as 'mine') for this key")
+    assert catalogue.upstream_model("mine") == "gpt-4o-mini"
+
+
+async def test_a_model_whose_search_fails_has_not_ended() -> None:
+    catalogue = Catalogue({"mine": "gpt-4o-mini"}, {}, AFTER_THE_END)
+    body = b'{"error": {"message": "No such endpoint."}}'
+    async with listing_no_model(body, status="404 Not Found") as url, client_of(url) as client:
+        problem = await startup_problem(client, catalogue, url)
+
+    assert problem is not None
+    assert problem.startswith("OpenAI does not list its models at OPENAI_BASE_URL")
+    assert catalogue.upstream_model("mine") == "gpt-4o-mini"
+
+
+@pytest.mark.parametrize("shutdown_date", ["null", '"soon"', "5e99", '"2027-01-14T00:00:00Z"'])
+async def test_an_odd_shutdown_date_is_no_reason_to_fail(shutdown_date: str) -> None:
+    catalogue = Catalogue({"mine": "gpt-5.2"}, {}, AFTER_THE_END)
+    listed = f'{{"data": [{{"id": "gpt-5.2", "shutdown_date": {shutdown_date}}}]}}'.encode()
+    async with answering("200 OK", listed) as url, client_of(url) as client:
+        await startup_problem(client, catalogue, url)
+
+    assert catalogue.upstream_model("mine") == "gpt-5.2"
+
+
+async def test_a_deployment_elsewhere_need_not_be_listed(simulator: Simulator) -> None:
+    catalogue = Catalogue({"mine": "my-deployment"}, {"my-deployment": described_family({"like": "gpt-4.1"})})
+    async with client_of(simulator.base_url) as client:
+        assert await startup_problem(client, catalogue, simulator.base_url) is None

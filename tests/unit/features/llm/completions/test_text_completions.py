@@ -396,14 +396,14 @@ async def test_choices_of_several_prompts_are_interleaved(client: httpx.AsyncCli
 async def test_a_client_disconnect_closes_every_call(
     client: httpx.AsyncClient, simulator: Simulator, stream: bool
 ) -> None:
-    prompts = [f"{number} [sim tokens=1000 itl=0.05]" for number in range(64)]
+    prompts = [f"{number} [sim tokens=1000 itl=1]" for number in range(64)]
     body = {"prompt": prompts, "max_tokens": 1000, "stream": stream}
     request = asyncio.create_task(client.post(COMPLETIONS, json=body))
     await simulator.traffic.wait_for(lambda traffic: traffic.live == CALLS_AT_ONCE)
 
     request.cancel()
 
-    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0, timeout_s=1)
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
     assert simulator.traffic.abandoned == CALLS_AT_ONCE
     assert len(simulator.traffic.exchanges) == CALLS_AT_ONCE
 
@@ -412,22 +412,22 @@ async def test_a_client_disconnect_closes_every_call(
 async def test_the_first_failure_is_returned_and_cancels_the_other_calls(
     client: httpx.AsyncClient, simulator: Simulator, stream: bool
 ) -> None:
-    prompts = ["a [sim ttft=30]", "b [sim fault=rate_limit]", "c [sim ttft=30]"]
+    prompts = ["a [sim ttft=600]", "b [sim fault=rate_limit]", "c [sim ttft=600]"]
     response = await client.post(COMPLETIONS, json={"prompt": prompts, "stream": stream})
 
     assert (response.status_code, response.json()["error"]["code"]) == (429, 429)
-    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0, timeout_s=1)
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
 
 
 async def test_a_failure_in_mid_stream_ends_it_with_an_error_event(
     client: httpx.AsyncClient, simulator: Simulator
 ) -> None:
-    prompts = ["a [sim tokens=900 itl=0.01]", "b [sim fault=cut after=2]"]
+    prompts = ["a [sim tokens=900 itl=1]", "b [sim fault=cut after=2]"]
     events = await stream_events(client, prompt=prompts, max_tokens=900)
 
     assert events[-1]["error"]["code"] == 502
     assert not any("error" in event for event in events[:-1])
-    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0, timeout_s=1)
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
 
 
 async def test_an_invocation_with_messages_is_a_chat(client: httpx.AsyncClient) -> None:

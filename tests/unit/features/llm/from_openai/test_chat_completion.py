@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from app.features.llm.from_openai.chat_completion import chat_completion
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
+from app.features.llm.from_openai.openai_chunks import checked_chunk
 from app.features.llm.from_openai.plan import Envelope, ResponsePlan
 from app.features.llm.schema import ChatCompletionRequest
 
@@ -73,9 +73,18 @@ def test_a_refusal_and_annotations_pass() -> None:
     assert message.choices[0].message.annotations == [{"a": 1}]
 
 
-@pytest.mark.parametrize("answer", [b"", b"<html>", b"{}", b"[]", b'{"id":"x"}'])
-def test_anything_else_is_no_answer(answer: bytes) -> None:
-    with pytest.raises(ValidationError):
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (b"", "EOF"),
+        (b"<html>", "expected value"),
+        (b"{}", "choices: Field required"),
+        (b"[]", "Input should be a valid dict"),
+        (b'{"id":"x"}', "choices: Field required"),
+    ],
+)
+def test_anything_else_is_no_answer(answer: bytes, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
         chat_completion(request(), ResponsePlan(), answer)
 
 
@@ -99,7 +108,11 @@ HEAD = '{"id":"chatcmpl-up","object":"chat.completion.chunk","created":1,"model"
 
 def streamed(*events: dict[str, Any], plan: ResponsePlan | None = None, **fields: Any) -> list[str]:
     translator = ChunkTranslator(request(stream=True, **fields), plan or ResponsePlan())
-    return [json.dumps(chunk, separators=(",", ":")) for event in events for chunk in translator.chunks(event)]
+    return [
+        json.dumps(chunk, separators=(",", ":"))
+        for event in events
+        for chunk in translator.chunks(checked_chunk(event))
+    ]
 
 
 def test_a_stream_is_vllms_to_the_byte() -> None:
@@ -125,7 +138,8 @@ def test_usage_is_shown_where_it_was_asked_for() -> None:
 
 
 def test_each_choice_begins_with_its_role() -> None:
-    chunks = [json.loads(chunk) for chunk in streamed(event(FIRST), event(FIRST, index=1), event({"content": "a"}))]
+    events = event(FIRST), event(FIRST, index=1), event({"content": "a"})
+    chunks = [json.loads(chunk) for chunk in streamed(*events, n=2)]
 
     assert [(chunk["choices"][0]["index"], "role" in chunk["choices"][0]["delta"]) for chunk in chunks] == [
         (0, True), (1, True), (0, False),
@@ -242,6 +256,7 @@ def test_only_the_first_tool_call_is_kept_where_one_was_asked_for() -> None:
 def test_usage_details_are_shown_where_the_operator_says_so() -> None:
     usage = chat_completion(request(), ResponsePlan(usage_details=True), upstream({"content": "Hi"})).usage
 
+    assert usage
     assert usage.prompt_tokens_details == {"cached_tokens": 1}
     *_, last = streamed(
         event(FIRST), event(choices=[], usage=USAGE), plan=ResponsePlan(usage_details=True),
@@ -276,9 +291,9 @@ def test_a_stream_is_complete_once_every_choice_has_stopped(usage: bool, complet
     asked = request(stream=True, n=2, stream_options={"include_usage": usage})
     translator = ChunkTranslator(asked, ResponsePlan(stops=("x",)))
 
-    translator.chunks(event({**FIRST, "content": "ax"}))
+    translator.chunks(checked_chunk(event({**FIRST, "content": "ax"})))
     assert not translator.complete
-    translator.chunks(event({**FIRST, "content": "bx"}, index=1))
+    translator.chunks(checked_chunk(event({**FIRST, "content": "bx"}, index=1)))
     assert translator.complete is complete
 
 

@@ -139,6 +139,20 @@ async def endless(begin: bytes, more: bytes) -> AsyncIterator[str]:
         yield url
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/html"])
+async def test_what_comes_in_the_place_of_a_stream_is_not_read_without_end(kind: str) -> None:
+    head = SSE_HEAD.replace(b"text/event-stream", kind.encode())
+    async with (
+        endless(head, http_chunk(b"[" * 1000)) as upstream,
+        served_over(upstream) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+        response = await client.post(CHAT, json=body)
+
+    assert response.status_code == 502
+
+
 @pytest.mark.parametrize("end", [b"", END], ids=["cut", "ended"])
 async def test_nothing_after_the_headers_is_an_error(end: bytes) -> None:
     [error] = await streamed(b": nothing\n\n", end=end)

@@ -8,6 +8,7 @@ import pytest
 from app.core.tokenization import encoding
 from app.features.llm.from_openai.chat_completion import chat_completion
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
+from app.features.llm.from_openai.openai_chunks import checked_chunk
 from app.features.llm.from_openai.plan import Envelope, ResponsePlan
 from app.features.llm.from_openai.tokens import TokenOptions
 from tests.unit.features.llm.from_openai.test_chat_completion import FIRST, USAGE, event, request, token, upstream
@@ -35,7 +36,7 @@ def whole(ids: list[int], read: ResponsePlan, **choice: Any) -> dict[str, Any]:
 
 def streamed(*events: dict[str, Any], read: ResponsePlan, **fields: Any) -> list[dict[str, Any]]:
     translator = ChunkTranslator(request(stream=True, **fields), read)
-    return [json.loads(json.dumps(chunk)) for one in events for chunk in translator.chunks(one)]
+    return [json.loads(json.dumps(chunk)) for one in events for chunk in translator.chunks(checked_chunk(one))]
 
 
 def token_event(text: str, *ids: int, **choice: Any) -> dict[str, Any]:
@@ -77,11 +78,15 @@ def test_tool_calls_have_no_ids() -> None:
 
 
 def test_bytes_that_are_no_token_have_the_ids_of_their_text() -> None:
-    assert reading().tokens.ids([token("Hi there")], "") == [*HI, *THERE]  # type: ignore[union-attr]
+    body = upstream({"content": "Hi there"}, logprobs={"content": [token("Hi there")]})
+
+    assert chat_completion(request(), reading(shows_ids=True), body).choices[0].token_ids == [*HI, *THERE]
 
 
 def test_an_entry_without_bytes_has_the_ids_of_its_text() -> None:
-    assert TokenOptions(O200K).ids([{"token": "Hi", "bytes": None}], "") == HI
+    body = upstream({"content": "Hi"}, logprobs={"content": [{**token("Hi"), "bytes": None}]})
+
+    assert chat_completion(request(), reading(shows_ids=True), body).choices[0].token_ids == HI
 
 
 def test_a_part_of_a_character_carries_its_id_though_it_shows_no_text() -> None:
@@ -176,7 +181,7 @@ def test_each_chunk_has_its_choices_usage_so_far() -> None:
     chunks = streamed(
         event(FIRST), event({"content": "Hi there"}), event(FIRST, index=1), event({"content": "Hi"}, index=1),
         event({}, "stop"), event(choices=[], usage=USAGE),
-        read=reading(counts_in_chunks=True), stream_options=WITH_USAGE,
+        read=reading(counts_in_chunks=True), stream_options=WITH_USAGE, n=2,
     )  # fmt: skip
 
     assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [0, 2, 0, 1, 2, 3]
@@ -191,7 +196,7 @@ def test_what_a_tool_call_says_counts() -> None:
     more = {"index": 0, "function": {"arguments": "Hi there"}}
     chunks = streamed(
         event({**FIRST, "content": None, "tool_calls": [call]}), event({"tool_calls": [more]}),
-        read=reading(counts_in_chunks=True), stream_options=WITH_USAGE,
+        read=reading(counts_in_chunks=True), stream_options=WITH_USAGE, n=2,
     )  # fmt: skip
 
     assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [0, 1, 3]
@@ -201,10 +206,10 @@ def test_a_stream_that_stopped_here_tells_its_usage_and_needs_no_more() -> None:
     read = reading(frozenset(THERE), counts_at_stop=True, hides_logprobs=True)
     translator = ChunkTranslator(request(stream=True, stream_options={"include_usage": True}), read)
 
-    assert not translator.chunks(event(FIRST))[-1].get("usage")
-    translator.chunks(token_event("Hi", *HI))
+    assert not translator.chunks(checked_chunk(event(FIRST)))[-1].get("usage")
+    translator.chunks(checked_chunk(token_event("Hi", *HI)))
     assert not translator.complete
-    last = translator.chunks(token_event(" there", *THERE))[-1]
+    last = translator.chunks(checked_chunk(token_event(" there", *THERE)))[-1]
     assert translator.complete
     assert (last["choices"], last["usage"]) == (
         [],
@@ -216,7 +221,7 @@ def test_details_of_the_usage_are_openais_so_the_stream_is_read_to_its_end() -> 
     read = reading(frozenset(THERE), counts_at_stop=True)
     read.usage_details = True
     translator = ChunkTranslator(request(stream=True, stream_options={"include_usage": True}), read)
-    translator.chunks(token_event(" there", *THERE))
+    translator.chunks(checked_chunk(token_event(" there", *THERE)))
 
     assert not translator.complete
 
@@ -247,7 +252,11 @@ def test_what_was_held_back_for_a_stop_string_comes_when_a_token_stops() -> None
     assert chunks[-1]["choices"][0]["stop_reason"] == THERE[0]
 
 
-def test_bytes_that_are_none_are_no_answer() -> None:
+def test_a_token_whose_bytes_are_none_goes_by_its_text() -> None:
     entry = {**token("Hi"), "bytes": [999]}
-    with pytest.raises(ValueError, match="bytes must be in range"):
-        chat_completion(request(), reading(shows_ids=True), upstream({"content": "Hi"}, logprobs={"content": [entry]}))
+    body = upstream({"content": "Hi"}, logprobs={"content": [entry]})
+    choice = chat_completion(request(), reading(shows_ids=True), body).choices[0]
+
+    assert choice.token_ids == O200K.encode("Hi")
+    assert choice.logprobs is not None
+    assert [one.bytes for one in choice.logprobs.content or ()] == [None]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -548,7 +548,6 @@ def problems_at(schema: Schema, definitions: Schema, *, depth: int) -> Iterator[
 
 
 @given(SCHEMAS)
-@settings(max_examples=300)
 def test_every_strict_schema_is_accepted_by_openai(schema: Schema) -> None:
     prepared = prepare_schema(schema)
     assert not prepared.strict or list(problems(prepared.schema)) == []
@@ -593,7 +592,6 @@ SCALARS_OF: dict[str, st.SearchStrategy[Any]] = {
 
 
 @given(SCHEMAS, st.data())
-@settings(max_examples=400)
 def test_every_response_to_a_strict_schema_is_valid_under_the_original(schema: Schema, data: st.DataObject) -> None:
     prepared = prepare_schema(schema)
     assume(prepared.strict)
@@ -612,7 +610,6 @@ ANYTHING = st.recursive(
 
 
 @given(st.dictionaries(KEYWORDS, ANYTHING, max_size=5))
-@settings(max_examples=300)
 def test_an_invalid_schema_is_sent_too(schema: Schema) -> None:
     prepared = prepare_schema(schema)
     assert prepared.schema["type"] == "object"
