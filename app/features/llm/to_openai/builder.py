@@ -35,7 +35,7 @@ class RequestBuilder:
     adjusted: dict[str, object] = field(default_factory=dict)
     unknown_keys: int = 0
     reserve_tokens: int = 0
-    """What is added to the output's limit for reasoning."""
+    """Tokens that are added to the output limit for reasoning."""
 
     @property
     def accepts_sampling(self) -> bool:

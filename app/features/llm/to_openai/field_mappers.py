@@ -46,7 +46,7 @@ def sampling(builder: RequestBuilder, name: str, value: float) -> None:
         builder.drop(name)
 
 
-def non_reasoning_only(builder: RequestBuilder, name: str, value: object) -> None:
+def penalty(builder: RequestBuilder, name: str, value: object) -> None:
     """Send a penalty or `logit_bias`, if the model takes them."""
     if builder.family.penalties:
         builder.body[name] = value
@@ -57,7 +57,7 @@ def non_reasoning_only(builder: RequestBuilder, name: str, value: object) -> Non
 def logit_bias(builder: RequestBuilder, name: str, value: dict[str, float]) -> None:
     """Clamp to the range that vLLM uses too, and round: OpenAI accepts integers only."""
     biases = {token: round(max(-100, min(100, bias))) for token, bias in value.items()}
-    non_reasoning_only(builder, name, biases)
+    penalty(builder, name, biases)
     if name in builder.body and biases != value:
         builder.adjusted[name] = "rounded"
 

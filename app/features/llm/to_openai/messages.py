@@ -175,14 +175,14 @@ _PART_CONVERTERS: dict[str, Callable[[JSONObject], JSONObject]] = {
 
 
 def _only(name: str, *keys: str) -> Callable[[Any], object]:
-    """Takes these keys of the object under this name."""
+    """Return a converter of the message key `name`, an object of which only `keys` are kept."""
 
-    def make(value: Any) -> object:
+    def convert(value: Any) -> object:
         if not isinstance(value, dict):
             raise RequestError(f"A message's `{name}` must be an object.", param="messages")
         return {key: value[key] for key in keys if key in value}
 
-    return make
+    return convert
 
 
 _VALUE_CONVERTERS: dict[str, Callable[[Any], object]] = {

@@ -85,7 +85,7 @@ PARAMETERS: dict[str, ParameterRule] = {
         field_mappers.messages, "keys, roles and parts that OpenAI does not know are left out or mapped"
     ),
     "model": _translated(field_mappers.model, "the OpenAI model that the served name maps to", always=True),
-    "frequency_penalty": _translated(field_mappers.non_reasoning_only, _NON_REASONING_ONLY, neutral=(0,)),
+    "frequency_penalty": _translated(field_mappers.penalty, _NON_REASONING_ONLY, neutral=(0,)),
     "logit_bias": _translated(
         field_mappers.logit_bias, "rounded to integers between -100 and 100; " + _NON_REASONING_ONLY, neutral=({},)
     ),
@@ -94,7 +94,7 @@ PARAMETERS: dict[str, ParameterRule] = {
     "max_tokens": _translated(field_mappers.max_tokens, "as `max_completion_tokens`, at most the model's output limit"),
     "max_completion_tokens": _translated(field_mappers.max_tokens, "at most the model's output limit"),
     "n": _translated(field_mappers.choices, f"at most {field_mappers.MAX_UPSTREAM_CHOICES}", neutral=(1,)),
-    "presence_penalty": _translated(field_mappers.non_reasoning_only, _NON_REASONING_ONLY, neutral=(0,)),
+    "presence_penalty": _translated(field_mappers.penalty, _NON_REASONING_ONLY, neutral=(0,)),
     "response_format": _translated(
         field_mappers.handled_elsewhere,
         "JSON schemas are made strict where that is equivalent; `structural_tag` is rejected",

@@ -286,9 +286,9 @@ async def test_a_disconnected_client_logs_no_error(simulator: Simulator, capsys:
     body = {"messages": conversation("[sim fault=slow seconds=600]")}
     async with served_over(simulator.base_url) as url:
         async with httpx.AsyncClient(base_url=url) as client:
-            asking = asyncio.create_task(client.post(CHAT, json=body))
+            request = asyncio.create_task(client.post(CHAT, json=body))
             await simulator.traffic.wait_for(lambda traffic: traffic.live == 1)
-            asking.cancel()
+            request.cancel()
         await simulator.traffic.wait_for(lambda traffic: traffic.abandoned == 1)
 
     assert capsys.readouterr().err == ""
@@ -368,10 +368,10 @@ async def test_the_first_failure_of_a_batch_is_returned_and_cancels_the_other_ca
 async def test_a_batch_makes_at_most_sixteen_concurrent_calls(client: httpx.AsyncClient, simulator: Simulator) -> None:
     batch = [conversation(f"[sim ttft=0.01] {number}") for number in range(40)]
     response = await client.post(BATCH, json={"messages": batch})
-    staying = [conversation("[sim fault=slow seconds=600]")] * 40
-    asking = asyncio.create_task(client.post(BATCH, json={"messages": staying}))
+    stalled = [conversation("[sim fault=slow seconds=600]")] * 40
+    request = asyncio.create_task(client.post(BATCH, json={"messages": stalled}))
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 16)
-    asking.cancel()
+    request.cancel()
 
     assert len(response.json()["choices"]) == 40
     assert simulator.traffic.most_live == 16
