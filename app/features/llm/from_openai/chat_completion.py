@@ -56,7 +56,7 @@ def aborted_completion(request: ChatCompletionRequest, plan: ResponsePlan) -> Ch
     """Return vLLM's response to a request that the shutdown aborts: `n` choices without text."""
     message = {"role": plan.role, "content": plan.echo}
     choices = [{"index": index, "message": message, "finish_reason": "abort"} for index in range(request.n or 1)]
-    return ChatCompletionResponse.model_validate({**response_head(request), "choices": choices})
+    return ChatCompletionResponse.model_validate({**response_head(request), "choices": choices, "usage": {}})
 
 
 _UNKNOWN = Chunk(id=None, created=None, model=None)

@@ -102,6 +102,7 @@ async def test_a_response_has_the_requested_model_name(openai_client: OpenAIClie
 
     assert answer.model == "gpt-4o-mini"
     assert answer.choices[0].message.content
+    assert answer.usage
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 

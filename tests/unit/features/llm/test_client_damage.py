@@ -267,12 +267,14 @@ async def test_missing_details_are_filled_in() -> None:
     assert response.id.startswith("chatcmpl-")
     assert response.created > 1
     assert (response.choices[0].index, response.choices[0].message.content) == (0, "hi")
+    assert response.usage
     assert response.usage.total_tokens == 0
 
 
 async def test_missing_usage_counts_are_filled_in() -> None:
     response = await whole(answer(ENDED, usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": -1}))
 
+    assert response.usage
     assert response.usage.total_tokens == 7
 
 

@@ -250,6 +250,7 @@ def test_only_one_tool_call_is_kept_if_requested() -> None:
 def test_usage_details_are_shown_if_enabled() -> None:
     usage = chat_completion(request(), ResponsePlan(usage_details=True), upstream({"content": "Hi"})).usage
 
+    assert usage
     assert usage.prompt_tokens_details == {"cached_tokens": 1}
     *_, last = streamed(
         event(FIRST), event(choices=[], usage=USAGE), plan=ResponsePlan(usage_details=True),
