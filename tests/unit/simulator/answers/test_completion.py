@@ -229,7 +229,7 @@ async def test_a_limit_counts_thinking_and_text_together(client: httpx.AsyncClie
 
 
 @pytest.mark.parametrize(
-    ("asked", "answered"),
+    ("requested", "snapshot"),
     [
         ("gpt-4o", "gpt-4o-2024-08-06"),
         ("gpt-4o-2024-11-20", "gpt-4o-2024-11-20"),
@@ -237,8 +237,8 @@ async def test_a_limit_counts_thinking_and_text_together(client: httpx.AsyncClie
         ("gpt-6-luna", "gpt-6-luna"),
     ],
 )
-async def test_the_dated_model_answers(client: httpx.AsyncClient, asked: str, answered: str) -> None:
-    assert (await answer(client, chat() | {"model": asked}))["model"] == answered
+async def test_the_dated_model_answers(client: httpx.AsyncClient, requested: str, snapshot: str) -> None:
+    assert (await answer(client, chat() | {"model": requested}))["model"] == snapshot
 
 
 async def test_prompt_tokens_count_text_parts_only(client: httpx.AsyncClient) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.simulator.answers.instances import instance_text
 from app.simulator.answers.patterns import matching_text
-from app.simulator.dice import Dice
+from app.simulator.seeded_random import SeededRandom
 
 # Without type stubs, and only needed here.
 jsonschema = pytest.importorskip("jsonschema")
@@ -43,7 +43,7 @@ NUMBERS = st.one_of(
     st.sampled_from([5, 0.5, 0.25, 7]).map(
         lambda step: {"type": "number", "multipleOf": step, "minimum": -9.5, "maximum": 30}
     ),
-    st.integers(-9, 9).map(lambda most: {"type": "number", "maximum": most}),
+    st.integers(-9, 9).map(lambda maximum: {"type": "number", "maximum": maximum}),
 )
 LEAVES = st.one_of(
     TEXTS,
@@ -82,7 +82,7 @@ SCHEMAS = st.recursive(LEAVES, lambda inner: st.one_of(objects(inner), arrays(in
 
 
 def made(schema: dict[str, Any], seed: int = 0) -> Any:
-    return json.loads(instance_text(schema, Dice(seed)))
+    return json.loads(instance_text(schema, SeededRandom(seed)))
 
 
 def fits(value: Any, schema: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ def test_a_special_instance_fits_its_schema(schema: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("schema", [TREE, LIST, NULLABLE], ids=["list", "union", "nullable"])
 def test_a_recursion_ends_where_the_schema_lets_it(schema: dict[str, Any]) -> None:
-    assert instance_text(schema, Dice(0)).count("{") <= 6
+    assert instance_text(schema, SeededRandom(0)).count("{") <= 6
 
 
 def test_multiples_are_counted_in_decimals() -> None:
@@ -210,7 +210,7 @@ def test_nullable_values_are_there() -> None:
     ids=["endless", "broken", "impossible", "minItems", "minLength", "minProperties", "pattern"],
 )
 def test_a_schema_nothing_can_fit_still_gets_an_object(schema: dict[str, Any]) -> None:
-    text = instance_text(schema, Dice(0))
+    text = instance_text(schema, SeededRandom(0))
     assert isinstance(json.loads(text), dict)
     assert len(text) < 100_000
 
@@ -237,14 +237,14 @@ def test_a_schema_nothing_can_fit_still_gets_an_object(schema: dict[str, Any]) -
     ],
 )
 def test_a_pattern_is_found_in_its_text(pattern: str) -> None:
-    texts = {matching_text(pattern, Dice(pattern, seed)) for seed in SEEDS}
+    texts = {matching_text(pattern, SeededRandom(pattern, seed)) for seed in SEEDS}
     assert all(re.search(pattern, text) for text in texts)
     assert "text" not in texts
 
 
 @pytest.mark.parametrize("pattern", ["(", r"\p{L}+", "a(?=b)", "^a(?<!a)$", "a^b"])
 def test_an_unusual_pattern_is_given_up(pattern: str) -> None:
-    assert matching_text(pattern, Dice(0)) == "text"
+    assert matching_text(pattern, SeededRandom(0)) == "text"
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -36,10 +36,10 @@ def no_functions(model: str, way_out: str = " or set reasoning_effort to 'none'"
     return message, "reasoning_effort", None
 
 
-def too_large(name: str, asked: int, most: int) -> tuple[str, str, str]:
+def too_large(name: str, requested: int, maximum: int) -> tuple[str, str, str]:
     message = (
-        f"max_tokens is too large: {asked}. This model supports at most {most} completion tokens, "
-        f"whereas you provided {asked}."
+        f"max_tokens is too large: {requested}. This model supports at most {maximum} completion tokens, "
+        f"whereas you provided {requested}."
     )
     return message, name, "invalid_value"
 

@@ -41,8 +41,8 @@ def empty(path: str) -> tuple[str, str, str]:
     return message, path, "empty_array"
 
 
-def too_many(path: str, most: int) -> tuple[str, str, str]:
-    expected, got = f"an array with maximum length {most}", f"an array with length {most + 1}"
+def too_many(path: str, maximum: int) -> tuple[str, str, str]:
+    expected, got = f"an array with maximum length {maximum}", f"an array with length {maximum + 1}"
     message = f"Invalid '{path}': array too long. Expected {expected}, but got {got} instead."
     return message, path, "array_above_max_length"
 
