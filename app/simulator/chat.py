@@ -6,11 +6,11 @@ from typing import NoReturn
 
 from aiohttp import web
 
-from app.simulator.answers import completion
 from app.simulator.delivery import faults, rendering
 from app.simulator.delivery.faults import HangUp
 from app.simulator.delivery.pacing import Pacing
 from app.simulator.delivery.sending import hang_up, send_script, start_stream
+from app.simulator.generation import completion
 from app.simulator.json_text import indented
 from app.simulator.models import Catalogue
 from app.simulator.request import ChatRequest

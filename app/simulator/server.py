@@ -8,11 +8,11 @@ from typing import Any
 from aiohttp import web
 
 from app.simulator import authorization, chat
-from app.simulator.answers import embeddings
 from app.simulator.delivery import headers
 from app.simulator.delivery.pacing import Pacing
 from app.simulator.delivery.sending import HangUpError
 from app.simulator.errors import ErrorBody, OpenAIError
+from app.simulator.generation import embeddings
 from app.simulator.json_text import indented, parse
 from app.simulator.models import Catalogue
 from app.simulator.traffic import Exchange, Traffic

@@ -5,11 +5,11 @@ from itertools import zip_longest
 from typing import Any
 
 from app.simulator import json_text
-from app.simulator.answers.completion import Choice, Completion
-from app.simulator.answers.logprobs import logprobs_of
-from app.simulator.answers.tool_calls import WRITTEN, ToolCall
 from app.simulator.delivery.faults import Write
 from app.simulator.delivery.pacing import Pacing
+from app.simulator.generation.completion import Choice, Completion
+from app.simulator.generation.logprobs import logprobs_of
+from app.simulator.generation.tool_calls import WRITTEN, ToolCall
 from app.simulator.json_text import JSONObject
 from app.simulator.seeded_random import ALPHANUMERIC
 from app.simulator.tokens import Piece

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from app.simulator import directives, tokens
-from app.simulator.answers.instances import instance_text
-from app.simulator.answers.patterns import matching_text
+from app.simulator.generation.instances import instance_text
+from app.simulator.generation.patterns import matching_text
 from app.simulator.json_text import JSONObject
 from app.simulator.request import ChatRequest
 from app.simulator.seeded_random import SeededRandom

@@ -6,8 +6,8 @@ from decimal import Decimal
 from typing import Any
 
 from app.simulator import json_text
-from app.simulator.answers.patterns import matching_text
-from app.simulator.answers.prose import WORDS
+from app.simulator.generation.patterns import matching_text
+from app.simulator.generation.prose import WORDS
 from app.simulator.json_text import JSONObject
 from app.simulator.rules.schemas import resolved
 from app.simulator.seeded_random import SeededRandom

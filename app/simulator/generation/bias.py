@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.simulator.answers.prose import WORDS
+from app.simulator.generation.prose import WORDS
 from app.simulator.seeded_random import SeededRandom
 from app.simulator.tokens import VOCABULARY, Piece, grouped, split, token, tokens_of
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.simulator.answers.instances import instance_text
-from app.simulator.answers.patterns import matching_text
+from app.simulator.generation.instances import instance_text
+from app.simulator.generation.patterns import matching_text
 from app.simulator.seeded_random import SeededRandom
 
 # Without type stubs, and only needed here.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.simulator import directives, json_text, tokens
-from app.simulator.answers import prose, tool_calls
-from app.simulator.answers.bias import biased
-from app.simulator.answers.instances import instance_text
-from app.simulator.answers.tool_calls import ToolCall
+from app.simulator.generation import prose, tool_calls
+from app.simulator.generation.bias import biased
+from app.simulator.generation.instances import instance_text
+from app.simulator.generation.tool_calls import ToolCall
 from app.simulator.request import ChatRequest
 from app.simulator.seeded_random import SeededRandom
 from app.simulator.tokens import Piece
