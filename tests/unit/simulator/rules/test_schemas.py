@@ -1,4 +1,4 @@
-"""Which JSON schemas are refused, and in which words."""
+"""JSON schemas that OpenAI rejects, and its messages."""
 
 from typing import Any
 
@@ -154,7 +154,7 @@ def is_rejected(response: httpx.Response, message: str, param: str, code: str | 
 
 
 @pytest.mark.parametrize(("schema", "problem"), STRICT)
-async def test_a_strict_answer_takes_only_the_subset(
+async def test_strict_response_formats_accept_only_the_subset(
     client: httpx.AsyncClient, schema: dict[str, Any], problem: str
 ) -> None:
     response = await client.post(URL, json=with_format(schema, strict=True))
@@ -163,7 +163,7 @@ async def test_a_strict_answer_takes_only_the_subset(
 
 
 @pytest.mark.parametrize(("schema", "problem"), STRICT[1:])
-async def test_a_strict_function_takes_only_the_subset(
+async def test_strict_functions_accept_only_the_subset(
     client: httpx.AsyncClient, schema: dict[str, Any], problem: str
 ) -> None:
     response = await client.post(URL, json=with_tool(schema, strict=True))
@@ -172,14 +172,14 @@ async def test_a_strict_function_takes_only_the_subset(
 
 
 @pytest.mark.parametrize(("schema", "problem"), LOOSE)
-async def test_a_schema_has_to_be_one(client: httpx.AsyncClient, schema: dict[str, Any], problem: str) -> None:
+async def test_an_invalid_schema_is_rejected(client: httpx.AsyncClient, schema: dict[str, Any], problem: str) -> None:
     response = await client.post(URL, json=with_format(schema, strict=False))
     message = f"Invalid schema for response_format 'person': {problem}"
     assert is_rejected(response, message, "response_format", None), response.text
 
 
 @pytest.mark.parametrize(("schema", "problem"), [*LOOSE, *PARAMETERS])
-async def test_parameters_of_a_function_have_to_be_complete(
+async def test_function_parameters_must_be_complete(
     client: httpx.AsyncClient, schema: dict[str, Any], problem: str
 ) -> None:
     response = await client.post(URL, json=with_tool(schema, strict=False))
@@ -201,7 +201,7 @@ async def test_parameters_of_a_function_have_to_be_complete(
         pytest.param({"type": "object", "properties": {"x": True}, "patternProperties": {"a": {}}}, False, id="true"),
     ],
 )
-async def test_a_schema_openai_takes_is_taken(
+async def test_a_schema_that_openai_accepts_is_accepted(
     client: httpx.AsyncClient, schema: dict[str, Any], *, strict: bool
 ) -> None:
     for body in (with_format(schema, strict=strict), with_tool(schema, strict=strict)):

@@ -1,4 +1,4 @@
-"""Every member of a request that OpenAI refuses by itself, and its words for it."""
+"""Invalid members of a chat request, and OpenAI's messages."""
 
 from typing import Any
 
@@ -280,7 +280,7 @@ ENUMS = [
     ("body", "expected"),
     [*UNKNOWN_AND_MISSING, *TYPES, *RANGES, *LENGTHS, *ENUMS],
 )
-async def test_a_request_is_refused_in_openais_words(
+async def test_an_invalid_member_gets_openais_message(
     client: httpx.AsyncClient, body: dict[str, Any], expected: tuple[str, str | None, str | None]
 ) -> None:
     message, param, code = expected
