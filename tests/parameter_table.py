@@ -3,23 +3,15 @@
 import sys
 from pathlib import Path
 
-from app.features.llm.to_openai.parameters import PARAMETERS, Handling
+from app.features.llm.to_openai.parameters import PARAMETERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "parameters.md"
 BEGIN, END = "<!-- parameters: written by `make format` -->\n", "<!-- end of parameters -->\n"
 
-_MEANINGS = {
-    Handling.PASS: "passed",
-    Handling.TRANSLATE: "translated",
-    Handling.IGNORE: "no effect",
-    Handling.DROP: "dropped, reported",
-    Handling.REFUSE: "rejected",
-}
-
 
 def table() -> str:
     """Return a row for each field, in the schema's order."""
-    rules = [f"| `{name}` | {_MEANINGS[rule.fate]} | {rule.note} |\n" for name, rule in PARAMETERS.items()]
+    rules = [f"| `{name}` | {rule.handling} | {rule.note} |\n" for name, rule in PARAMETERS.items()]
     return "".join(["| Field | Handling | Details |\n|---|---|---|\n", *rules])
 
 

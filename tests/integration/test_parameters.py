@@ -10,7 +10,7 @@ from app.features.llm.to_openai.parameters import PARAMETERS, Handling
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served_over
-from tests.unit.features.llm.to_openai.test_encode import DROPPED, NEUTRAL, REFUSED, SENT
+from tests.unit.features.llm.to_openai.test_encode import DROPPED, NEUTRAL, REJECTED, SENT
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 TOOL = {"type": "function", "function": {"name": "f"}}
@@ -118,9 +118,9 @@ def test_every_row_is_tried() -> None:
         Handling.TRANSLATE: TRANSLATED,
         Handling.IGNORE: WITHOUT_EFFECT,
         Handling.DROP: DROPPED,
-        Handling.REFUSE: REFUSED,
+        Handling.REJECT: REJECTED,
     }
-    assert [name for name, rule in PARAMETERS.items() if name not in tried[rule.fate]] == []
+    assert [name for name, rule in PARAMETERS.items() if name not in tried[rule.handling]] == []
 
 
 @pytest.mark.parametrize("name", TRANSLATED)
@@ -153,9 +153,9 @@ async def test_a_dropped_field_is_told_and_not_sent(client: httpx.AsyncClient, s
     assert response.headers["x-ignored-params"] == name
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 async def test_a_refused_field_costs_no_call(client: httpx.AsyncClient, simulator: Simulator, name: str) -> None:
-    response = await client.post(CHAT, json={"messages": MESSAGES, name: REFUSED[name]})
+    response = await client.post(CHAT, json={"messages": MESSAGES, name: REJECTED[name]})
 
     assert (response.status_code, response.json()["error"]["param"]) == (400, name)
     assert not simulator.traffic.exchanges

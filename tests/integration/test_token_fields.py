@@ -269,8 +269,8 @@ BEYOND = (
         ),
         pytest.param(
             {"truncate_prompt_tokens": 3}, "truncate_prompt_tokens",
-            "truncate_prompt_tokens=3 would cut the conversation, which has 16 tokens: the upstream takes "
-            "conversations whole.", id="a prompt that would be cut",
+            "truncate_prompt_tokens=3 would truncate the conversation, which has 16 tokens: the upstream does not "
+            "truncate conversations.", id="a prompt that would be truncated",
         ),
         pytest.param(
             {"truncate_prompt_tokens": 127_991, "max_tokens": 10}, "truncate_prompt_tokens",

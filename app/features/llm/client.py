@@ -156,8 +156,8 @@ class OpenAIClient:
             translated = chat_completion(request, call.plan, response)
         except ValueError as exc:
             raise self._not_expected(self._chat_url, response) from exc
-        if total := translated.usage.total_tokens:
-            usage_meter.record(total)
+        if translated.usage and translated.usage.total_tokens:
+            usage_meter.record(translated.usage.total_tokens)
         else:
             usage_meter.estimate(written=len(response) // BYTES_PER_TOKEN)
         return translated

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from app.features.llm.schema import JSONObject, Message, Tool
-from app.features.llm.validation import vllm_rules
+from app.features.llm.validation import raw_body_rules, value_rules
 from app.features.llm.validation.bounded_types import LongList, LongMapping
 
 TokenId = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -43,14 +43,14 @@ class TokenizeChatRequest(_Request):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_form(cls, body: object) -> object:
+    def _check_raw_body(cls, body: object) -> object:
         if isinstance(body, dict):
-            vllm_rules.one_way_to_end_the_prompt(body)
+            raw_body_rules.check_prompt_ending(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        vllm_rules.conversation_is_not_empty(self.messages)
+        value_rules.check_conversation(self.messages)
         return self
 
 

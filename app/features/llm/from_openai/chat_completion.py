@@ -61,7 +61,7 @@ def aborted_completion(request: ChatCompletionRequest, plan: ResponsePlan) -> Ch
     """What vLLM answers where the server ends first: `n` choices that say so, with the text that is known: none."""
     message = {"role": plan.role, "content": plan.echo}
     choices = [{"index": index, "message": message, "finish_reason": "abort"} for index in range(request.n or 1)]
-    return ChatCompletionResponse.model_validate({**own_head(request), "choices": choices})
+    return ChatCompletionResponse.model_validate({**own_head(request), "choices": choices, "usage": {}})
 
 
 def chat_head(request: ChatCompletionRequest, upstream: Completion | Chunk) -> JSONObject:

@@ -102,6 +102,7 @@ async def test_an_answer_is_vllms_under_the_name_that_was_asked(openai_client: O
 
     assert answer.model == "gpt-4o-mini"
     assert answer.choices[0].message.content
+    assert answer.usage
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 

@@ -267,12 +267,14 @@ async def test_an_answer_without_its_details_is_an_answer() -> None:
     assert response.id.startswith("chatcmpl-")
     assert response.created > 1
     assert (response.choices[0].index, response.choices[0].message.content) == (0, "hi")
+    assert response.usage
     assert response.usage.total_tokens == 0
 
 
 async def test_what_usage_lacks_is_supplied() -> None:
     response = await whole(answer(ENDED, usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": -1}))
 
+    assert response.usage
     assert response.usage.total_tokens == 7
 
 

@@ -256,6 +256,7 @@ def test_only_the_first_tool_call_is_kept_where_one_was_asked_for() -> None:
 def test_usage_details_are_shown_where_the_operator_says_so() -> None:
     usage = chat_completion(request(), ResponsePlan(usage_details=True), upstream({"content": "Hi"})).usage
 
+    assert usage
     assert usage.prompt_tokens_details == {"cached_tokens": 1}
     *_, last = streamed(
         event(FIRST), event(choices=[], usage=USAGE), plan=ResponsePlan(usage_details=True),
