@@ -48,7 +48,7 @@ ONLY_ONE = "Only the default (1) value is supported."
 SAMPLING = {"top_p": 0.5, "logprobs": True}
 NEVER = {"presence_penalty": 0.5, "frequency_penalty": 0.5, "logit_bias": {"5": 1}, "stop": "x"}
 
-REFUSED = [
+REJECTED = [
     *(
         pytest.param(chat(model, **{name: value}), no_parameter(name), id=f"{model} {name}")
         for model in ("o3", "gpt-5", "gpt-5.5", "gpt-6.1-sol", "gpt-6.2-sol", "gpt-6.2-astra", "chat-latest")
@@ -163,7 +163,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("body", "expected"), REFUSED)
+@pytest.mark.parametrize(("body", "expected"), REJECTED)
 async def test_a_model_rejects_what_it_does_not_support(
     client: httpx.AsyncClient, body: dict[str, Any], expected: tuple[str, str | None, str | None]
 ) -> None:
