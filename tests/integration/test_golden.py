@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from app.simulator.server import Simulator
-from tests.golden.comparison import MAY_REFUSE, SPECIFIED, differences
+from tests.golden.comparison import MAY_REJECT, SPECIFIED, differences
 from tests.golden.exchanges import Answer, Exchange, recorded_exchanges
 from tests.serving import served_over
 
@@ -46,7 +46,7 @@ def test_vllms_own_response_passes(exchange: Exchange) -> None:
 
 
 def test_every_exception_belongs_to_an_exchange() -> None:
-    assert {*MAY_REFUSE, *SPECIFIED} <= EXCHANGES.keys()
+    assert {*MAY_REJECT, *SPECIFIED} <= EXCHANGES.keys()
 
 
 CHUNK = 'data: {"id":"chatcmpl-8de3fadc13481194",'
