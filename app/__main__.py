@@ -20,8 +20,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.core.config import Settings, SettingsError, documented_settings, load_settings
-from app.core.log_records import log_all_output
-from app.core.server.access_log import disable_unused_log_fields, logging_config
+from app.core.logs.access_log import disable_unused_log_fields, logging_config
+from app.core.logs.records import log_all_output
 from app.core.server.connection import HttpConnection
 from app.core.server.listening import bound_sockets
 from app.core.server.process import leave, log_nothing_of_logging, open_missing_streams, print_error

@@ -13,6 +13,7 @@ from app.core.dependencies import build_components, lifespan
 from app.core.http.asgi_scope import PROBE_PATHS
 from app.core.http.error_handlers import register_error_handlers
 from app.core.http.openapi import register_models
+from app.core.logs.access_log import install_access_log_filter
 from app.core.middleware.authentication import AuthenticationMiddleware, ClientKeys
 from app.core.middleware.cors import CrossOriginMiddleware
 from app.core.middleware.direct_routes import DirectRoutesMiddleware
@@ -23,7 +24,6 @@ from app.core.middleware.request_record import RequestRecordMiddleware
 from app.core.middleware.request_size import RequestSizeMiddleware
 from app.core.middleware.sse_keep_alive import SSEKeepAliveMiddleware
 from app.core.middleware.startup_failure import StartupFailureMiddleware
-from app.core.server.access_log import install_access_log_filter
 from app.features.llm.catalogue import utc_today
 from app.features.llm.router import REQUEST_MODELS as LLM_REQUEST_MODELS
 from app.features.llm.router import router as llm_router

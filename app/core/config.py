@@ -17,8 +17,8 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.core.environment import VARIABLES, check_environment
-from app.core.setting_types import (
+from app.core.settings.environment import VARIABLES, check_environment
+from app.core.settings.types import (
     BaseURL,
     ClientKeys,
     Count,

@@ -12,13 +12,13 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import ValidationError
 
 from app.core.config import EVERY_MODEL, Settings, SettingsError, settings_error
-from app.core.environment import environment_proxy
 from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.core.limits.rate_limit import RateLimiter
-from app.core.log_records import protect_logs
+from app.core.logs.records import protect_logs
 from app.core.metrics import Metrics, ServerLoad
 from app.core.redaction import Redactor, proxy_secrets
+from app.core.settings.environment import environment_proxy
 from app.features.llm.catalogue import Catalogue, RetirementPolicy, utc_today
 from app.features.llm.client import OpenAIClient
 from app.features.llm.model_families import ModelFamily, described_family

@@ -9,7 +9,7 @@ import openai
 
 from app.core.errors.errors import ErrorResponse
 from app.core.errors.upstream_message import upstream_message
-from app.core.log_records import exception_for_log
+from app.core.logs.records import exception_for_log
 
 logger = logging.getLogger(__name__)
 

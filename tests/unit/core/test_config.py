@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from yarl import URL
 
 from app.core.config import Settings, SettingsError, documented_settings, load_settings
-from app.core.environment import VARIABLES
-from app.core.setting_types import check_http_url
+from app.core.settings.environment import VARIABLES
+from app.core.settings.types import check_http_url
 from tests.settings_documents import DOCUMENTS
 
 ROOT = Path(__file__).parents[3]

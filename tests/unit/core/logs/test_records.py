@@ -12,7 +12,7 @@ import openai
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from app.core.log_records import LOG_TEXT_CHARACTERS, exception_for_log, for_log, protect_logs
+from app.core.logs.records import LOG_TEXT_CHARACTERS, exception_for_log, for_log, protect_logs
 from app.core.redaction import Redactor
 from tests.processes import started
 
@@ -234,7 +234,7 @@ def test_the_log_forgets_the_secrets_of_an_application_that_is_no_more(log: Log)
 async def test_what_python_itself_would_write_is_logged(tmp_path: Path) -> None:
     script = """if True:
         import threading, warnings
-        from app.core.log_records import log_all_output, protect_logs
+        from app.core.logs.records import log_all_output, protect_logs
         from app.core.redaction import Redactor
 
         redactor = Redactor(["configured-key"])

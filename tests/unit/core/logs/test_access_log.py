@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.core.http.asgi_scope import PROBE_PATHS
-from app.core.server.access_log import ACCESS_LOGGER
+from app.core.logs.access_log import ACCESS_LOGGER
 
 
 async def test_the_access_log_leaves_out_probes_and_queries(

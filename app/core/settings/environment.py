@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from app.core.setting_types import check_http_url, check_text
+from app.core.settings.types import check_http_url, check_text
 
 VARIABLES = {
     "HTTPS_PROXY": "Proxy for https:// upstreams: a URL, or `host:port` for an HTTP proxy. SOCKS is not supported.",
