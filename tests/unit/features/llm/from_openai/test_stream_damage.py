@@ -175,7 +175,7 @@ async def test_an_answer_of_another_kind_is_a_502(content_type: str, stream: boo
         response = await client.post(CHAT, json=body)
 
     assert response.status_code == 502
-    assert response.json()["error"]["message"] == "The upstream service's answer could not be understood."
+    assert response.json()["error"]["message"] == "The upstream service's response could not be understood."
 
 
 @pytest.mark.parametrize(
