@@ -113,7 +113,7 @@ async def test_a_bug_on_the_way_is_an_error_event_too_and_logged(caplog: pytest.
     assert '"InternalServerError"' in body
     assert "internal" not in body.replace("InternalServerError", "")
     assert body.endswith("data: [DONE]\n\n")
-    assert "a stream failed" in caplog.text
+    assert "A stream failed" in caplog.text
 
 
 async def test_a_failure_of_openai_on_the_way_is_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
