@@ -58,7 +58,7 @@ async def test_nothing_watches_a_stream_that_is_over_or_was_left(simulator: Simu
                 await anext(response.aiter_lines())
         await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
         async with asyncio.timeout(60):
-            while any("_KeptAlive._watch" in repr(task) for task in asyncio.all_tasks()):  # noqa: ASYNC110 - tasks are no events
+            while any("_KeepAliveSender._watch" in repr(task) for task in asyncio.all_tasks()):  # noqa: ASYNC110 - tasks are no events
                 await asyncio.sleep(0)
 
 
