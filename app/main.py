@@ -59,7 +59,7 @@ def create_app(settings: Settings, *, today: Callable[[], date] = utc_today) -> 
         app.add_middleware(SSEKeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)
     app.add_middleware(RequestSizeMiddleware, max_body_bytes=settings.max_body_bytes)
     if components.rate_limiter:
-        app.add_middleware(RateLimitMiddleware, limits=components.rate_limiter)
+        app.add_middleware(RateLimitMiddleware, rate_limiter=components.rate_limiter)
     app.add_middleware(OverloadMiddleware, concurrency_limiter=components.concurrency_limiter)
     app.add_middleware(DrainingMiddleware, lifecycle=components.lifecycle)
     if settings.vllm_api_key:
