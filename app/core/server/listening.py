@@ -1,4 +1,4 @@
-"""The sockets that the server listens on, bound before anything else is started."""
+"""Binds the sockets that the server listens on, before anything else starts."""
 
 import errno
 import socket
@@ -7,10 +7,10 @@ from app.core.config import Settings, SettingsError
 
 
 def bound_sockets(settings: Settings) -> list[socket.socket]:
-    """A socket for each address of HOST, all on one port, bound and not yet listening. The caller closes them.
+    """Bind a socket for each address of HOST, all on the same port; none listens yet. The caller closes them.
 
     Raises:
-        SettingsError: HOST is no address of this machine, or PORT is in use or not allowed.
+        SettingsError: HOST is not an address of this machine, or PORT is in use or not permitted.
     """
     sockets: list[socket.socket] = []
     port = settings.port
