@@ -30,7 +30,7 @@ HEAD_TOO_LARGE = ErrorResponse(
 )
 
 REQUEST_ID_TOO_LONG = ErrorResponse(400, f"X-Request-Id is longer than {MAX_REQUEST_ID_CHARACTERS} characters.")
-NOT_AS_ENCODED = ErrorResponse(400, "The request's body is not what its Content-Encoding says.")
+NOT_AS_ENCODED = ErrorResponse(400, "The request body does not match its Content-Encoding.")
 
 
 class RequestSizeMiddleware:
@@ -41,7 +41,7 @@ class RequestSizeMiddleware:
         self.max_body_bytes = max_body_bytes
         self._too_large = ErrorResponse(
             413,
-            f"The request's body is larger than the {max_body_bytes} bytes that this server takes (MAX_BODY_BYTES).",
+            f"The request body is larger than the {max_body_bytes} bytes that this server accepts (MAX_BODY_BYTES).",
         )
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -73,7 +73,7 @@ class RequestSizeMiddleware:
         if len(headers.get(b"x-request-id", b"")) > MAX_REQUEST_ID_CHARACTERS:
             return REQUEST_ID_TOO_LONG
         if b"content-encoding" in headers and _encoding(scope) not in _ENCODINGS:
-            message = "The request's Content-Encoding is none of gzip and deflate."
+            message = "The request's Content-Encoding is neither gzip nor deflate."
             return ErrorResponse(415, message, headers={"accept-encoding": "gzip, deflate"})
         length = headers.get(b"content-length", b"")
         return self._too_large if length.isdigit() and _exceeds(length, self.max_body_bytes) else None

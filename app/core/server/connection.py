@@ -121,7 +121,7 @@ class HttpConnection(HttpToolsProtocol):
         check_head(version, self.headers)
         self._upgrade_offered = self.parser.should_upgrade()
         if self._upgrade_offered and self.parser.get_method() == b"CONNECT":
-            raise InvalidRequestError("this server is no proxy")
+            raise InvalidRequestError("this server is not a proxy")
         if self.url[:1] != b"/":
             self.url = origin_form(self.url)
         if version == "1.0":

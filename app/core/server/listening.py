@@ -36,7 +36,7 @@ def _addresses(host: str, port: int) -> list[tuple[int, tuple[object, ...]]]:
     except socket.gaierror as exc:
         raise SettingsError(f"HOST: {host!a} cannot be resolved: {exc.strerror}") from None
     except UnicodeError:
-        raise SettingsError(f"HOST: {host!a} is no host name") from None
+        raise SettingsError(f"HOST: {host!a} is not a host name") from None
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
@@ -46,5 +46,5 @@ def _reason(exc: OSError, host: str, port: int) -> str:
     if exc.errno in {errno.EACCES, errno.EPERM}:
         return f"PORT: this user may not listen on port {port}"
     if exc.errno == errno.EADDRNOTAVAIL:
-        return f"HOST: {host!a} is no address of this machine"
+        return f"HOST: {host!a} is not an address of this machine"
     return f"HOST, PORT: cannot listen on {host!a} port {port}: {exc.strerror or exc}"

@@ -33,7 +33,7 @@ def check_head(version: str, fields: Fields) -> None:
     names = [name for name, _ in fields]
     hosts = names.count(b"host")
     if hosts > 1 or (not hosts and version == "1.1"):
-        raise InvalidRequestError("it needs exactly one Host header")
+        raise InvalidRequestError("exactly one Host header is required")
     if b"transfer-encoding" in names:
         _check_transfer_encoding(version, fields)
 
@@ -68,7 +68,7 @@ def origin_form(target: bytes) -> bytes:
     except httptools.HttpParserInvalidURLError:
         url = None
     if url is None or url.schema is None or url.schema.lower() not in _ABSOLUTE:
-        raise InvalidRequestError("its target is no path and no URL of http or https")
+        raise InvalidRequestError("the request target is neither a path nor an http(s) URL")
     path = url.path or b"/"
     return path if url.query is None else b"%b?%b" % (path, url.query)
 

@@ -57,7 +57,7 @@ def check_environment(base_url: str) -> None:
         _check_authorities(file)
     folders = os.environ.get("SSL_CERT_DIR", "").split(os.pathsep)
     if any(folders) and not any(Path(folder).is_dir() for folder in folders if folder):
-        raise ValueError("SSL_CERT_DIR: is no folder")
+        raise ValueError("SSL_CERT_DIR: is not a folder")
 
 
 def _check_authorities(file: str) -> None:

@@ -118,7 +118,7 @@ def _split_at_commas(value: object) -> object:
 def _split_client_keys(value: object) -> object:
     keys = _split_at_commas(value)
     if isinstance(value, str) and not keys:
-        raise ValueError("names no key")
+        raise ValueError("must contain at least one key")
     return [key for key in keys if key] if isinstance(keys, list) else keys
 
 
