@@ -264,12 +264,12 @@ async def test_a_batch_keeps_finished_conversations_when_aborted(simulator: Simu
         serving(app, lifecycle, shutdown_timeout_s=0) as server,
         httpx.AsyncClient(base_url=server.url) as client,
     ):
-        answering = asyncio.create_task(client.post(BATCH, json={"messages": conversations}))
+        pending = asyncio.create_task(client.post(BATCH, json={"messages": conversations}))
         await simulator.traffic.wait_for(lambda traffic: (traffic.answered, traffic.live) == (1, 1))
         # The first response's bytes are on their way; a later request arrives after them.
         await client.post(CHAT, json=chat("[sim tokens=1]"))
         server.ending.set()
-        choices = (await answering).json()["choices"]
+        choices = (await pending).json()["choices"]
 
     assert [choice["finish_reason"] for choice in choices] == ["stop", "abort"]
     assert choices[0]["message"]["content"]
