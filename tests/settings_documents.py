@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 
 from app.core.config import SettingDocumentation, documented_settings
-from app.core.environment import VARIABLES
+from app.core.settings.environment import VARIABLES
 from tests.processes import ROOT
 
 FIXED_IN_CONTAINER = {"host", "port"}

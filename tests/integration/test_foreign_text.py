@@ -119,7 +119,7 @@ async def test_no_form_of_a_key_is_in_a_response_or_the_log(tmp_path: Path) -> N
             await server.post(http_response(f"<html>{written}".encode(), status="502 X"))
         log = await server.log()
 
-    assert sum("[redacted]" in text for text in server.responses) == len(FORMS) * 6
+    assert sum("[redacted]" in text for text in server.responses) == len(FORMS) * 7
     assert [text for text in server.responses if shows_a_key(text)] == []
     assert "OpenAI: InternalServerError, status 500" in log
     assert not shows_a_key(log)

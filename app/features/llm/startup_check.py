@@ -7,7 +7,7 @@ from datetime import date
 import openai
 
 from app.core.errors.upstream_errors import UpstreamError
-from app.core.log_records import exception_for_log, for_log
+from app.core.logs.records import exception_for_log, for_log
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 

@@ -175,7 +175,7 @@ async def test_another_content_type_is_a_502(content_type: str, stream: bool) ->
         response = await client.post(CHAT, json=body)
 
     assert response.status_code == 502
-    assert response.json()["error"]["message"] == "The upstream service's answer could not be understood."
+    assert response.json()["error"]["message"] == "The upstream service's response could not be understood."
 
 
 @pytest.mark.parametrize(
