@@ -1,30 +1,22 @@
-"""The table in docs/parameters.md, generated from the rows: `python -m tests.parameter_table` writes it."""
+"""Generates the table in docs/parameters.md from the parameter rules: `python -m tests.parameter_table`."""
 
 import sys
 from pathlib import Path
 
-from app.features.llm.to_openai.parameters import PARAMETERS, Handling
+from app.features.llm.to_openai.parameters import PARAMETERS
 
 PAGE = Path(__file__).parents[1] / "docs" / "parameters.md"
 BEGIN, END = "<!-- parameters: written by `make format` -->\n", "<!-- end of parameters -->\n"
 
-_MEANINGS = {
-    Handling.PASS: "passed",
-    Handling.TRANSLATE: "translated",
-    Handling.IGNORE: "no effect",
-    Handling.DROP: "dropped, reported",
-    Handling.REFUSE: "rejected",
-}
-
 
 def table() -> str:
-    """A row for each field, in the schema's order."""
-    rules = [f"| `{name}` | {_MEANINGS[rule.fate]} | {rule.note} |\n" for name, rule in PARAMETERS.items()]
+    """Return a row for each field, in the schema's order."""
+    rules = [f"| `{name}` | {rule.handling} | {rule.note} |\n" for name, rule in PARAMETERS.items()]
     return "".join(["| Field | Handling | Details |\n|---|---|---|\n", *rules])
 
 
 def with_table(page: str) -> str:
-    """The page with the current table between its marks."""
+    """Return the page with the current table between its markers."""
     before, _, rest = page.partition(BEGIN)
     return before + BEGIN + table() + END + rest.partition(END)[2]
 

@@ -1,43 +1,46 @@
-"""Cancelling a part of a task."""
+"""Cancellation of a part of a task."""
 
 import asyncio
 from typing import Any, cast
 
-ANOTHERS_CANCELLATION_S = 0.01
-"""How long another cancellation of the task may take before it is looked at again."""
+RETRY_INTERVAL_S = 0.01
+"""How long `cancel` waits for another cancellation of the task to end before it tries again."""
 
 
 class CancelScope:
-    """A block of the running task that may be cancelled from outside of it. Whoever begins it must end it.
+    """A block of the running task that can be cancelled from outside. Every `begin` needs an `end`.
 
-    The task's count of cancellations tells this one from others, as in `asyncio.timeout`. It does not disturb another
-    that is under way, and comes after one that only a part of the block is cancelled by, as by a timeout.
+    The task's count of cancellations tells this one from others, as in `asyncio.timeout`. `cancel` waits while another
+    cancellation is in progress, such as a timeout inside the block.
     """
 
     def __init__(self) -> None:
         self.cancelled = False
-        """Whether `cancel` had an effect. The block may have come to a good end in spite of it."""
-        self._over = False
+        """Whether `cancel` cancelled the task. The block may have succeeded nevertheless."""
+        self._ended = False
 
     def begin(self) -> None:
-        """The block begins."""
-        # There is one: this is called by coroutines.
+        """Enter the block."""
+        # Never None: only coroutines call this.
         self._task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._cancelling_before = self._task.cancelling()
 
     def cancel(self) -> None:
-        """Cancel the block if it goes on; not to be called by what runs in it."""
-        if self._over or self.cancelled:
+        """Cancel the block unless it has ended. Must not be called from inside the block."""
+        if self._ended or self.cancelled:
             return
         if self._task.cancelling() > self._cancelling_before:
-            self._task.get_loop().call_later(ANOTHERS_CANCELLATION_S, self.cancel)
+            self._task.get_loop().call_later(RETRY_INTERVAL_S, self.cancel)
             return
         self.cancelled = True
         self._task.cancel()
 
-    def end(self, kind: type[BaseException] | None) -> bool:
-        """The block is over, by an exception of this kind if any: whether that is the cancellation, and no other's."""
-        self._over = True
+    def end(self, exception_type: type[BaseException] | None) -> bool:
+        """Exit the block, which ended with an exception of this type or None.
+
+        True if it ended by this scope's own cancellation and no other.
+        """
+        self._ended = True
         if not self.cancelled:
             return False
-        return self._task.uncancel() <= self._cancelling_before and kind is asyncio.CancelledError
+        return self._task.uncancel() <= self._cancelling_before and exception_type is asyncio.CancelledError

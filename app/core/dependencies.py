@@ -1,41 +1,41 @@
-"""Composition root: builds the parts from the settings, opens them in the lifespan, hands them to the routes."""
+"""Composition root: builds the components from the settings, opens them in the lifespan, provides them to routes."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from app.core.config import EVERY_MODEL, Settings, SettingsError, settings_error
-from app.core.environment import environment_proxy
 from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.core.limits.rate_limit import RateLimiter
-from app.core.log_records import protect_logs
+from app.core.logs.records import protect_logs
 from app.core.metrics import Metrics, ServerLoad
 from app.core.redaction import Redactor, proxy_secrets
-from app.features.llm.catalogue import Catalogue
+from app.core.settings.environment import environment_proxy
+from app.features.llm.catalogue import Catalogue, RetirementPolicy, utc_today
 from app.features.llm.client import OpenAIClient
-from app.features.llm.model_families import ModelFamily
+from app.features.llm.model_families import ModelFamily, described_family
 from app.features.llm.service import LLMService
 from app.features.llm.startup_check import startup_problem
+from app.features.llm.to_openai.reasoning_effort import EffortPolicy
 from app.features.tokenizer.service import TokenizerService
+from app.upstream.hosts import is_openai
 from app.upstream.session import new_session
 from app.upstream.timeouts import Timeouts
 
 logger = logging.getLogger(__name__)
 
-_FAMILIES = TypeAdapter(dict[str, ModelFamily])
-
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """The parts of one application."""
+    """The components of one application."""
 
     settings: Settings
     openai_client: OpenAIClient
@@ -49,16 +49,19 @@ class Components:
     server_load: ServerLoad = field(default_factory=ServerLoad)
 
 
-def build_components(settings: Settings) -> Components:
-    """The parts, wired, without I/O. From here on the process logs no secret of these settings.
+def build_components(settings: Settings, *, today: Callable[[], date] = utc_today) -> Components:
+    """Build and wire the components, without I/O. From here on the process redacts the settings' secrets in its logs.
+
+    `today` decides which models OpenAI has shut down.
 
     Raises:
-        SettingsError: MODEL_FAMILIES describes a model in a way that cannot be understood.
+        SettingsError: the description of a model in MODEL_FAMILIES is invalid.
     """
     redactor = Redactor([*settings.secrets, *proxy_secrets(environment_proxy(settings.openai_base_url))])
     protect_logs(redactor)
     served = None if settings.served_models == EVERY_MODEL else _served_models(settings)
-    catalogue = Catalogue(served, _described_models(settings))
+    retirement = RetirementPolicy(settings.retired_models, is_openai(settings.openai_base_url), today)
+    catalogue = Catalogue(served, _described_models(settings), retirement)
     lifecycle = Lifecycle()
     metrics = Metrics()
     concurrency_limiter = ConcurrencyLimiter(
@@ -66,7 +69,7 @@ def build_components(settings: Settings) -> Components:
         max_queued=settings.max_num_queued_reqs,
         queue_timeout_s=settings.queue_timeout_s,
     )
-    # Without a key the lifespan refuses to start; /health and /v1/models answer without either.
+    # Without a key the lifespan fails; /health and /v1/models work even without the lifespan.
     first_key, *further_keys = settings.api_keys or ("missing",)
     client = OpenAIClient(
         first_key,
@@ -76,6 +79,9 @@ def build_components(settings: Settings) -> Components:
         catalogue=catalogue,
         unsupported_params=settings.unsupported_params,
         usage_details=settings.enable_prompt_tokens_details,
+        effort_policy=EffortPolicy(
+            settings.default_chat_template_kwargs, settings.reasoning_effort_map, settings.reasoning_reserve_tokens
+        ),
         lifecycle=lifecycle,
         further_keys=further_keys,
         timeouts=_timeouts(settings),
@@ -130,10 +136,14 @@ def _served_models(settings: Settings) -> dict[str, str]:
 
 
 def _described_models(settings: Settings) -> dict[str, ModelFamily]:
+    return {name: _described_model(name, description) for name, description in settings.model_families.items()}
+
+
+def _described_model(name: str, description: Mapping[str, object]) -> ModelFamily:
     try:
-        return _FAMILIES.validate_python(settings.model_families)
+        return described_family(description)
     except ValidationError as exc:
-        raise settings_error(exc, "model_families") from None
+        raise settings_error(exc, "model_families", name) from None
 
 
 def _default_model(settings: Settings, catalogue: Catalogue) -> str:
@@ -149,15 +159,13 @@ def _components(app: FastAPI) -> Components:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Holds the session to OpenAI open while the server runs.
+    """Keep the HTTP session for OpenAI open while the server runs.
 
     Raises:
-        SettingsError: there is no key, or the check of it that was required failed.
+        SettingsError: there is no key, or a required startup check failed.
     """
     components = _components(app)
     components.settings.require_api_key()
-    for name, day in components.catalogue.ending(date.today()).items():
-        logger.warning("OpenAI shuts down the model served as %r on %s: choose another in time", name, day)
     async with new_session() as session:
         components.openai_client.attach(session)
         async with _startup_check(components):
@@ -166,26 +174,34 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _startup_check(components: Components) -> AsyncIterator[None]:
-    """Asks OpenAI before the start if that is required, else beside it."""
+    """Run the startup check: before the server starts if it is required, else in the background."""
     mode = components.settings.startup_check
     if mode == "require":
-        # A signal aborts the check, and the server ends as soon as it has started.
+        # A signal aborts the check; the server then exits right after its startup.
         with suppress(Aborted), components.lifecycle.abortable():
             problem = await _problem(components)
             if problem:
                 raise SettingsError(problem)
-    checking = asyncio.create_task(_warn(components)) if mode == "warn" else None
+    check = asyncio.create_task(_warn(components)) if mode == "warn" else None
+    if check is None:
+        _warn_of_shutdowns(components)
     try:
         yield
     finally:
-        if checking:
-            checking.cancel()
-            await asyncio.gather(checking, return_exceptions=True)
+        if check:
+            check.cancel()
+            await asyncio.gather(check, return_exceptions=True)
 
 
 async def _warn(components: Components) -> None:
     if problem := await _problem(components):
         logger.warning("%s", problem)
+    _warn_of_shutdowns(components)
+
+
+def _warn_of_shutdowns(components: Components) -> None:
+    for line in components.catalogue.shutdown_notices():
+        logger.warning("%s", line)
 
 
 async def _problem(components: Components) -> str | None:

@@ -1,4 +1,4 @@
-"""Python values to JSON for OpenAI, or a refusal that says why not."""
+"""JSON encoding for OpenAI. Values that cannot be encoded are reported to the client."""
 
 import json
 from collections.abc import Mapping
@@ -10,25 +10,25 @@ from app.core.errors.errors import RequestError
 
 
 def encode_json(value: object, *, param: str | None = None) -> bytes:
-    """Compact JSON in UTF-8.
+    """Encode a value as compact JSON in UTF-8.
 
     Raises:
-        RequestError: the value has a lone surrogate, a number JSON does not know, or is nested too deep; names `param`.
+        RequestError: the value has a lone surrogate, NaN or Infinity, or is nested too deep; names `param`.
     """
     try:
         body = to_json(value)
     except ValueError as exc:
         raise RequestError(LONE_SURROGATE if "surrogates" in str(exc) else TOO_DEEP, param=param) from None
     if b"NaN" in body or b"Infinity" in body:
-        json.loads(body, parse_constant=lambda constant: _refuse_constant(constant, param))
+        json.loads(body, parse_constant=lambda constant: _reject_constant(constant, param))
     return body
 
 
 def encode_body(body: Mapping[str, object]) -> bytes:
-    """The same for a body of fields.
+    """Encode the fields of a body as compact JSON in UTF-8.
 
     Raises:
-        RequestError: as above; names the field.
+        RequestError: as `encode_json`; names the field.
     """
     try:
         return encode_json(body)
@@ -39,17 +39,17 @@ def encode_body(body: Mapping[str, object]) -> bytes:
 
 
 def reject_lone_surrogates(body: object) -> None:
-    """Refuse a parsed body whose text could be written nowhere: half of a pair is valid in JSON's escapes only.
+    """Reject a parsed body with a lone surrogate: JSON escapes can express one, UTF-8 cannot.
 
     Raises:
-        RequestError: there is one; names the field.
+        RequestError: the body has one, or is nested too deep; names the field.
     """
     for name, value in body.items() if isinstance(body, dict) else ((None, body),):
         try:
             json.dumps([name, value], ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            shown = name and name.encode("utf-8", "backslashreplace").decode()
-            raise RequestError(LONE_SURROGATE, param=shown) from None
+            printable_name = name and name.encode("utf-8", "backslashreplace").decode()
+            raise RequestError(LONE_SURROGATE, param=printable_name) from None
         except RecursionError:
             raise RequestError(TOO_DEEP, param=name) from None
 
@@ -58,5 +58,5 @@ LONE_SURROGATE = "The request has text that is not valid Unicode: a lone surroga
 TOO_DEEP = "The request is nested too deep."
 
 
-def _refuse_constant(constant: str, param: str | None) -> NoReturn:
+def _reject_constant(constant: str, param: str | None) -> NoReturn:
     raise RequestError(f"The request has a number that JSON does not know: {constant}.", param=param)

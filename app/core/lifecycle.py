@@ -1,4 +1,4 @@
-"""How the process ends: first nothing new is begun, and later what still goes on is given up."""
+"""Shutdown in two steps: first no new requests are accepted, later those in progress are aborted."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,53 +7,53 @@ from app.core.cancel_scope import CancelScope
 
 
 class Aborted(Exception):
-    """The server ends; what was being done for a client has been cancelled."""
+    """The server is shutting down and has cancelled the work for a client."""
 
 
 class Lifecycle:
-    """Where the process is on the way to its end, and what has to be told when it gets there.
+    """The state of the shutdown, and the callbacks for its second step.
 
-    Nothing here waits or listens to signals: the server that owns them calls `drain` and then `abort`.
+    It neither waits nor handles signals: the server does, and calls `drain` and then `abort`.
     """
 
     def __init__(self) -> None:
         self.draining = False
-        """Whether requests for answers that come now are refused."""
+        """Whether new inference requests are rejected."""
         self._aborting = False
         self._callbacks: set[Callable[[], None]] = set()
 
     def drain(self) -> None:
-        """Begin nothing new."""
+        """Reject new inference requests from now on."""
         self.draining = True
 
     def abort(self) -> None:
-        """Give up what goes on, and what is begun from now on."""
+        """Abort the work in progress, and any that begins from now on."""
         self._aborting = True
         for callback in list(self._callbacks):
             callback()
 
     def on_abort(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called once at `abort`, soon if that has been; until it is forgotten."""
+        """Call `callback` once at `abort`, or soon if that has happened, unless it is removed before."""
         if self._aborting:
             asyncio.get_running_loop().call_soon(callback)
         else:
             self._callbacks.add(callback)
 
     def forget(self, callback: Callable[[], None]) -> None:
-        """Do not call it any more."""
+        """Remove a callback of `on_abort`."""
         self._callbacks.discard(callback)
 
     def abortable(self) -> "Abortable":
-        """Cancels what waits inside the block at `abort`.
+        """Return a context manager that `abort` cancels.
 
         Raises:
-            Aborted: it was cancelled for that.
+            Aborted: the block was cancelled by `abort`.
         """
         return Abortable(self)
 
 
 class Abortable(CancelScope):
-    """One block that can be aborted."""
+    """A block that `Lifecycle.abort` cancels."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Abortable(CancelScope):
         self.begin()
         self._lifecycle.on_abort(self.cancel)
 
-    def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
+    def __exit__(self, exception_type: type[BaseException] | None, _error: object, _traceback: object) -> None:
         self._lifecycle.forget(self.cancel)
-        if self.end(kind):
+        if self.end(exception_type):
             raise Aborted from None

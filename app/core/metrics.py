@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Metrics for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -7,25 +7,25 @@ METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class UpstreamMetrics:
-    """What is counted of the calls to OpenAI. The children of each label are looked up here, once."""
+    """Metrics of the calls to OpenAI. Labelled children are looked up once, here."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         attempts = Counter(
             "llm_server_upstream_attempts",
-            "Calls made to OpenAI, by how each ended: answered (200), refused (another status), failed, cancelled.",
+            "Calls to OpenAI by outcome: answered (status 200), refused (another status), failed, cancelled.",
             ["outcome"],
             registry=registry,
         )
         retries = Counter(
-            "llm_server_upstream_retries", "Calls made to OpenAI once more, by why.", ["reason"], registry=registry
+            "llm_server_upstream_retries", "Retried calls to OpenAI by reason.", ["reason"], registry=registry
         )
         self.attempts = {name: attempts.labels(name) for name in ("answered", "refused", "failed", "cancelled")}
         self.retries = {name: retries.labels(name) for name in ("connect", "closed", "status", "rate_limit", "key")}
         self.in_flight = 0
-        """Calls that are not over: a number that is cheap to change, and read when Prometheus asks."""
+        """Calls in progress: a plain number, which is cheap to change. The gauge reads it on each scrape."""
         gauge = Gauge(
             "llm_server_upstream_calls_in_flight",
-            "Calls to OpenAI that are not over; a stream is one until it is closed.",
+            "Calls to OpenAI in progress; a stream counts until it is closed.",
             registry=registry,
         )
         gauge.set_function(lambda: self.in_flight)
@@ -39,7 +39,7 @@ class Metrics:
         self.upstream = UpstreamMetrics(self._registry)
 
     def exposition(self) -> bytes:
-        """All of them in Prometheus's text form, to be sent as `METRICS_CONTENT_TYPE`."""
+        """Return all metrics in Prometheus's text format, of type `METRICS_CONTENT_TYPE`."""
         return generate_latest(self._registry)
 
 

@@ -1,4 +1,4 @@
-"""What is learned about one request on its way, for the answer's headers and the log."""
+"""Facts about one request, collected on its way for the response headers, the log and the rate limits."""
 
 import os
 from contextvars import ContextVar
@@ -7,51 +7,55 @@ from itertools import accumulate
 
 HEADER_VALUE_LIMIT_BYTES = 1024
 MAX_REQUEST_ID_CHARACTERS = 256
-"""Of a client's own id, which is repeated in every event of a stream."""
+"""Of an `X-Request-Id` from the client: every event of a stream repeats it."""
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Filled in by whoever learns something; read when the answer starts."""
+    """Written by every layer; its `headers` are read when the response starts."""
 
     client_request_id: str | None = None
-    """The client's `X-Request-Id`, exactly as it came."""
+    """The client's `X-Request-Id`, unchanged."""
     request_id: str = field(default_factory=lambda: os.urandom(16).hex())
     ignored_params: list[str] = field(default_factory=list)
-    """Fields of the request that had no effect on the answer, in the schema's order."""
+    """Fields of the request that had no effect on the response, in the schema's order."""
     adjusted_params: dict[str, object] = field(default_factory=dict)
-    """Fields that were clamped or mapped, with the value that was used."""
+    """Fields that were clamped or mapped, with the value used instead."""
+    empty_response: str = ""
+    """Why the response has no text."""
     upstream_headers: dict[str, str] = field(default_factory=dict)
-    """Headers of the upstream's answer that the client is to see."""
+    """Headers of the upstream's response that are forwarded to the client."""
     client_key: int | None = None
-    """Which of VLLM_API_KEY's keys the client brought, from 0."""
+    """The index of the client's key in VLLM_API_KEY."""
     tokens_used: int = 0
-    """Tokens of all calls that were made for the request; an estimate where OpenAI did not come to tell."""
+    """Tokens of all calls for the request; an estimate for a call that ended before OpenAI reported its usage."""
     upstream_attempts: int = 0
-    """Calls that were made to the upstream, those that failed and were made once more included."""
+    """Calls to the upstream, including retries."""
 
     @property
     def response_id(self) -> str:
-        """The `X-Request-Id` of the answer: the client's own, else 32 hexadecimal digits."""
+        """The `X-Request-Id` of the response: the client's own, else 32 hexadecimal digits."""
         return self.client_request_id or self.request_id
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What the answer says about the request, header by header, as ASGI has them."""
-        told: list[tuple[bytes, bytes]] = [(b"x-request-id", self.response_id.encode("latin-1"))]
+        """Return the response headers that describe the request, in ASGI's form."""
+        headers: list[tuple[bytes, bytes]] = [(b"x-request-id", self.response_id.encode("latin-1"))]
         if self.ignored_params:
-            told.append((b"x-ignored-params", _joined(self.ignored_params)))
+            headers.append((b"x-ignored-params", _joined(self.ignored_params)))
         if self.adjusted_params:
             adjusted = [f"{name}={value}" for name, value in self.adjusted_params.items()]
-            told.append((b"x-adjusted-params", _joined(adjusted)))
+            headers.append((b"x-adjusted-params", _joined(adjusted)))
+        if self.empty_response:
+            headers.append((b"x-empty-response", self.empty_response.encode("latin-1")))
         if self.upstream_attempts:
-            told.append((b"x-upstream-attempts", b"%d" % self.upstream_attempts))
+            headers.append((b"x-upstream-attempts", b"%d" % self.upstream_attempts))
         for name, value in self.upstream_headers.items():
-            told.append((name.encode(), value.encode("latin-1")))
-        return told
+            headers.append((name.encode(), value.encode("latin-1")))
+        return headers
 
 
 def _joined(items: list[str]) -> bytes:
-    """The items with commas, as many whole ones as a header should carry."""
+    """Join items with commas, dropping whole items beyond `HEADER_VALUE_LIMIT_BYTES`."""
     lengths = accumulate(len(item) + 1 for item in items)
     kept = items[: sum(1 for length in lengths if length - 1 <= HEADER_VALUE_LIMIT_BYTES)]
     return ",".join(kept).encode("latin-1")
@@ -61,10 +65,10 @@ _current: ContextVar[RequestRecord] = ContextVar("request_record")
 
 
 def begin_record(record: RequestRecord) -> None:
-    """Make `record` the one of the request that this task answers."""
+    """Make `record` the current record of this task."""
     _current.set(record)
 
 
 def current_record() -> RequestRecord:
-    """The record of the request being answered; outside of one, a record nobody reads."""
+    """Return the record of the current request; outside a request, a new one that is discarded."""
     return _current.get(None) or RequestRecord()

@@ -1,4 +1,4 @@
-"""OpenAI's tokenizers: text to token ids and back, exactly, without a download."""
+"""OpenAI's tokenizers, exact and without a download."""
 
 import asyncio
 import re
@@ -13,7 +13,7 @@ import splintr
 EncodingName = Literal["o200k_base", "cl100k_base"]
 
 OFFLOAD_ABOVE_CHARACTERS = 4096
-"""A text of more characters is encoded beside the event loop: it may take longer than a millisecond."""
+"""Longer texts are encoded in a thread: they may take more than a millisecond."""
 
 _SPECIAL: dict[EncodingName, dict[int, bytes]] = {
     "o200k_base": {199999: b"<|endoftext|>", 200018: b"<|endofprompt|>"},
@@ -29,7 +29,7 @@ _SPECIAL: dict[EncodingName, dict[int, bytes]] = {
 
 @dataclass(frozen=True, slots=True)
 class ChatMarks:
-    """The ids around a message. OpenAI does not publish them; these are the ones commonly quoted for ChatML."""
+    """The ids that delimit a message. OpenAI does not publish them; these are commonly quoted for ChatML."""
 
     start: int
     end: int
@@ -40,21 +40,21 @@ _CHAT_MARKS: dict[EncodingName, ChatMarks] = {
     "o200k_base": ChatMarks(200264, 200265, 200266),
     "cl100k_base": ChatMarks(100264, 100265, 100266),
 }
-# The ordinary ids are 0 to N-1 (OpenAI's rank files, as tiktoken names them).
-_ORDINARY: dict[EncodingName, int] = {"o200k_base": 199_998, "cl100k_base": 100_256}
+# Ids 0 to N-1 stand for text; N is the length of OpenAI's rank file (tiktoken).
+_ORDINARY_COUNT: dict[EncodingName, int] = {"o200k_base": 199_998, "cl100k_base": 100_256}
 _LONGEST_CHARACTERS: dict[EncodingName, int] = {"o200k_base": 128, "cl100k_base": 128}
 
-# Between the punctuation that opens a special token and its name both encodings' patterns always split. Cut there, no
-# piece spells a special token, and each is encoded as the plain text that it is.
-_SPECIAL_TOKENS_NAME = re.compile(r"(?<=<\|)(?=[a-z])|(?<=<\|/)(?=[a-z])")
+# Where the name of a special token begins. Both encodings always split there, so a text may be cut there before it is
+# encoded; no piece then contains a special token, and each is encoded as plain text.
+_SPECIAL_TOKEN_NAME = re.compile(r"(?<=<\|)(?=[a-z])|(?<=<\|/)(?=[a-z])")
 
 T = TypeVar("T")
 
 
 class Encoding:
-    """One of OpenAI's encodings. Whatever a text spells is text: `<|endoftext|>` in it is no special token.
+    """One of OpenAI's encodings. Input is always plain text: `<|endoftext|>` in it is not a special token.
 
-    To load one takes some 30 ms and 30 MB; the index behind `id_of`, made when it is first asked for, 60 ms and 15 MB.
+    Loading takes about 30 ms and 30 MB. The first `id_of` builds an index in about 60 ms and 15 MB.
     """
 
     def __init__(self, name: EncodingName) -> None:
@@ -67,73 +67,73 @@ class Encoding:
             marks.end: b"<|im_end|>",
             marks.separator: b"<|im_sep|>",
         }
-        self._ordinary = _ORDINARY[name]
+        self._ordinary_count = _ORDINARY_COUNT[name]
         self._ids: dict[bytes, int] = {}
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """The published ids that stand for no text, such as the end of an answer."""
+        """The published ids of special tokens, such as the end of a text."""
         return frozenset(_SPECIAL[self.name])
 
     @property
     def named_ids(self) -> tuple[int, ...]:
-        """The ids that stand for their names: the special ones, and the marks of the chat format."""
+        """All ids that decode to a name: special tokens and the marks of the chat format."""
         return tuple(sorted(self._named))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text. Other threads run meanwhile."""
-        pieces = _SPECIAL_TOKENS_NAME.split(text) if "<|" in text else [text]
-        # Of splintr's ways to encode only this one lets go of the interpreter's lock.
-        encode_json = self._tokenizer.encode_batch(pieces)
-        return encode_json[0] if len(encode_json) == 1 else list(chain.from_iterable(encode_json))
+        """Return the ids of a text. Releases the interpreter lock."""
+        pieces = _SPECIAL_TOKEN_NAME.split(text) if "<|" in text else [text]
+        # The only encoding method of splintr that releases the lock.
+        encoded = self._tokenizer.encode_batch(pieces)
+        return encoded[0] if len(encoded) == 1 else list(chain.from_iterable(encoded))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; bytes that are no UTF-8 become U+FFFD, an unknown id nothing."""
-        if ids and min(ids) >= 0 and max(ids) < self._ordinary:
-            # Ten times as fast, for lists that are long.
+        """Return the text of ids. Invalid UTF-8 becomes U+FFFD; unknown ids are dropped."""
+        if ids and min(ids) >= 0 and max(ids) < self._ordinary_count:
+            # Ten times as fast for long lists.
             return self._tokenizer.decode_bytes(list(ids)).decode(errors="replace")
         return b"".join(self.token_bytes(token) or b"" for token in ids).decode(errors="replace")
 
     def token_bytes(self, token: int) -> bytes | None:
-        """The bytes an id stands for, its name for a special one; None: there is no such id."""
-        if 0 <= token < self._ordinary:
+        """Return the bytes of an id, or its name if it is special; None for an unknown id."""
+        if 0 <= token < self._ordinary_count:
             return self._tokenizer.decode_token_bytes(token)
         return self._named.get(token)
 
     @property
     def indexed(self) -> bool:
-        """Whether `id_of` has its index."""
+        """Whether the index of `id_of` is built."""
         return bool(self._ids)
 
     def id_of(self, token: bytes) -> int | None:
-        """The ordinary id whose bytes these are."""
+        """Return the ordinary id with these bytes; None if there is none."""
         if not self._ids:
             bytes_of = self._tokenizer.decode_token_bytes
-            self._ids = {bytes_of(number): number for number in range(self._ordinary)}
+            self._ids = {bytes_of(number): number for number in range(self._ordinary_count)}
         return self._ids.get(token)
 
 
 def vocabulary_size(name: EncodingName) -> int:
-    """One more than an encoding's highest published id; between ordinary and special ids a few are unused."""
+    """Return the highest published id plus one; a few ids between ordinary and special ones are unused."""
     return max(_SPECIAL[name]) + 1
 
 
 def longest_token(name: EncodingName) -> int:
-    """The most characters that one id stands for."""
+    """Return the most characters that one id decodes to."""
     return _LONGEST_CHARACTERS[name]
 
 
 def is_ordinary(name: EncodingName, token: int) -> bool:
-    """Whether an id stands for text; the others end or structure an answer."""
-    return 0 <= token < _ORDINARY[name]
+    """Return whether an id stands for text, rather than for a special token or none."""
+    return 0 <= token < _ORDINARY_COUNT[name]
 
 
 @cache
 def encoding(name: EncodingName) -> Encoding:
-    """The encoding of this name, loaded when it is first asked for and kept."""
+    """Return an encoding; it is loaded on first use and kept."""
     return Encoding(name)
 
 
 async def to_thread_if_large(characters: int, work: Callable[[], T]) -> T:
-    """The result of `work` on a text of so many characters; a long one does not keep the event loop waiting."""
+    """Run `work` on a text of `characters` length, in a thread if it is long, and return its result."""
     return await asyncio.to_thread(work) if characters > OFFLOAD_ABOVE_CHARACTERS else work()

@@ -1,6 +1,6 @@
-"""What this server uses of aiohttp beyond its public API, and nothing else (docs/decisions/0001).
+"""Every use of aiohttp beyond its public API (docs/decisions/0001).
 
-Written against aiohttp 3.14.5; tests/unit/upstream/test_aiohttp_internals.py fails where an update changes a part.
+Written against aiohttp 3.14.5; tests/unit/upstream/test_aiohttp_internals.py fails if an update changes a part.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 _USED = "_carried_a_response"
-"""Set on aiohttp's handler of a connection, which lives as long as the connection does."""
+"""An attribute set on a connection's aiohttp protocol, which lives as long as the connection."""
 
 
 class ConnectionPool:
-    """The connections of a session to one URL, through `proxy` if there is one.
+    """A session's connections to one URL, through `proxy` if given.
 
     Raises:
         RuntimeError: the session is closed.
@@ -42,18 +42,18 @@ class ConnectionPool:
 
     @property
     def closes_connections(self) -> bool:
-        """Whether a connection carries one request only."""
+        """Whether each connection carries only one request."""
         return self._connector.force_close
 
-    async def connect(self, limits: aiohttp.ClientTimeout) -> Connection:
-        """A connection on which nothing has arrived that no request asked for.
+    async def connect(self, client_timeout: aiohttp.ClientTimeout) -> Connection:
+        """Return a connection, pooled or new, on which no unsolicited bytes have arrived.
 
         Raises:
-            TimeoutError: there was none within `limits`.
-            aiohttp.ClientError: none can be made.
+            TimeoutError: no connection was available within `client_timeout`.
+            aiohttp.ClientError: the connection failed.
         """
         while True:
-            connection = await self._connector.connect(self.request, [], limits)
+            connection = await self._connector.connect(self.request, [], client_timeout)
             handler = connection.protocol
             if handler is None or not (getattr(handler, _USED, False) and handler.should_close):
                 return connection
@@ -62,9 +62,9 @@ class ConnectionPool:
 
 
 class _PoolRequest(aiohttp.ClientRequest):
-    """What a connector reads of a request: the same for all requests of a pool.
+    """The request that the connector reads host, proxy and TLS from; one for all requests of a pool.
 
-    A connector adds the credentials of a plain proxy to its headers.
+    The connector adds the credentials of a plain HTTP proxy to its headers.
     """
 
     @cached_property
@@ -73,12 +73,12 @@ class _PoolRequest(aiohttp.ClientRequest):
 
 
 def connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
-    """A timeout for connecting alone, exact: aiohttp would round long ones up, and take 0 for no limit."""
+    """Return an exact timeout for connecting alone: aiohttp rounds long timeouts up and takes 0 for no timeout."""
     return aiohttp.ClientTimeout(total=None, connect=max(seconds, 0.001), ceil_threshold=math.inf)
 
 
 class BorrowedTransport:
-    """The transport of a pooled connection, driven by another protocol than aiohttp's until it is given back.
+    """The transport of a pooled connection, lent to another protocol until `release` or `abort`.
 
     Raises:
         aiohttp.ClientConnectionResetError: the connection is closed.
@@ -94,28 +94,28 @@ class BorrowedTransport:
         self._handler = handler
         self.transport: asyncio.Transport = handler.transport
         self.is_reused: bool = getattr(handler, _USED, False)
-        """Whether the connection carried a response before."""
+        """Whether the connection has carried a response before."""
         setattr(handler, _USED, True)
 
     @property
     def early_bytes(self) -> bytes:
-        """What the server sent before aiohttp's protocol was replaced, and so before the request."""
+        """Bytes that arrived before aiohttp's protocol was replaced, and so before the request."""
         return self._handler._tail
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Return the connection to the pool."""
         self._restore_protocol()
         self._connection.release()
 
-    def drop(self) -> None:
-        """Close the connection at once, without sending what is left of the request."""
+    def abort(self) -> None:
+        """Close the connection at once and discard unsent data."""
         self._restore_protocol()
-        # Closing would first send the rest and, over TLS, wait for the other side.
+        # A plain close would first send the rest and, over TLS, wait for the peer.
         self._handler.abort()
         self._connection.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell aiohttp that the connection is gone."""
+        """Report the lost connection to aiohttp."""
         self._handler.connection_lost(exc)
 
     def _restore_protocol(self) -> None:

@@ -1,4 +1,4 @@
-"""The keys that pay for the calls: which one is next, and which is set aside."""
+"""OpenAI API keys: selection by load, and the cooldown of a key that failed."""
 
 import logging
 import math
@@ -9,51 +9,54 @@ from dataclasses import dataclass, field
 logger = logging.getLogger(__name__)
 
 MAX_COOLDOWN_S = 60.0
-"""How long a key is set aside that is refused or whose account is empty."""
+"""Also the cooldown of a key that was rejected or whose account is empty."""
 
 
 @dataclass(slots=True, eq=False)
 class ApiKey:
-    """One key; `calls` is how many are in flight with it, a stream until it is closed."""
+    """One key. `calls_in_flight` counts a stream until it is closed."""
 
     secret: str = field(repr=False)
     position: int
-    calls: int = 0
-    set_aside_until: float = -math.inf
+    calls_in_flight: int = 0
+    cooldown_until_s: float = -math.inf
 
 
 class ApiKeyPool:
-    """The keys of one server. A key is only ever set aside where there is another."""
+    """The keys of one server. A single key never cools down."""
 
     def __init__(self, secrets: Sequence[str], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._keys = [ApiKey(secret, position) for position, secret in enumerate(dict.fromkeys(secrets))]
-        self._only = self._keys[0] if len(self._keys) == 1 else None
+        self._only_key = self._keys[0] if len(self._keys) == 1 else None
         self._clock = clock
-        self._turn = 0
+        self._next_position = 0
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def choose(self) -> ApiKey:
-        """The key with the fewest calls in flight, in turn where several have; else the one that is back first."""
-        return self._only or self.another(()) or min(self._keys, key=lambda key: key.set_aside_until)
+        """Return the available key with the fewest calls in flight, round robin among equals.
 
-    def another(self, tried: Collection[ApiKey]) -> ApiKey | None:
-        """The same without `tried` and without keys that are set aside; None: there is no such key."""
+        If all keys are cooling down, return the one whose cooldown ends first.
+        """
+        return self._only_key or self.choose_other(()) or min(self._keys, key=lambda key: key.cooldown_until_s)
+
+    def choose_other(self, excluded: Collection[ApiKey]) -> ApiKey | None:
+        """Like `choose`, but neither a key in `excluded` nor one that is cooling down; None if there is no other."""
         now = self._clock()
-        in_turn = self._keys[self._turn :] + self._keys[: self._turn]
-        usable = [key for key in in_turn if key.set_aside_until <= now and key not in tried]
-        if not usable:
+        in_turn = self._keys[self._next_position :] + self._keys[: self._next_position]
+        available = [key for key in in_turn if key.cooldown_until_s <= now and key not in excluded]
+        if not available:
             return None
-        chosen = min(usable, key=lambda key: key.calls)
-        self._turn = (chosen.position + 1) % len(self._keys)
+        chosen = min(available, key=lambda key: key.calls_in_flight)
+        self._next_position = (chosen.position + 1) % len(self._keys)
         return chosen
 
-    def cool_down(self, key: ApiKey, pause_s: float, why: str) -> None:
-        """Leave `key` alone for `pause_s` seconds, 60 at most."""
-        pause_s = min(pause_s, MAX_COOLDOWN_S)
-        if self._only or pause_s <= 0:
+    def cool_down(self, key: ApiKey, cooldown_s: float, reason: str) -> None:
+        """Leave `key` unused for `cooldown_s` seconds, at most 60."""
+        cooldown_s = min(cooldown_s, MAX_COOLDOWN_S)
+        if self._only_key or cooldown_s <= 0:
             return
-        key.set_aside_until = max(key.set_aside_until, self._clock() + pause_s)
-        place = f"{key.position + 1} of {len(self._keys)}"
-        logger.warning("OpenAI key %s is set aside for %.3g s: %s", place, pause_s, why)
+        key.cooldown_until_s = max(key.cooldown_until_s, self._clock() + cooldown_s)
+        number = f"{key.position + 1} of {len(self._keys)}"
+        logger.warning("OpenAI key %s is not used for %.3g s: %s", number, cooldown_s, reason)

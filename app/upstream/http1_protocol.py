@@ -1,4 +1,4 @@
-"""One answer on a connection of aiohttp's, parsed by httptools as it arrives (RFC 9112)."""
+"""Reading of one HTTP/1.1 response from an aiohttp connection, parsed by httptools as it arrives (RFC 9112)."""
 
 import asyncio
 import zlib
@@ -11,14 +11,15 @@ from aiohttp.connector import Connection
 from app.upstream.aiohttp_internals import BorrowedTransport
 
 MAX_HEAD_BYTES = 65_536
-"""Far beyond any head of OpenAI's."""
+"""Of status line and headers; far more than OpenAI sends."""
 MAX_UNREAD_BYTES = 262_144
-"""Beyond so much that nobody has read yet, no more is taken from the network."""
-READ_FIRST_BYTES = 65_536
-"""So much of a request is read before it is refused; the connection is kept then."""
-_UNPACKED_AT_ONCE = 1_048_576
+"""Above this many unread bytes, no more is read from the network."""
+MAX_REUSABLE_REQUEST_BYTES = 65_536
+"""A connection is closed after an error response to a longer request: the server may not have read all of it."""
+_MAX_DECOMPRESSED_BYTES = 1_048_576
+"""Of one read."""
 _GZIP_OR_ZLIB = zlib.MAX_WBITS + 32
-_COMPRESSED = frozenset({"gzip", "x-gzip", "deflate"})
+_CONTENT_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 _LENIENCIES = {
     "lenient_headers": True,
     "lenient_optional_cr_before_lf": True,
@@ -28,154 +29,164 @@ _LENIENCIES = {
 
 
 class StaleConnectionError(aiohttp.ClientConnectionError):
-    """A connection that had been used before ended with nothing of an answer: it was closed while it was idle."""
+    """A reused connection ended before the first byte of a response: the server had closed it while it was idle."""
 
 
-class _MoreThanAsked(Exception):
-    """Bytes after the end of the answer."""
+class _UnsolicitedResponse(Exception):
+    """Another message began after the end of the response."""
 
 
 class ResponseProtocol(asyncio.Protocol):
-    """An answer that has a connection for itself until it is complete. Whoever has it must `close()` it.
+    """One response, and the request before it, on a connection of its own until it is complete.
 
-    For so long it is the protocol of the connection's transport. aiohttp's own hands every chunk of a body from object
-    to object, a dozen calls for each event of a stream, and parses heads into more than is asked of them.
+    The caller must `close()` it. Until then, or until the response is complete, it is the protocol of the connection's
+    transport. aiohttp's own protocol takes a dozen calls to hand over each chunk of a body, and parses more of the
+    headers than is needed.
     """
 
     def __init__(self, connection: Connection) -> None:
         borrowed = BorrowedTransport(connection)
         self.status = 0
-        """0 until the head has come."""
+        """0 until the headers have arrived."""
         self.headers: dict[str, str] = {}
-        """By name in lower case; of several of a name the first."""
+        """By lower-case name; the first of several with the same name."""
         self.is_complete = False
-        """Whether the body has come to its end; the connection is another call's then."""
+        """Whether the whole body has arrived; the connection is back in the pool or closed then."""
         self._borrowed = borrowed
         self._has_connection = True
         self._transport = borrowed.transport
         self._is_reused = borrowed.is_reused
-        self._asked_bytes = 0
-        self._received = 0
-        self._unread = 0
+        self._request_body_bytes = 0
+        self._received_bytes = 0
+        self._unread_bytes = 0
         self._reading_paused = False
-        self._may_be_kept = False
+        self._keep_alive = False
         self._failure: Exception | None = None
-        self._unpacker: Any = None
+        self._decompressor: Any = None
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        self._pieces: list[bytes] = []
-        # httptools calls it for each chunk; the list's own method is no call of Python's.
-        self.on_body = self._pieces.append
+        self._parts: list[bytes] = []
+        # httptools calls this for each chunk; a list's method saves a Python call.
+        self.on_body = self._parts.append
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(**_LENIENCIES)
         self._transport.set_protocol(self)
 
     def send(self, head: bytes, body: bytes | None) -> None:
         """Send the request."""
-        self._asked_bytes = 0 if body is None else len(body)
-        # Nothing is written after it, so there is nothing to hold back while the transport sends it.
+        self._request_body_bytes = 0 if body is None else len(body)
+        # Without flow control: nothing is written after this.
         self._transport.writelines((head,) if body is None else (head, body))
         if early := self._borrowed.early_bytes:
             self.data_received(early)
 
     async def wait_for_headers(self) -> None:
-        """Return once the head has come.
+        """Return once the response headers have arrived.
 
         Raises:
-            StaleConnectionError: the connection had been used before, and ended with nothing of an answer.
-            aiohttp.ClientError: it broke, or what came is no answer.
+            StaleConnectionError: a reused connection ended before the first byte of the response.
+            aiohttp.ClientError: the connection broke, or the bytes are no valid HTTP response.
         """
         while not self.status:
-            await self._more()
+            await self._wait_for_data()
 
     async def read(self) -> bytes:
-        """What has arrived of the body, as soon as it is at least a byte; none at the end.
+        """Return what has arrived of the body, at least a byte; nothing at its end.
 
         Raises:
-            aiohttp.ClientError: the connection broke, or was closed here. What came before has been read.
+            aiohttp.ClientError: the connection broke or was closed here, and all that had arrived has been read.
         """
         while True:
-            if (self._pieces or self._unpacker) and (data := self._taken()):
+            if (self._parts or self._decompressor) and (data := self.take()):
                 return data
             if self.is_complete:
                 return b""
-            await self._more()
+            await self._wait_for_data()
 
-    def rest(self) -> bytes:
-        """What is unread of a body that is complete."""
-        return self._taken()
+    def take(self) -> bytes:
+        """Return what has arrived of the body without waiting.
+
+        Raises:
+            aiohttp.ClientPayloadError: the body is not compressed as its headers say.
+        """
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._unread_bytes = 0
+        if self._reading_paused and self._has_connection:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return data if self._decompressor is None else self._decompress(data)
 
     def close(self) -> None:
-        """Close the connection, unless the body is complete. Whoever reads is woken by a ClientError."""
+        """Close the connection if the response is not complete. A pending read raises ClientConnectionError."""
         if self._has_connection:
             self.fail(aiohttp.ClientConnectionError("Connection closed"))
 
     def fail(self, failure: Exception) -> None:
-        """End the answer, if it is not complete: whoever waits for more of it is told `failure`."""
+        """Close the connection if the response is not complete. A pending wait or read raises `failure`."""
         if self._failure is None and not self.is_complete:
             self._failure = failure
-            self._let_go()
+            self._detach()
             self._wake()
 
     def data_received(self, data: bytes) -> None:
-        """What comes over the network (asyncio)."""
-        self._received += len(data)
-        self._unread += len(data)
+        """Parse bytes from the network (asyncio)."""
+        self._received_bytes += len(data)
+        self._unread_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # What follows is of another protocol, for which nobody asked.
-            self._may_be_kept = False
+            # The bytes after the head belong to a protocol that the request did not ask for.
+            self._keep_alive = False
         except httptools.HttpParserError as exc:
-            self._may_be_kept = False
-            self.fail(aiohttp.ClientPayloadError(f"The answer cannot be understood: {exc}"))
+            self._keep_alive = False
+            self.fail(aiohttp.ClientPayloadError(f"Invalid HTTP response: {exc}"))
         if self.is_complete:
-            self._let_go()
-        elif not self.status and self._received > MAX_HEAD_BYTES:
-            self.fail(aiohttp.ClientPayloadError(f"The head of the answer is longer than {MAX_HEAD_BYTES} bytes"))
-        elif self._unread > MAX_UNREAD_BYTES and not self._reading_paused:
+            self._detach()
+        elif not self.status and self._received_bytes > MAX_HEAD_BYTES:
+            self.fail(aiohttp.ClientPayloadError(f"The response headers are longer than {MAX_HEAD_BYTES} bytes"))
+        elif self._unread_bytes > MAX_UNREAD_BYTES and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is no more (asyncio)."""
+        """End the response with the connection (asyncio)."""
         self._borrowed.connection_lost(exc)
-        if self.status and exc is None and not self.headers.keys() & {"content-length", "transfer-encoding"}:
-            # The body was to be as long as the connection.
+        if exc is None and self._body_ends_with_connection():
             self.is_complete = True
-            self._let_go()
+            self._detach()
             self._wake()
         else:
-            self.fail(self._broken(exc))
+            self.fail(self._error_for_lost_connection(exc))
 
     def on_message_begin(self) -> None:
-        """The first byte of a head, interim or not (httptools)."""
+        """Handle the first byte of a head, interim or final (httptools)."""
         if self.is_complete:
-            raise _MoreThanAsked
+            raise _UnsolicitedResponse
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, of which none is asked for (httptools)."""
+        """Keep a header; ignore trailers (httptools)."""
         if not self.status:
             self.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
 
     def on_headers_complete(self) -> None:
-        """The end of a head (httptools)."""
+        """Handle the end of a head (httptools)."""
         status = self._parser.get_status_code()
         if status < 200 and status != 101:
-            # The answer is yet to come (RFC 9110, 15.2).
+            # An interim response; the final one follows (RFC 9110, 15.2).
             self.headers.clear()
             return
         self.status = status
         if (encoding := self.headers.get("content-encoding")) and encoding.lower() != "identity":
-            self._unpacker = _unpacker(encoding)
+            self._decompressor = _new_decompressor(encoding)
 
     def on_message_complete(self) -> None:
-        """The end of the answer, if it was no interim one (httptools)."""
+        """Handle the end of a response, interim or final (httptools)."""
         self.is_complete = self.status > 0
-        self._may_be_kept = self._parser.should_keep_alive()
+        self._keep_alive = self._parser.should_keep_alive()
 
-    def _more(self) -> asyncio.Future[None]:
+    def _wait_for_data(self) -> asyncio.Future[None]:
         if self._failure:
             raise self._failure
         self._waiter = self._loop.create_future()
@@ -185,49 +196,45 @@ class ResponseProtocol(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _taken(self) -> bytes:
-        data = b"".join(self._pieces)
-        self._pieces.clear()
-        self._unread = 0
-        if self._reading_paused and self._has_connection:
-            self._reading_paused = False
-            self._transport.resume_reading()
-        return data if self._unpacker is None else self._unpacked(data)
-
-    def _unpacked(self, data: bytes) -> bytes:
+    def _decompress(self, data: bytes) -> bytes:
         try:
-            unpacked: bytes = self._unpacker.decompress(self._unpacker.unconsumed_tail + data, _UNPACKED_AT_ONCE)
+            decompressed: bytes = self._decompressor.decompress(
+                self._decompressor.unconsumed_tail + data, _MAX_DECOMPRESSED_BYTES
+            )
         except zlib.error as exc:
-            raise aiohttp.ClientPayloadError(f"The answer is not compressed as it says: {exc}") from exc
-        return unpacked
+            raise aiohttp.ClientPayloadError(f"The response body cannot be decompressed: {exc}") from exc
+        return decompressed
 
-    def _let_go(self) -> None:
-        """Give the connection back, or close it where it cannot be used again."""
+    def _detach(self) -> None:
+        """Return the connection to the pool, or close it if it cannot be reused."""
         if not self._has_connection:
             return
         self._has_connection = False
         # Break the reference cycle, so that refcounting frees it.
         del self._parser
-        if self.is_complete and self._may_be_kept and not self._may_be_unread():
-            self._borrowed.give_back()
+        if self.is_complete and self._keep_alive and not self._request_may_be_unread():
+            self._borrowed.release()
         else:
-            self._borrowed.drop()
+            self._borrowed.abort()
 
-    def _may_be_unread(self) -> bool:
-        # What refuses a large request may not read it to its end, and would take the rest for the next one.
-        return self.status >= 400 and self._asked_bytes > READ_FIRST_BYTES
+    def _request_may_be_unread(self) -> bool:
+        # A server that rejects a large request may not read all of it, and parse the rest as the next request.
+        return self.status >= 400 and self._request_body_bytes > MAX_REUSABLE_REQUEST_BYTES
 
-    def _broken(self, exc: Exception | None) -> Exception:
+    def _body_ends_with_connection(self) -> bool:
+        return self.status > 0 and not self.headers.keys() & {"content-length", "transfer-encoding"}
+
+    def _error_for_lost_connection(self, exc: Exception | None) -> Exception:
         if self.status:
-            return aiohttp.ClientPayloadError("The answer was not complete when the connection ended")
-        if self._received:
-            return aiohttp.ServerDisconnectedError("The head of the answer was not complete")
+            return aiohttp.ClientPayloadError("The connection ended before the response was complete")
+        if self._received_bytes:
+            return aiohttp.ServerDisconnectedError("The connection ended before the response headers were complete")
         if self._is_reused:
             return StaleConnectionError(str(exc or "closed"))
         return aiohttp.ClientOSError(*exc.args) if isinstance(exc, OSError) else aiohttp.ServerDisconnectedError()
 
 
-def _unpacker(encoding: str) -> Any:
-    if encoding.lower() not in _COMPRESSED:
+def _new_decompressor(encoding: str) -> Any:
+    if encoding.lower() not in _CONTENT_ENCODINGS:
         raise ValueError(f"the content encoding {encoding!r} is not known")
     return zlib.decompressobj(_GZIP_OR_ZLIB)

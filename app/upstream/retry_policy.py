@@ -1,4 +1,4 @@
-"""Which failed calls are made once more, when, and how many of them (docs/decisions/0005)."""
+"""Which failed calls are retried, when and how often (docs/decisions/0005)."""
 
 import math
 import random
@@ -7,30 +7,38 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
+import aiohttp
+import openai
+
+from app.core.errors.upstream_errors import is_quota_exhausted
+from app.upstream.api_keys import MAX_COOLDOWN_S
+from app.upstream.http1_protocol import StaleConnectionError
+
 RetryReason = Literal["connect", "closed", "status", "rate_limit"]
 
-LONGEST_ASKED_WAIT_S = 5.0
-"""Where OpenAI asks for more, the client is asked to wait instead: `Retry-After` is passed on."""
+MAX_REQUESTED_WAIT_S = 5.0
+"""If OpenAI asks for a longer wait, the call is not retried and the client gets the `Retry-After` header."""
 FIRST_BACKOFF_S = 0.5
-LONGEST_BACKOFF_S = 8.0
-EARNED_PER_CALL = 0.1
-SAVED_AT_MOST = 10.0
+MAX_BACKOFF_S = 8.0
+BUDGET_PER_CALL = 0.1
+MAX_BUDGET = 10.0
 
-# The openai SDK repeats these too, and all others from 500 on. A 429 is a matter of its own.
+# As in the openai SDK, which also retries every other status from 500 on. 429 has rules of its own.
 _RETRIED_STATUSES = frozenset({408, 409, 500, 502, 503, 504})
+_CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
-def retry_after_s_of(headers: Mapping[str, str]) -> float | None:
-    """The seconds that an answer asks to wait: `retry-after-ms`, else `Retry-After` (RFC 9110), where it has one."""
-    milliseconds = _number(headers.get("retry-after-ms"))
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return the wait that a response asks for, in seconds: `retry-after-ms`, else `Retry-After` (RFC 9110, 10.2.3)."""
+    milliseconds = _non_negative(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
-    asked = headers.get("retry-after")
-    seconds = _number(asked)
-    return seconds if seconds is not None else _seconds_until(asked)
+    retry_after = headers.get("retry-after")
+    seconds = _non_negative(retry_after)
+    return seconds if seconds is not None else _seconds_until(retry_after)
 
 
-def _number(text: str | None) -> float | None:
+def _non_negative(text: str | None) -> float | None:
     try:
         number = float(text or "")
     except ValueError:
@@ -45,29 +53,60 @@ def _seconds_until(date: str | None) -> float | None:
         return None
 
 
-def status_reason(status: int, headers: Mapping[str, str]) -> RetryReason | None:
-    """Why a call that was answered with an error is made once more; None: it is not."""
-    asked, told = retry_after_s_of(headers), headers.get("x-should-retry")
-    if told == "false" or (asked is not None and asked > LONGEST_ASKED_WAIT_S):
+def requested_wait_s(failure: openai.APIError) -> float:
+    """Return the wait that a failed call's response asks for, in seconds; 0 if it asks for none."""
+    if not isinstance(failure, openai.APIStatusError):
+        return 0.0
+    return retry_after_s(failure.response.headers) or 0.0
+
+
+def retry_reason(failure: openai.APIError) -> RetryReason | None:
+    """Return why a failed call should be retried; None if it should not."""
+    if isinstance(failure, openai.APIStatusError):
+        if is_quota_exhausted(failure):
+            return None
+        return status_retry_reason(failure.status_code, failure.response.headers)
+    cause = failure.__cause__
+    if isinstance(cause, StaleConnectionError):
+        return "closed"
+    if isinstance(cause, _CONNECT_ERRORS) and not isinstance(cause, aiohttp.ClientConnectorCertificateError):
+        return "connect"
+    return None
+
+
+def status_retry_reason(status: int, headers: Mapping[str, str]) -> RetryReason | None:
+    """Return why a call with this error response should be retried; None if it should not."""
+    wait_s, should_retry = retry_after_s(headers), headers.get("x-should-retry")
+    if should_retry == "false" or (wait_s is not None and wait_s > MAX_REQUESTED_WAIT_S):
         return None
     if status == 429:
-        return "rate_limit" if told == "true" or asked is not None else None
-    return "status" if told == "true" or status in _RETRIED_STATUSES else None
+        return "rate_limit" if should_retry == "true" or wait_s is not None else None
+    return "status" if should_retry == "true" or status in _RETRIED_STATUSES else None
+
+
+def key_cooldown_s(failure: openai.APIError) -> float | None:
+    """Return how long to avoid the key of a failed call, in seconds; None if other keys would fail as well."""
+    if isinstance(failure, openai.RateLimitError):
+        return MAX_COOLDOWN_S if is_quota_exhausted(failure) else requested_wait_s(failure)
+    if isinstance(failure, openai.AuthenticationError | openai.PermissionDeniedError):
+        # A key without access to one model may serve requests for others.
+        return 0.0 if failure.code == "model_not_found" else MAX_COOLDOWN_S
+    return None
 
 
 class RetryBudget:
-    """Keeps an outage from being multiplied: each call earns a tenth of a retry, and at most ten are saved."""
+    """Limits retries to a tenth of all calls, so that they do not amplify an outage. Up to ten can be saved."""
 
     def __init__(self) -> None:
-        self._saved = SAVED_AT_MOST
+        self._saved = MAX_BUDGET
 
     def earn(self) -> None:
-        """One more call is made."""
-        if self._saved < SAVED_AT_MOST:
-            self._saved = min(self._saved + EARNED_PER_CALL, SAVED_AT_MOST)
+        """Count a call."""
+        if self._saved < MAX_BUDGET:
+            self._saved = min(self._saved + BUDGET_PER_CALL, MAX_BUDGET)
 
     def spend(self) -> bool:
-        """Whether one more retry may be made, which is then counted as made."""
+        """Spend one retry; False if the budget is exhausted."""
         if self._saved < 1:
             return False
         self._saved -= 1
@@ -75,27 +114,27 @@ class RetryBudget:
 
 
 class CallRetries:
-    """The retries of one call: at most `max_attempts - 1`, within `budget`, and none that would begin too late."""
+    """The retries of one call: at most `max_attempts - 1`, within `budget` and the call's timeout."""
 
     def __init__(self, max_attempts: int, budget: RetryBudget) -> None:
-        self._most = max_attempts - 1
-        self._made = 0
+        self._max_retries = max_attempts - 1
+        self._retries = 0
         self._budget = budget
         budget.earn()
 
-    def wait_s(self, reason: RetryReason, *, asked_s: float, left_s: float) -> float | None:
-        """Seconds to wait before the call is made once more, with `left_s` to its limit; None: it is not.
+    def wait_s(self, reason: RetryReason, *, requested_s: float, remaining_s: float) -> float | None:
+        """Count a retry and return the seconds to wait before it; None if there should be none.
 
-        The wait is what was asked for and, so that clients do not come back all at once, any time up to a bound
-        that doubles with each retry.
+        The wait is `requested_s` plus a random backoff, whose bound doubles with each retry, so that clients do not
+        return all at once. A retry must start within `remaining_s`.
         """
-        if self._most and reason == "closed":
-            # No fault of OpenAI's: it closed an idle connection. There are no more such retries than such connections.
+        if self._max_retries and reason == "closed":
+            # OpenAI closed an idle connection, which is no failure. Such retries end with the idle connections.
             return 0.0
-        if self._made >= self._most:
+        if self._retries >= self._max_retries:
             return None
-        wait_s = asked_s + random.uniform(0, min(FIRST_BACKOFF_S * 2**self._made, LONGEST_BACKOFF_S))  # noqa: S311
-        if wait_s >= left_s or not self._budget.spend():
+        wait_s = requested_s + random.uniform(0, min(FIRST_BACKOFF_S * 2**self._retries, MAX_BACKOFF_S))  # noqa: S311
+        if wait_s >= remaining_s or not self._budget.spend():
             return None
-        self._made += 1
+        self._retries += 1
         return wait_s

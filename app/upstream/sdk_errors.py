@@ -1,4 +1,4 @@
-"""Failures of a call to OpenAI as the openai SDK's own exceptions: same class, message and attributes."""
+"""Failed calls to OpenAI as the openai SDK's own exceptions: same class, message and attributes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +8,7 @@ import httpx2
 import openai
 from pydantic_core import from_json
 
+from app.core.errors.upstream_message import upstream_message
 from app.core.redaction import Redactor
 
 _STATUS_ERRORS: dict[int, type[openai.APIStatusError]] = {
@@ -20,56 +21,82 @@ _STATUS_ERRORS: dict[int, type[openai.APIStatusError]] = {
     429: openai.RateLimitError,
 }
 
-# The exception has the body decoded, so these would lie.
+_RESULTS = frozenset({"choices", "data"})
+
+# They describe the encoded body; the exception carries the decoded one.
 _BODY_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
 def transport_error(url: str, failure: aiohttp.ClientError | OSError) -> openai.APIConnectionError:
-    """What the SDK raises where there was no connection, or it broke."""
+    """Return the SDK's exception for a connection that could not be made or broke."""
     if isinstance(failure, aiohttp.ClientConnectorError):
         return connection_error(url, "The upstream service could not be reached.")
     return connection_error(url, "The connection to the upstream service broke.")
 
 
 def timeout_error(url: str, message: str) -> openai.APITimeoutError:
-    """What the SDK raises when a limit is reached, but with a text that says which one."""
+    """Return the SDK's exception for a timeout, with a message that says which timeout."""
     error = openai.APITimeoutError(_request(url))
     error.message, error.args = message, (message,)
     return error
 
 
 def connection_error(url: str, message: str) -> openai.APIConnectionError:
-    """What the SDK raises for a connection that failed."""
+    """Return the SDK's exception for a failed connection."""
     return openai.APIConnectionError(message=message, request=_request(url))
 
 
 def invalid_response_error(url: str, content: bytes) -> openai.APIResponseValidationError:
-    """What the SDK raises for an answer of status 200 that is none."""
+    """Return the SDK's exception for a 200 response with an invalid body."""
     return openai.APIResponseValidationError(httpx2.Response(200, content=content, request=_request(url)), None)
 
 
+def says_error(response: object) -> bool:
+    """Whether the JSON of an accepted response, or of an event, is an error in one of the forms that are in use."""
+    if not isinstance(response, dict):
+        return False
+    return bool(response.get("error")) or (
+        not response.get("choices") and "error" in (response.get("object"), response.get("type"))
+    )
+
+
+def unexpected_response_error(url: str, content: bytes, redactor: Redactor) -> openai.APIError:
+    """Return the exception for an accepted response that is not what was asked for.
+
+    An error that it reports counts as one of status 502; anything else is a response that cannot be understood.
+    """
+    response = parse(content)
+    is_bare_message = isinstance(response, dict) and not response.keys() & _RESULTS and upstream_message(response)
+    if says_error(response) or is_bare_message:
+        return status_error(url, 502, {}, content, redactor)
+    return invalid_response_error(url, content)
+
+
 def event_error(url: str, event: object, redactor: Redactor) -> openai.APIError:
-    """What the SDK raises for an error event in a stream, its body redacted."""
+    """Return the SDK's exception for an error event in a stream, its body redacted."""
     event = redactor.for_response(event)
-    body = event.get("error") if isinstance(event, dict) else event
+    body = (event.get("error") or event) if isinstance(event, dict) else event
     return openai.APIError("The upstream service failed during the stream.", _request(url), body=body)
 
 
 def status_error(
     url: str, status: int, headers: Mapping[str, str], content: bytes, redactor: Redactor
 ) -> openai.APIStatusError:
-    """What the SDK raises for an answer of this status, its text and body redacted."""
-    kept = [(name, value) for name, value in headers.items() if name.lower() not in _BODY_HEADERS and value.isascii()]
-    mirrored = httpx2.Response(status, headers=kept, content=content, request=_request(url))
-    body = redactor.for_response(_parsed(content))
+    """Return the SDK's exception for a response with an error status, its text and body redacted."""
+    kept_headers = [
+        (name, value) for name, value in headers.items() if name.lower() not in _BODY_HEADERS and value.isascii()
+    ]
+    response = httpx2.Response(status, headers=kept_headers, content=content, request=_request(url))
+    body = redactor.for_response(parse(content))
     error = body.get("error", body) if isinstance(body, dict) else body
     message = error.get("message") if isinstance(error, dict) and isinstance(body, dict) else None
     text = f"Error code: {status}" + (f" - {message}" if isinstance(message, str) and message else "")
     fallback = openai.InternalServerError if status >= 500 else openai.APIStatusError
-    return _STATUS_ERRORS.get(status, fallback)(text, response=mirrored, body=error)
+    return _STATUS_ERRORS.get(status, fallback)(text, response=response, body=error)
 
 
-def _parsed(content: bytes) -> Any:
+def parse(content: bytes) -> Any:
+    """Return the JSON of a body, else its text."""
     try:
         return from_json(content)
     except ValueError:

@@ -1,27 +1,27 @@
-"""How long OpenAI is waited for, and what is said when it was too long."""
+"""The timeouts of a call to OpenAI, and the error message of each."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """The longest wait for one thing, in seconds; `complaint` says what a failure waited for, and names the setting."""
+    """A timeout in seconds, with the template of its error message, which names the setting."""
 
     seconds: float
-    text: str
+    template: str
 
     @property
-    def complaint(self) -> str:
-        """For the client and the log."""
-        return self.text.format(f"{self.seconds:g}")
+    def message(self) -> str:
+        """The error message for the client and the log."""
+        return self.template.format(f"{self.seconds:g}")
 
 
 class Timeouts:
-    """The four limits of one call, in seconds.
+    """The four timeouts of one call, in seconds.
 
-    A connection has to be there after `connect_s`, the first byte of the answer after `first_byte_s` (counted from
-    the beginning of the call, so that sending the request and asking again are in it), each further one after
-    `idle_s`, and an answer that is no stream has to be complete after `total_s`.
+    `connect_s`: for a connection. `first_byte_s`: from the start of the call to the response headers, including the
+    sending of the request and all retries. `idle_s`: for each further read. `total_s`: from the start of the call to
+    the end of a response that is not a stream.
     """
 
     def __init__(
@@ -31,13 +31,13 @@ class Timeouts:
             connect_s, "The upstream service accepted no connection within {} s (UPSTREAM_CONNECT_TIMEOUT_S)."
         )
         self.first_byte = Timeout(
-            first_byte_s, "The upstream service did not begin to answer within {} s (UPSTREAM_FIRST_BYTE_TIMEOUT_S)."
+            first_byte_s, "The upstream service did not start its response within {} s (UPSTREAM_FIRST_BYTE_TIMEOUT_S)."
         )
         self.idle = Timeout(
-            idle_s, "The upstream service fell silent in its answer for {} s (UPSTREAM_IDLE_TIMEOUT_S)."
+            idle_s, "The upstream service sent nothing during its response for {} s (UPSTREAM_IDLE_TIMEOUT_S)."
         )
         self.total = Timeout(
-            total_s, "The upstream service did not complete its answer within {} s (UPSTREAM_TOTAL_TIMEOUT_S)."
+            total_s, "The upstream service did not complete its response within {} s (UPSTREAM_TOTAL_TIMEOUT_S)."
         )
-        self.whole_begins = min(self.first_byte, self.total, key=lambda limit: limit.seconds)
-        """What an answer that is no stream has to begin within."""
+        self.first_byte_or_total = min(self.first_byte, self.total, key=lambda timeout: timeout.seconds)
+        """For the headers of a response that is not a stream: the shorter of the two."""

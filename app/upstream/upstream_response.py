@@ -1,4 +1,4 @@
-"""An answer of OpenAI's while it is read, and what it holds until it is closed."""
+"""A response from OpenAI whose body is being read, and the resources that it holds until it is closed."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,36 +13,36 @@ from app.upstream.timeouts import Timeout
 
 
 class InFlight:
-    """One attempt's hold on a key, counted until `end`."""
+    """One attempt, counted as in flight for its key and in the metrics until `end`."""
 
     def __init__(self, key: ApiKey, metrics: UpstreamMetrics) -> None:
         self._key = key
         self._metrics = metrics
-        self._over = False
-        self.at_end: Callable[[], None] | None = None
-        key.calls += 1
+        self._ended = False
+        self.on_end: Callable[[], None] | None = None
+        key.calls_in_flight += 1
         metrics.in_flight += 1
 
     def end(self) -> None:
-        """Give the key back; a second time does nothing."""
-        if self._over:
+        """Stop counting the attempt; further calls have no effect."""
+        if self._ended:
             return
-        self._over = True
-        self._key.calls -= 1
+        self._ended = True
+        self._key.calls_in_flight -= 1
         self._metrics.in_flight -= 1
-        if self.at_end:
-            self.at_end()
+        if self.on_end:
+            self.on_end()
 
 
 class UpstreamResponse:
-    """An answer whose body is unread. Whoever has it must `close()` it.
+    """A response whose headers have arrived. The caller must `close()` it.
 
-    It falls silent for `idle` at most, and is complete within `whole`, where there is such a limit, counted from
-    `began_s` by the event loop's clock.
+    Each read takes at most `idle`. The whole body must arrive within `total`, if given, counted from `started_s` on
+    the event loop's clock.
 
     Raises:
-        openai.APITimeoutError: a read waited too long, or the whole answer took too long.
-        openai.APIConnectionError: the connection broke; what came before the break has been read.
+        openai.APITimeoutError: a read exceeded one of the timeouts.
+        openai.APIConnectionError: the connection broke, and all that had arrived has been read.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class UpstreamResponse:
         *,
         in_flight: InFlight,
         idle: Timeout,
-        whole: Timeout | None,
-        began_s: float,
+        total: Timeout | None,
+        started_s: float,
     ) -> None:
         self.url = url
         self.status = response.status
@@ -61,98 +61,100 @@ class UpstreamResponse:
         self._response = response
         self._in_flight = in_flight
         self._idle = idle
-        self._whole = whole
-        self._began_s = began_s
-        self._watch: _Watch | None = None
+        self._total = total
+        self._started_s = started_s
+        self._timer: _ReadTimer | None = None
 
     @property
     def content_type(self) -> str:
-        """In lower case and without parameters."""
+        """The media type in lower case, without parameters."""
         return self.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
 
     async def read(self) -> bytes:
-        """What has arrived, as soon as it is at least a byte; none at the end."""
+        """Return what has arrived of the body, at least a byte; nothing at its end."""
         try:
             if self._response.is_complete:
-                return self._response.rest()
-            watch = self._watch = self._watch or self._new_watch()
-            watch.begin()
+                return self._response.take()
+            timer = self._timer = self._timer or self._new_timer()
+            timer.start()
             return await self._response.read()
         except (aiohttp.ClientError, OSError) as exc:
-            if self._watch and self._watch.expired:
-                raise timeout_error(self.url, self._watch.expired.complaint) from exc
+            if self._timer and self._timer.expired:
+                raise timeout_error(self.url, self._timer.expired.message) from exc
             raise transport_error(self.url, exc) from exc
         finally:
-            if self._watch:
-                self._watch.pause()
+            if self._timer:
+                self._timer.pause()
 
     async def read_all(self) -> bytes:
-        """What is left of the body."""
+        """Return the rest of the body."""
         parts = []
         while part := await self.read():
             parts.append(part)
         return b"".join(parts)
 
-    def at_close(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when it is closed, once."""
-        self._in_flight.at_end = callback
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when the response is closed."""
+        self._in_flight.on_end = callback
 
     def close(self) -> None:
-        """Give the connection back if the body has been read to its end; close it otherwise, which stops OpenAI."""
-        if self._watch:
-            self._watch.end()
+        """Close the connection if the body is incomplete, which stops OpenAI; a complete one has given it back."""
+        if self._timer:
+            self._timer.stop()
         self._response.close()
         self._in_flight.end()
 
-    def _new_watch(self) -> "_Watch":
-        return _Watch(self._idle, self._whole, self._began_s, self._response.close)
+    def _new_timer(self) -> "_ReadTimer":
+        return _ReadTimer(self._idle, self._total, self._started_s, self._response.close)
 
 
-class _Watch:
-    """Ends a wait that is too long. One timer serves many waits, for a stream waits once for each of its events."""
+class _ReadTimer:
+    """Calls `expire` if a read takes too long.
 
-    def __init__(self, idle: Timeout, whole: Timeout | None, began_s: float, expire: Callable[[], None]) -> None:
+    One event loop timer serves many reads: a stream reads once for each of its events.
+    """
+
+    def __init__(self, idle: Timeout, total: Timeout | None, started_s: float, expire: Callable[[], None]) -> None:
         self.expired: Timeout | None = None
-        """The limit that was reached."""
+        """The timeout that was exceeded."""
         self._idle = idle
-        self._whole = whole
-        self._began_s = began_s
+        self._total = total
+        self._started_s = started_s
         self._expire = expire
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._waiting_since: float | None = None
+        self._handle: asyncio.TimerHandle | None = None
+        self._reading_since_s: float | None = None
 
-    def begin(self) -> None:
-        """A wait begins."""
-        self._waiting_since = self._loop.time()
-        if self._timer is None:
-            _, at_s = self._deadline(self._waiting_since)
-            self._timer = self._loop.call_at(at_s, self._check)
+    def start(self) -> None:
+        """Start timing a read."""
+        self._reading_since_s = self._loop.time()
+        if self._handle is None:
+            _, deadline_s = self._next_deadline(self._reading_since_s)
+            self._handle = self._loop.call_at(deadline_s, self._check)
 
     def pause(self) -> None:
-        """The wait is over; the timer goes on for the next one."""
-        self._waiting_since = None
+        """Stop timing the read; the event loop timer is kept for the next one."""
+        self._reading_since_s = None
 
-    def end(self) -> None:
-        """There will be no further wait."""
-        if self._timer:
-            self._timer.cancel()
+    def stop(self) -> None:
+        """Cancel the event loop timer."""
+        if self._handle:
+            self._handle.cancel()
 
     def _check(self) -> None:
-        self._timer = None
-        if self._waiting_since is None:
+        self._handle = None
+        if self._reading_since_s is None:
             return
-        limit, at_s = self._deadline(self._waiting_since)
-        if self._loop.time() < at_s:
-            self._timer = self._loop.call_at(at_s, self._check)
+        timeout, deadline_s = self._next_deadline(self._reading_since_s)
+        if self._loop.time() < deadline_s:
+            self._handle = self._loop.call_at(deadline_s, self._check)
             return
-        self.expired = limit
-        # Whoever waits is woken by it.
+        self.expired = timeout
         self._expire()
 
-    def _deadline(self, since_s: float) -> tuple[Timeout, float]:
-        """What a wait is ended by, and when."""
-        idle_s = since_s + self._idle.seconds
-        if self._whole is None or idle_s <= self._began_s + self._whole.seconds:
-            return self._idle, idle_s
-        return self._whole, self._began_s + self._whole.seconds
+    def _next_deadline(self, since_s: float) -> tuple[Timeout, float]:
+        """Return the timeout that ends a read first, and when."""
+        idle_deadline_s = since_s + self._idle.seconds
+        if self._total is None or idle_deadline_s <= self._started_s + self._total.seconds:
+            return self._idle, idle_deadline_s
+        return self._total, self._started_s + self._total.seconds

@@ -1,4 +1,4 @@
-"""Clients that leave: OpenAI is stopped, and nothing is left behind."""
+"""Clients that disconnect: the upstream call stops, and nothing leaks."""
 
 import asyncio
 import json
@@ -22,7 +22,12 @@ from tests.unit.features.llm.test_client_damage import GOOD, SSE_HEAD, event, ht
 
 BATCH = f"{CHAT}/batch"
 COMPLETIONS = "/v1/completions"
-SLOW, STALLED, LATE = "[sim fault=slow]", "[sim fault=stall after=3 tokens=20]", "[sim ttft=30]"
+SLOW, STALLED, LATE = (
+    "[sim fault=slow seconds=600]",
+    "[sim fault=stall seconds=600 after=3 tokens=20]",
+    "[sim ttft=600]",
+)
+"""Streams that do not end during a test."""
 
 
 def chat(text: str, **fields: Any) -> dict[str, Any]:
@@ -43,7 +48,7 @@ def request_bytes(path: str, body: dict[str, Any]) -> bytes:
 
 @asynccontextmanager
 async def asking(url: str, path: str, body: dict[str, Any]) -> AsyncIterator[asyncio.StreamReader]:
-    """What comes back of a request whose client leaves at the end of the block."""
+    """The response of a request whose client disconnects at the end of the block."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     writer.write(request_bytes(path, body))
@@ -54,7 +59,7 @@ async def asking(url: str, path: str, body: dict[str, Any]) -> AsyncIterator[asy
 
 
 async def assert_nothing_goes_on(url: str) -> None:
-    async with asyncio.timeout(1), httpx.AsyncClient(base_url=url) as client:
+    async with asyncio.timeout(60), httpx.AsyncClient(base_url=url) as client:
         while (await client.get("/load")).json() != {"server_load": 0}:
             pass
         metrics = (await client.get("/metrics")).text
@@ -75,25 +80,25 @@ async def assert_nothing_goes_on(url: str) -> None:
         pytest.param(COMPLETIONS, {"prompt": [STALLED, STALLED], "stream": True}, b"data: ", 2, id="text streams"),
     ],
 )
-async def test_openai_is_stopped_within_a_second_of_the_clients_leaving(
+async def test_a_disconnect_stops_openai(
     path: str, body: dict[str, Any], seen: bytes, calls: int, simulator: Simulator
 ) -> None:
     async with served_over(simulator.base_url) as url:
         async with asking(url, path, body) as answer:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await answer.readuntil(seen) if seen else None
             await simulator.traffic.wait_for(lambda traffic: traffic.live == calls)
-        await simulator.traffic.wait_for(lambda traffic: traffic.live == 0, timeout_s=1)
+        await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
         await assert_nothing_goes_on(url)
 
 
 class EndlessUpstream:
-    """Streams without an end as fast as it is read."""
+    """Streams as fast as the server reads, far beyond any buffer."""
 
     def __init__(self) -> None:
         self.sent_bytes = 0
         self.held_back = asyncio.Event()
-        """Nobody has read for a while."""
+        """Nobody has read for a while, or all that may be held has been sent."""
         self.left = asyncio.Event()
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -102,13 +107,16 @@ class EndlessUpstream:
         text = http_chunk(event({**GOOD, "choices": [{"index": 0, "delta": {"content": "x" * 1000}}]}) * 50)
         try:
             await self._send(writer, text)
+            self.held_back.set()
+            await reader.read()
+            self.left.set()
         except ConnectionError:
             self.left.set()
         finally:
             writer.close()
 
     async def _send(self, writer: asyncio.StreamWriter, text: bytes) -> None:
-        while True:
+        while self.sent_bytes < MOST_BYTES_HELD:
             writer.write(text)
             self.sent_bytes += len(text)
             sending = asyncio.create_task(writer.drain())
@@ -127,17 +135,17 @@ async def endless() -> AsyncIterator[tuple[EndlessUpstream, str]]:
 
 
 MOST_BYTES_HELD = 64_000_000
-"""Far more than four sockets' buffers hold, far less than what is sent in half a second without a limit."""
+"""Far more than the buffers of four sockets."""
 
 
-async def test_a_client_that_does_not_read_holds_openai_back_and_may_leave() -> None:
+async def test_a_slow_reader_slows_openai_down_and_can_disconnect() -> None:
     async with endless() as (upstream, base_url), served_over(base_url) as url:
         async with asking(url, CHAT, chat("hi", stream=True)) as answer:
             answer._transport.pause_reading()  # type: ignore[attr-defined]
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await upstream.held_back.wait()
             assert upstream.sent_bytes < MOST_BYTES_HELD
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(60):
             await upstream.left.wait()
         await assert_nothing_goes_on(url)
 
@@ -150,14 +158,14 @@ async def ending_at_once(base_url: str) -> AsyncIterator[ReadyServer]:
         yield server
 
 
-async def test_a_client_that_does_not_read_does_not_keep_the_server_from_ending() -> None:
+async def test_a_slow_reader_does_not_block_shutdown() -> None:
     async with (
         endless() as (upstream, base_url),
         ending_at_once(base_url) as server,
         asking(server.url, CHAT, chat("hi", stream=True)) as answer,
     ):
         answer._transport.pause_reading()  # type: ignore[attr-defined]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await upstream.held_back.wait()
             server.ending.set()
             await server.ended.wait()
@@ -166,6 +174,8 @@ async def test_a_client_that_does_not_read_does_not_keep_the_server_from_ending(
 
 ABANDONED = 1000
 AT_ONCE = 20
+STAYING = 5
+"""Every Nth client disconnects after the start of an endless stream."""
 PACE = "[sim tokens=10 ttft=0.01 itl=0.002]"
 FAILING = "[sim fault=overloaded retry_after=0.01]"
 BODIES = [
@@ -178,7 +188,11 @@ BODIES = [
 ]
 
 
-async def abandon(url: str, chance: random.Random) -> None:
+async def abandon(url: str, chance: random.Random, number: int) -> None:
+    if number % STAYING == 0:
+        async with asking(url, CHAT, chat(STALLED, stream=True)) as answer:
+            await answer.readuntil(b"data: ")
+        return
     path, body = chance.choice(BODIES)
     patience_s = chance.uniform(0, 0.05)
     async with asking(url, path, body) as answer:
@@ -187,11 +201,11 @@ async def abandon(url: str, chance: random.Random) -> None:
 
 
 def working_tasks() -> set[str]:
-    """The tasks of this process but for connections that wait for a request at the simulator."""
+    """The tasks of this process, except idle connections at the simulator."""
     return {repr(task) for task in asyncio.all_tasks() if "RequestHandler.start" not in repr(task)}
 
 
-def test_a_thousand_abandoned_requests_leave_nothing() -> None:
+def test_a_thousand_abandoned_requests_leak_nothing() -> None:
     # In a loop of its own, which is not slowed down by what other tests left in theirs.
     asyncio.run(_abandon_a_thousand())
 
@@ -201,12 +215,12 @@ async def _abandon_a_thousand() -> None:
     async with Simulator() as simulator, ending_at_once(simulator.base_url) as server:
         before = len(working_tasks())
         for _ in range(ABANDONED // AT_ONCE):
-            async with asyncio.timeout(10):
-                await asyncio.gather(*(abandon(server.url, chance) for _ in range(AT_ONCE)))
-        await simulator.traffic.wait_for(lambda traffic: traffic.live == 0, timeout_s=1)
+            async with asyncio.timeout(60):
+                await asyncio.gather(*(abandon(server.url, chance, number) for number in range(AT_ONCE)))
+        await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
         await nothing_is_held_by(server.config.app.state.components)  # type: ignore[union-attr]
 
-        assert simulator.traffic.abandoned > ABANDONED // 10
-        async with asyncio.timeout(1):
+        assert simulator.traffic.abandoned >= ABANDONED // STAYING
+        async with asyncio.timeout(60):
             while len(working_tasks()) > before:  # noqa: ASYNC110 - tasks are no events
                 await asyncio.sleep(0)

@@ -34,14 +34,14 @@ def outcome_of(response: httpx.Response) -> str:
 
 
 def calls_of(body: dict[str, Any]) -> int:
-    """Calls to OpenAI that a request makes: one for each prompt."""
+    """Calls to OpenAI per request: one for each prompt."""
     return len(body.get("prompt", [1]))
 
 
 async def ask_until_the_end(url: str, number: int, outcomes: Counter[str]) -> None:
-    """One request after another on one connection, until the server takes no more."""
+    """Send requests on one connection until the server closes it."""
     path, body = BODIES[number % len(BODIES)]
-    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=url) as client:
         while not outcomes["refused"] and not outcomes["not connected"]:
             try:
                 outcome = outcome_of(await client.post(path, json=body))
@@ -53,7 +53,7 @@ async def ask_until_the_end(url: str, number: int, outcomes: Counter[str]) -> No
 
 
 CALLS = sum(calls_of(BODIES[number % len(BODIES)][1]) for number in range(CLIENTS))
-"""To OpenAI, when each client has one request in flight."""
+"""Calls to OpenAI with one request in flight per client."""
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,12 @@ async def test_sigterm_under_load_loses_no_request(
     answered: int, live: int, simulator: Simulator, tmp_path: Path
 ) -> None:
     outcomes: Counter[str] = Counter()
-    variables = {"OPENAI_API_KEY": "sk-test-key", "OPENAI_BASE_URL": simulator.base_url}
+    variables = {"OPENAI_API_KEY": "sk-test-key", "OPENAI_BASE_URL": simulator.base_url, "SHUTDOWN_TIMEOUT_S": "60"}
     async with started(*SERVER, cwd=tmp_path, **variables) as server, asyncio.TaskGroup() as clients:
         url = await server.url()
         for number in range(CLIENTS):
             clients.create_task(ask_until_the_end(url, number, outcomes))
-        await simulator.traffic.wait_for(
-            lambda traffic: traffic.answered >= answered and traffic.live >= live, timeout_s=20
-        )
+        await simulator.traffic.wait_for(lambda traffic: traffic.answered >= answered and traffic.live >= live)
         before = outcomes["complete"]
         server.process.terminate()
         assert await server.ended() == 0

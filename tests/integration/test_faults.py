@@ -1,4 +1,4 @@
-"""Every fault the simulator has, whole and streamed, with and without further attempts: what the client must get."""
+"""Every fault of the simulator, with and without streaming and retries: what the client gets."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from tests.conftest import CHAT
 from tests.serving import served_over
 
 GOOD = 200
-SHORT_S = 0.3
+LIMITS = {"slow": {"upstream_first_byte_timeout_s": 0.3}, "stall": {"upstream_idle_timeout_s": 0.3}}
+"""The timeout that a fault must hit. Other faults have a long one, so that a slow machine does not hit it."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,10 @@ def test_every_fault_has_a_row() -> None:
 
 async def answer_to(simulator: Simulator, fault: str, *, stream: bool, further: bool) -> httpx.Response:
     body = {"messages": [{"role": "user", "content": f"[sim tokens=5 fault={fault}] hi"}], "stream": stream}
-    settings = {
-        "upstream_max_attempts": 3 if further else 1,
-        "upstream_idle_timeout_s": SHORT_S,
-        # In this time further attempts are made too.
-        "upstream_first_byte_timeout_s": SHORT_S if fault == "slow" else 10,
-    }
+    limits = LIMITS.get(fault, {})
     async with (
-        served_over(simulator.base_url, **settings) as url,
-        httpx.AsyncClient(base_url=url, timeout=10) as client,
+        served_over(simulator.base_url, upstream_max_attempts=3 if further else 1, **limits) as url,
+        httpx.AsyncClient(base_url=url) as client,
     ):
         return await client.post(CHAT, json=body)
 
@@ -93,7 +89,7 @@ def assert_is_error(answer: httpx.Response, status: int) -> None:
 
 @FURTHER
 @pytest.mark.parametrize("row", PARAMETERS)
-async def test_a_whole_answer_is_whole_or_an_error(simulator: Simulator, row: Row, further: bool) -> None:
+async def test_a_response_is_complete_or_an_error(simulator: Simulator, row: Row, further: bool) -> None:
     answer = await answer_to(simulator, row.fault, stream=False, further=further)
 
     assert answer.headers["x-upstream-attempts"] == str(row.attempts if further else 1)
@@ -105,7 +101,7 @@ async def test_a_whole_answer_is_whole_or_an_error(simulator: Simulator, row: Ro
 
 @FURTHER
 @pytest.mark.parametrize("row", PARAMETERS)
-async def test_a_stream_is_whole_or_ends_with_an_error(simulator: Simulator, row: Row, further: bool) -> None:
+async def test_a_stream_is_complete_or_ends_with_an_error(simulator: Simulator, row: Row, further: bool) -> None:
     answer = await answer_to(simulator, row.fault, stream=True, further=further)
 
     assert answer.headers["x-upstream-attempts"] == str(row.attempts if further else 1)

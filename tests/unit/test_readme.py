@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.core.config import Settings
-from app.core.environment import VARIABLES
+from app.core.settings.environment import VARIABLES
 from tests.processes import ROOT
 
 README = ROOT / "README.md"
@@ -15,7 +15,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README_LINES = 150
 
 # Written like settings, and read by somebody else: OpenSSL, HTTP clients, or our own commands.
-OTHER_VARIABLES = {*VARIABLES, "LLM_SERVER_URL", "OVERLOAD_S"}
+OTHER_VARIABLES = {*VARIABLES, "LLM_SERVER_URL", "OVERLOAD_S", "SIMULATOR_TODAY"}
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -19,10 +19,10 @@ from app.features.llm.schema import (
 from app.features.llm.service import LLMService
 
 SAGEMAKER_ADAPTER = "x-amzn-sagemaker-adapter-identifier"
-"""The header by which SageMaker names a model; it wins over the body's."""
+"""The header in which SageMaker names a model; it takes precedence over the body's `model`."""
 
 REQUEST_MODELS = (ChatCompletionRequest, BatchChatCompletionRequest, CompletionRequest)
-"""What these routes read."""
+"""The request models of these routes, for the OpenAPI schema."""
 
 router = APIRouter(tags=["llm"])
 
@@ -34,7 +34,7 @@ router = APIRouter(tags=["llm"])
     responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def create_chat_completion(request: Request, service: LLMServiceDependency) -> Response:
-    """Answers a conversation, whole or, with `stream`, as server-sent events."""
+    """Create a chat completion; with `stream`, as server-sent events."""
     return await _chat(request, await read_model(request, lambda _body: ChatCompletionRequest), service)
 
 
@@ -47,8 +47,8 @@ async def _chat(request: Request, body: ChatCompletionRequest, service: LLMServi
 
 
 def _prefer_header_id(body: ChatCompletionRequest | BatchChatCompletionRequest | CompletionRequest) -> None:
-    if own := current_record().client_request_id:
-        body.request_id = own
+    if request_id := current_record().client_request_id:
+        body.request_id = request_id
 
 
 @router.post(
@@ -57,7 +57,7 @@ def _prefer_header_id(body: ChatCompletionRequest | BatchChatCompletionRequest |
     openapi_extra=request_body_schema(BatchChatCompletionRequest),
 )
 async def create_batch(request: Request, service: LLMServiceDependency) -> Response:
-    """Answers several conversations at once, each in a choice of its own."""
+    """Create one chat completion for several conversations, with one choice for each."""
     body = await read_model(request, lambda _body: BatchChatCompletionRequest)
     _prefer_header_id(body)
     response = await run_until_disconnect(request.receive, service.create_batch(body))
@@ -71,7 +71,7 @@ async def create_batch(request: Request, service: LLMServiceDependency) -> Respo
     responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def create_completion(request: Request, service: LLMServiceDependency) -> Response:
-    """Continues one text or several, whole or, with `stream`, as server-sent events."""
+    """Create a completion of one or several prompts; with `stream`, as server-sent events."""
     return await _complete(request, await read_model(request, lambda _body: CompletionRequest), service)
 
 
@@ -91,7 +91,7 @@ def _invocation_model(body: object) -> type[ChatCompletionRequest | CompletionRe
     "/invocations", response_model=None, openapi_extra=request_body_schema(ChatCompletionRequest, CompletionRequest)
 )
 async def invoke(request: Request, service: LLMServiceDependency) -> Response:
-    """Answers a chat, if the body has messages, or continues a text: Amazon SageMaker knows one route only."""
+    """Create a chat completion if the body has `messages`, else a text completion (Amazon SageMaker's route)."""
     body = await read_model(request, _invocation_model)
     body.model = request.headers.get(SAGEMAKER_ADAPTER) or body.model
     if isinstance(body, ChatCompletionRequest):
@@ -101,6 +101,6 @@ async def invoke(request: Request, service: LLMServiceDependency) -> Response:
 
 @router.get("/v1/models", response_model=ModelsResponse)
 async def list_models(request: Request, service: LLMServiceDependency) -> Response:
-    """Lists the names that clients may use."""
+    """List the models that clients may name."""
     models = await run_until_disconnect(request.receive, service.get_models())
     return Response(models.model_dump_json(), media_type="application/json")

@@ -1,4 +1,4 @@
-"""vLLM's request and answer models: its fields, in its order, with its defaults (vLLM 0.32.0)."""
+"""vLLM's request and response models: its fields, in its order, with its defaults (vLLM 0.32.0)."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeVar
@@ -7,16 +7,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeI
 from typing_extensions import TypedDict
 
 from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
-from app.features.llm.validation import vllm_rules
+from app.features.llm.validation import raw_body_rules, value_rules
 from app.features.llm.validation.bounded_types import LongList, LongMapping, OneOrMore
 
 JSONObject = dict[str, Any]
 
-INT64 = {"ge": -(2**63), "le": 2**63 - 1}
-
 
 class MessageRole(StrEnum):
-    """The roles OpenAI knows. vLLM takes any string."""
+    """The roles that OpenAI knows. vLLM accepts any string."""
 
     DEVELOPER = "developer"
     SYSTEM = "system"
@@ -27,7 +25,7 @@ class MessageRole(StrEnum):
 
 
 class ChatMessage(BaseModel):
-    """A message as it is answered; `tool_calls` is left out when there are none, as vLLM does."""
+    """A message of a response. `tool_calls` is left out if there are none, as in vLLM."""
 
     role: str = MessageRole.ASSISTANT
     content: str | None = None
@@ -45,7 +43,7 @@ def _as_dict(message: object) -> object:
 
 @with_config(ConfigDict(extra="allow"))
 class RequestMessage(TypedDict):
-    """A message as it is asked. Keys beyond these are kept: their meaning depends on the role."""
+    """A message of a request. Other keys are kept: their meaning depends on the role."""
 
     role: str
     content: NotRequired[str | LongList[JSONObject | str] | None]
@@ -55,7 +53,7 @@ class RequestMessage(TypedDict):
 
 
 class StreamOptions(BaseModel):
-    """What a stream tells about its usage."""
+    """Whether a stream reports its usage in a last chunk, and a running usage in every chunk."""
 
     include_usage: bool | None = False
     continuous_usage_stats: bool | None = False
@@ -71,7 +69,7 @@ class JSONSchemaFormat(BaseModel):
 
 
 class ResponseFormat(BaseModel):
-    """The form an answer's text is to have; a `structural_tag` has further keys."""
+    """The required format of the response text; a `structural_tag` has further keys."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -92,7 +90,7 @@ class FunctionDefinition(BaseModel):
 
 
 class Tool(BaseModel):
-    """vLLM knows function tools only."""
+    """A function tool, the only kind that vLLM supports."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -102,7 +100,7 @@ class Tool(BaseModel):
 
 
 class StructuredOutputs(BaseModel):
-    """vLLM's own constraints on an answer's text: exactly one of the first six."""
+    """vLLM's own constraints on the response text: exactly one of the first six fields is set."""
 
     json_: str | JSONObject | None = Field(None, alias="json")
     regex: str | None = None
@@ -116,25 +114,40 @@ class StructuredOutputs(BaseModel):
 
 
 class RepetitionDetection(BaseModel):
-    """When vLLM ends an answer that repeats itself."""
+    """When vLLM stops a response that repeats itself."""
 
     max_pattern_size: int = Field(0, ge=0)
     min_pattern_size: int = Field(0, ge=0)
     min_count: int = Field(0, ge=0)
 
 
+# The types of fields that chat and text completions share. No common base declares the fields: both requests list them
+# in vLLM's order, and the two orders differ.
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+LogitBias = LongMapping[float]
+LogprobTokenIds = Annotated[list[int], Field(max_length=128)]
+MultimodalPayload = Literal["tensors", "none"]
+RequestId = Annotated[str, Field(max_length=MAX_REQUEST_ID_CHARACTERS)]
+StopStrings = str | Annotated[list[str], Field(max_length=4)]
+StreamInterval = Annotated[int, Field(ge=1)]
+ThinkingTokenBudget = Annotated[int, Field(strict=True, ge=-1)]
+TokenIds = LongList[int]
+TruncatePromptTokens = Annotated[int, Field(ge=-1)]
+TruncationSide = Literal["left", "right"]
+XArgs = LongMapping[str | int | float | LongList[str | int | float]]
+
 Message = Annotated[RequestMessage, BeforeValidator(_as_dict)]
 Messages = TypeVar("Messages")
 
 
 class _ChatRequest(BaseModel, Generic[Messages]):
-    # An error's text would show the prompt, and texts of errors reach logs.
+    # Error texts reach logs, so they must not quote the prompt.
     model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
 
     messages: Messages
     model: str | None = "gpt-4o-mini"
     frequency_penalty: float | None = None
-    logit_bias: LongMapping[float] | None = None
+    logit_bias: LogitBias | None = None
     logprobs: bool | None = False
     top_logprobs: int | None = 0
     max_tokens: int | None = Field(None, json_schema_extra={"deprecated": True})
@@ -142,8 +155,8 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     n: int | None = 1
     presence_penalty: float | None = None
     response_format: ResponseFormat | None = None
-    seed: Annotated[int, Field(**INT64)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = Field(default_factory=list)
+    seed: Int64 | None = None
+    stop: StopStrings | None = Field(default_factory=list)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     temperature: float | None = 0.7
@@ -151,7 +164,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     tools: LongList[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | JSONObject | None = "none"
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    thinking_token_budget: Annotated[int, Field(strict=True, ge=-1)] | None = None
+    thinking_token_budget: ThinkingTokenBudget | None = None
     include_reasoning: bool = True
     parallel_tool_calls: bool | None = True
     user: str | None = None
@@ -161,17 +174,17 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     repetition_penalty: float | None = None
     watermarking: bool | None = None
     length_penalty: float = 1.0
-    stop_token_ids: LongList[int] | None = Field(default_factory=list)
+    stop_token_ids: TokenIds | None = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
-    truncation_side: Literal["left", "right"] | None = None
+    truncate_prompt_tokens: TruncatePromptTokens | None = None
+    truncation_side: TruncationSide | None = None
     prompt_logprobs: int | None = None
-    logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
-    allowed_token_ids: LongList[int] | None = None
+    logprob_token_ids: LogprobTokenIds | None = None
+    allowed_token_ids: TokenIds | None = None
     bad_words: LongList[str] = Field(default_factory=list)
     echo: bool = False
     add_generation_prompt: bool = True
@@ -183,41 +196,40 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     media_io_kwargs: LongMapping[JSONObject] | None = None
     mm_processor_kwargs: JSONObject | None = None
     structured_outputs: StructuredOutputs | None = None
-    priority: Annotated[int, Field(**INT64)] = 0
-    request_id: Annotated[str, Field(max_length=MAX_REQUEST_ID_CHARACTERS)] | None = None
+    priority: Int64 = 0
+    request_id: RequestId | None = None
     session_id: str | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
-    routed_experts_prompt_start: int = Field(0, ge=0)
+    routed_experts_prompt_start: NonNegativeInt = 0
     return_token_offsets: bool | None = False
     return_prompt_text: bool | None = None
-    mm_payload: Literal["tensors", "none"] = "tensors"
+    mm_payload: MultimodalPayload = "tensors"
     return_mm_kwargs: bool | None = None
     cache_salt: str | None = None
     kv_transfer_params: JSONObject | None = None
     ec_transfer_params: JSONObject | None = None
-    vllm_xargs: LongMapping[str | int | float | LongList[str | int | float]] | None = None
+    vllm_xargs: XArgs | None = None
     repetition_detection: RepetitionDetection | None = None
-    stream_interval: Annotated[int, Field(ge=1)] | None = None
+    stream_interval: StreamInterval | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _check_form(cls, body: object) -> object:
+    def _check_raw_body(cls, body: object) -> object:
         if isinstance(body, dict):
-            vllm_rules.check_form(body)
+            raw_body_rules.check_chat_body(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        vllm_rules.check_values(vars(self), self.model_fields_set)
+        value_rules.check_chat_values(vars(self), self.model_fields_set)
         return self
 
 
 class ChatCompletionRequest(_ChatRequest[LongList[Message]]):
-    """The body of `POST /v1/chat/completions`. Unknown keys are taken, as vLLM takes them.
+    """The body of `POST /v1/chat/completions`. Unknown keys are accepted, as in vLLM.
 
-    The defaults of `model` and `temperature` are this server's; what the client left out is known by
-    `model_fields_set`.
+    The defaults of `model` and `temperature` are this server's; `model_fields_set` names what the client sent.
 
     Raises:
         ValidationError: a type is wrong, or one of vLLM's own checks failed (error type `vllm`).
@@ -225,12 +237,12 @@ class ChatCompletionRequest(_ChatRequest[LongList[Message]]):
 
 
 class BatchChatCompletionRequest(_ChatRequest[OneOrMore[OneOrMore[Message]]]):
-    """The body of `POST /v1/chat/completions/batch`: several conversations, each answered once, never as a stream."""
+    """The body of `POST /v1/chat/completions/batch`: several conversations, one choice for each, never streamed."""
 
     n: Literal[1] | None = 1
 
     def conversations(self) -> list[ChatCompletionRequest]:
-        """A request of its own for each conversation, in order."""
+        """One chat request for each conversation, in order."""
         shared = {
             name: getattr(self, name) for name in self.model_fields_set - {"messages", "stream", "stream_options"}
         }
@@ -244,7 +256,7 @@ Prompt = LongList[NonNegativeInt] | LongList[LongList[NonNegativeInt]] | str | L
 
 
 class CompletionRequest(BaseModel):
-    """The body of `POST /v1/completions`. Unknown keys are taken, as vLLM takes them.
+    """The body of `POST /v1/completions`. Unknown keys are accepted, as in vLLM.
 
     Raises:
         ValidationError: a type is wrong, or one of vLLM's own checks failed (error type `vllm`).
@@ -256,13 +268,13 @@ class CompletionRequest(BaseModel):
     prompt: Prompt | None = None
     echo: bool | None = False
     frequency_penalty: float | None = None
-    logit_bias: LongMapping[float] | None = None
+    logit_bias: LogitBias | None = None
     logprobs: int | None = None
     max_tokens: int | None = 16
     n: int = 1
     presence_penalty: float | None = None
-    seed: Annotated[int, Field(**INT64)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = Field(default_factory=list)
+    seed: Int64 | None = None
+    stop: StopStrings | None = Field(default_factory=list)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     suffix: str | None = None
@@ -275,54 +287,54 @@ class CompletionRequest(BaseModel):
     repetition_penalty: float | None = None
     watermarking: bool | None = None
     length_penalty: float = 1.0
-    stop_token_ids: LongList[int] | None = Field(default_factory=list)
+    stop_token_ids: TokenIds | None = Field(default_factory=list)
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
-    truncate_prompt_tokens: Annotated[int, Field(ge=-1)] | None = None
-    truncation_side: Literal["left", "right"] | None = None
-    allowed_token_ids: LongList[int] | None = None
+    truncate_prompt_tokens: TruncatePromptTokens | None = None
+    truncation_side: TruncationSide | None = None
+    allowed_token_ids: TokenIds | None = None
     prompt_logprobs: int | None = None
-    logprob_token_ids: Annotated[list[int], Field(max_length=128)] | None = None
+    logprob_token_ids: LogprobTokenIds | None = None
     bad_words: LongList[str] = Field(default_factory=list)
     prompt_embeds: str | LongList[str] | None = None
     add_special_tokens: bool = True
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    priority: Annotated[int, Field(**INT64)] = 0
-    request_id: Annotated[str, Field(max_length=MAX_REQUEST_ID_CHARACTERS)] | None = None
+    priority: Int64 = 0
+    request_id: RequestId | None = None
     session_id: str | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
-    routed_experts_prompt_start: int = Field(0, ge=0)
+    routed_experts_prompt_start: NonNegativeInt = 0
     return_token_offsets: bool | None = False
-    mm_payload: Literal["tensors", "none"] = "tensors"
+    mm_payload: MultimodalPayload = "tensors"
     return_mm_kwargs: bool | None = None
     cache_salt: str | None = None
     kv_transfer_params: JSONObject | None = None
     ec_transfer_params: JSONObject | None = None
-    vllm_xargs: LongMapping[str | int | float | LongList[str | int | float]] | None = None
+    vllm_xargs: XArgs | None = None
     repetition_detection: RepetitionDetection | None = None
-    thinking_token_budget: Annotated[int, Field(strict=True, ge=-1)] | None = None
-    stream_interval: Annotated[int, Field(ge=1)] | None = None
+    thinking_token_budget: ThinkingTokenBudget | None = None
+    stream_interval: StreamInterval | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _check_form(cls, body: object) -> object:
+    def _check_raw_body(cls, body: object) -> object:
         if isinstance(body, dict):
-            vllm_rules.check_completion_form(body)
+            raw_body_rules.check_completion_body(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        vllm_rules.check_completion_values(vars(self), self.model_fields_set)
+        value_rules.check_completion_values(vars(self), self.model_fields_set)
         return self
 
 
 class Usage(BaseModel):
-    """Tokens of a whole answer; the prompt counts once, whatever `n` is. Details are null, as vLLM's are by default."""
+    """Token counts of a whole response. The prompt counts once for any `n`. Details are null by default, as in vLLM."""
 
     prompt_tokens: int = 0
     total_tokens: int = 0
@@ -332,7 +344,7 @@ class Usage(BaseModel):
 
 
 class TopLogprob(BaseModel):
-    """A token that could have stood here."""
+    """A candidate for a token's position."""
 
     token: str
     logprob: float
@@ -340,7 +352,7 @@ class TopLogprob(BaseModel):
 
 
 class TokenLogprob(TopLogprob):
-    """A token that stands here, and what else could have."""
+    """A token of the response, with the other candidates for its position."""
 
     top_logprobs: list[TopLogprob] = []
 
@@ -352,7 +364,7 @@ class ChoiceLogprobs(BaseModel):
 
 
 class Choice(BaseModel):
-    """One of the `n` answers."""
+    """One of the `n` choices."""
 
     index: int = 0
     message: ChatMessage
@@ -364,7 +376,7 @@ class Choice(BaseModel):
 
 
 class ChatCompletionResponse(BaseModel):
-    """The answer of `POST /v1/chat/completions`; every key is present, null or not."""
+    """The response of `POST /v1/chat/completions`; every key is present, null or not."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -373,7 +385,7 @@ class ChatCompletionResponse(BaseModel):
     choices: list[Choice]
     service_tier: str | None = None
     system_fingerprint: str | None = None
-    usage: Usage = Field(default_factory=Usage)
+    usage: Usage | None = None
     prompt_logprobs: list[JSONObject | None] | None = None
     prompt_token_ids: list[int] | None = None
     prompt_text: str | None = None
@@ -383,9 +395,9 @@ class ChatCompletionResponse(BaseModel):
 
 
 class CompletionLogprobs(BaseModel):
-    """The log probabilities of a text's tokens, in OpenAI's former form: lists of the same length.
+    """The log probabilities of a text's tokens in OpenAI's legacy format: parallel lists, one entry for each token.
 
-    `text_offset` counts characters from the beginning of the choice's text.
+    `text_offset` counts characters from the start of the choice's text.
     """
 
     text_offset: list[int] = []
@@ -395,7 +407,7 @@ class CompletionLogprobs(BaseModel):
 
 
 class CompletionChoice(BaseModel):
-    """One text. The `n` texts of the first prompt come first, then those of the second."""
+    """One generated text. The `n` texts of the first prompt come first, then those of the second."""
 
     index: int
     text: str
@@ -409,7 +421,7 @@ class CompletionChoice(BaseModel):
 
 
 class CompletionResponse(BaseModel):
-    """The answer of `POST /v1/completions`; every key is present, null or not."""
+    """The response of `POST /v1/completions`; every key is present, null or not."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -425,7 +437,7 @@ class CompletionResponse(BaseModel):
 
 
 class ModelPermission(BaseModel):
-    """OpenAI's former permission object, which vLLM still sends."""
+    """OpenAI's legacy permission object, which vLLM still sends."""
 
     id: str
     object: Literal["model_permission"] = "model_permission"
@@ -442,7 +454,7 @@ class ModelPermission(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """vLLM's model card. `max_model_len`, prompt and answer together in tokens, is null for a model we do not know."""
+    """vLLM's model card. `max_model_len` (prompt plus output, in tokens) is null if the model is not in our table."""
 
     id: str
     object: Literal["model"] = "model"
@@ -455,7 +467,7 @@ class ModelInfo(BaseModel):
 
 
 class ModelsResponse(BaseModel):
-    """The answer of `GET /v1/models`."""
+    """The response of `GET /v1/models`."""
 
     object: Literal["list"] = "list"
     data: list[ModelInfo]

@@ -1,4 +1,4 @@
-"""vLLM's tokenizer routes. They have no /v1 before them, as with vLLM."""
+"""vLLM's tokenizer routes. As in vLLM, they have no /v1 prefix."""
 
 from dataclasses import fields
 from typing import Any
@@ -21,13 +21,14 @@ from app.features.tokenizer.schema import (
 )
 
 SLICE_ITEMS = 10_000
+"""List items encoded as JSON in one call."""
 
 REQUEST_MODELS = (TokenizePromptRequest, TokenizeChatRequest, DetokenizeRequest)
-"""What these routes read."""
+"""The request models of these routes, for OpenAPI."""
 
 router = APIRouter(tags=["tokenizer"])
 info_router = APIRouter(tags=["tokenizer"])
-"""vLLM has this route only with `--enable-tokenizer-info-endpoint`."""
+"""Served only with `--enable-tokenizer-info-endpoint`, as in vLLM."""
 
 
 @router.post(
@@ -36,42 +37,42 @@ info_router = APIRouter(tags=["tokenizer"])
     openapi_extra=request_body_schema(TokenizePromptRequest, TokenizeChatRequest),
 )
 async def tokenize(request: Request, service: TokenizerServiceDependency) -> Response:
-    """Makes a text or a conversation into the model's tokens."""
+    """Encode a prompt or a conversation into token ids."""
     body = await read_body(request)
-    asked = await model_of(request, body, tokenize_model)
-    response = await run_until_disconnect(request.receive, service.tokenize(asked, len(body)))
-    return await _json(response, len(body))
+    tokenizer_request = await model_of(request, body, tokenize_model)
+    response = await run_until_disconnect(request.receive, service.tokenize(tokenizer_request, len(body)))
+    return await _json_response(response, len(body))
 
 
 @router.post("/detokenize", response_model=DetokenizeResponse, openapi_extra=request_body_schema(DetokenizeRequest))
 async def detokenize(request: Request, service: TokenizerServiceDependency) -> Response:
-    """Makes the model's tokens into a text."""
+    """Decode token ids into text."""
     body = await read_body(request)
-    asked = await model_of(request, body, lambda _body: DetokenizeRequest)
-    response = await run_until_disconnect(request.receive, service.detokenize(asked, len(body)))
-    return await _json(response, len(body))
+    tokenizer_request = await model_of(request, body, lambda _body: DetokenizeRequest)
+    response = await run_until_disconnect(request.receive, service.detokenize(tokenizer_request, len(body)))
+    return await _json_response(response, len(body))
 
 
 @info_router.get("/tokenizer_info")
 async def tokenizer_info(service: TokenizerServiceDependency) -> dict[str, Any]:
-    """Describes the default model's tokenizer."""
+    """Return the configuration of the default model's tokenizer."""
     return dict(service.info())
 
 
-async def _json(response: TokenizeResponse | DetokenizeResponse, size_bytes: int) -> Response:
-    body = await to_thread_if_large(size_bytes, lambda: _encoded(response))
+async def _json_response(response: TokenizeResponse | DetokenizeResponse, size_bytes: int) -> Response:
+    body = await to_thread_if_large(size_bytes, lambda: _encode(response))
     return Response(body, media_type="application/json")
 
 
-def _encoded(response: TokenizeResponse | DetokenizeResponse) -> bytes:
+def _encode(response: TokenizeResponse | DetokenizeResponse) -> bytes:
     members = [
-        b'"%b":%b' % (field.name.encode(), _encoded_value(getattr(response, field.name))) for field in fields(response)
+        b'"%b":%b' % (field.name.encode(), _encode_value(getattr(response, field.name))) for field in fields(response)
     ]
     return b"{%b}" % b",".join(members)
 
 
-def _encoded_value(value: object) -> bytes:
-    # One call for a long list would keep the interpreter's lock, and with it the event loop, until its end.
+def _encode_value(value: object) -> bytes:
+    # A single call for a long list would hold the interpreter lock to its end, and block the event loop.
     if not isinstance(value, list):
         return to_json(value)
     slices = [to_json(value[start : start + SLICE_ITEMS])[1:-1] for start in range(0, len(value), SLICE_ITEMS)]

@@ -1,4 +1,4 @@
-"""vLLM's request and answer models of its tokenizer routes (vLLM 0.32.0). Keys it does not know are left out."""
+"""Request and response models of vLLM's tokenizer routes (vLLM 0.32.0). Unknown keys are ignored."""
 
 from dataclasses import dataclass
 from typing import Annotated, Self
@@ -6,21 +6,21 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from app.features.llm.schema import JSONObject, Message, Tool
-from app.features.llm.validation import vllm_rules
+from app.features.llm.validation import raw_body_rules, value_rules
 from app.features.llm.validation.bounded_types import LongList, LongMapping
 
 TokenId = Annotated[int, Field(ge=0, le=2**63 - 1)]
 
 
 class _Request(BaseModel):
-    # An error's text would show the prompt, and texts of errors reach logs.
+    # Error messages reach logs; they must not contain the prompt.
     model_config = ConfigDict(hide_input_in_errors=True)
 
     model: str | None = None
 
 
 class TokenizePromptRequest(_Request):
-    """A text to be made into tokens. OpenAI's models put no special tokens before one."""
+    """A prompt to encode. `add_special_tokens` has no effect: OpenAI's models put none before a prompt."""
 
     prompt: str
     add_special_tokens: bool = True
@@ -28,7 +28,7 @@ class TokenizePromptRequest(_Request):
 
 
 class TokenizeChatRequest(_Request):
-    """A conversation to be made into tokens."""
+    """A conversation to encode in OpenAI's chat format."""
 
     messages: LongList[Message]
     add_generation_prompt: bool = True
@@ -43,18 +43,18 @@ class TokenizeChatRequest(_Request):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_form(cls, body: object) -> object:
+    def _check_raw_body(cls, body: object) -> object:
         if isinstance(body, dict):
-            vllm_rules.one_way_to_end_the_prompt(body)
+            raw_body_rules.check_prompt_ending(body)
         return body
 
     @model_validator(mode="after")
     def _check_values(self) -> Self:
-        vllm_rules.conversation_is_not_empty(self.messages)
+        value_rules.check_conversation(self.messages)
         return self
 
 
-class _TokenizeNothing(TokenizePromptRequest):
+class _TokenizeMissingInput(TokenizePromptRequest):
     messages: LongList[Message]
 
 
@@ -64,23 +64,23 @@ _BY_KEY: dict[str, type[TokenizeRequest]] = {"prompt": TokenizePromptRequest, "m
 
 
 def tokenize_model(body: object) -> type[TokenizeRequest]:
-    """The model of a body, by its key; where it has neither, the one that says that both are missing."""
+    """Return the request model for a body, by its key; without one, a model whose errors report both as missing."""
     keys = body if isinstance(body, dict) else {}
-    return next((model for key, model in _BY_KEY.items() if key in keys), _TokenizeNothing)
+    return next((model for key, model in _BY_KEY.items() if key in keys), _TokenizeMissingInput)
 
 
 class DetokenizeRequest(_Request):
-    """Ids to be made into a text. Of several that are wrong the first is told: there may be very many."""
+    """Token ids to decode. Only the first invalid id is reported: there may be very many."""
 
     tokens: Annotated[list[TokenId], FailFast()]
 
 
-# Dataclasses: to check hundreds of thousands of our own ids again would take as long as to make them.
+# Dataclasses, because validating hundreds of thousands of our own ids would take as long as encoding the text.
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizeResponse:
-    """`max_model_len` is null for a model whose context is not known; `token_strs` unless they are asked for."""
+    """Token ids. `max_model_len` is null if the context length is unknown, `token_strs` unless requested."""
 
     count: int
     max_model_len: int | None
@@ -90,6 +90,6 @@ class TokenizeResponse:
 
 @dataclass(frozen=True, slots=True)
 class DetokenizeResponse:
-    """The text of the ids."""
+    """The decoded text."""
 
     prompt: str

@@ -1,4 +1,4 @@
-"""Texts and conversations to token ids and back, as vLLM's tokenizer routes answer."""
+"""Encoding of texts and conversations into token ids and back, as in vLLM's tokenizer routes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,56 +30,56 @@ _UNTRUSTED = {
 
 
 class TokenizerService:
-    """What vLLM's tokenizer routes do, with the encodings of OpenAI's models."""
+    """vLLM's tokenizer routes over the encodings of OpenAI's models."""
 
     def __init__(self, catalogue: Catalogue, *, default_model: str) -> None:
         self._catalogue = catalogue
         self._default_model = default_model
 
     async def tokenize(self, request: TokenizeRequest, size_bytes: int) -> TokenizeResponse:
-        """The ids of a text, or of a conversation in OpenAI's chat format; `size_bytes` is the request's length.
+        """Encode a prompt, or a conversation in OpenAI's chat format. A large request is encoded in a thread.
 
         Raises:
-            RequestError: the model is not served or its encoding not known, or OpenAI takes no such message.
+            RequestError: the model is not served, its encoding is unknown, or OpenAI accepts no such message.
         """
-        name = self._served(request.model)
+        name = self._served_name(request.model)
         family = self._catalogue.family(name)
         if isinstance(request, TokenizeChatRequest):
-            _refuse_untrusted(request)
+            _reject_untrusted(request)
 
-        def work() -> TokenizeResponse:
-            coder = encoding(self._catalogue.encoding(name))
-            ids = _ids(coder, request)
-            shown = _shown(coder, ids) if request.return_token_strs else None
-            return TokenizeResponse(len(ids), family.context, ids, shown)
+        def encode() -> TokenizeResponse:
+            tokenizer = encoding(self._catalogue.encoding(name))
+            ids = _ids(tokenizer, request)
+            token_strings = _token_strings(tokenizer, ids) if request.return_token_strs else None
+            return TokenizeResponse(len(ids), family.context, ids, token_strings)
 
-        return await to_thread_if_large(size_bytes, work)
+        return await to_thread_if_large(size_bytes, encode)
 
     async def detokenize(self, request: DetokenizeRequest, size_bytes: int) -> DetokenizeResponse:
-        """The text of ids; special ones are their names, unknown ones nothing.
+        """Decode ids; special tokens become their names, unknown ids are dropped.
 
         Raises:
-            RequestError: the model is not served or its encoding not known.
+            RequestError: the model is not served or its encoding is unknown.
         """
-        name = self._served(request.model)
+        name = self._served_name(request.model)
         text = await to_thread_if_large(
             size_bytes, lambda: encoding(self._catalogue.encoding(name)).decode(request.tokens)
         )
         return DetokenizeResponse(text)
 
     def info(self) -> Mapping[str, Any]:
-        """The default model's tokenizer, described as Hugging Face's library describes one of this kind.
+        """Return the default model's tokenizer configuration, in the form of Hugging Face's `tokenizer_config.json`.
 
         Raises:
-            RequestError: its encoding is not known.
+            RequestError: its encoding is unknown.
         """
-        coder = encoding(self._catalogue.encoding(self._default_model))
+        tokenizer = encoding(self._catalogue.encoding(self._default_model))
         special = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
         return {
             "add_bos_token": False,
             "add_prefix_space": False,
             "added_tokens_decoder": {
-                str(token): {"content": coder.decode([token]), **special} for token in coder.named_ids
+                str(token): {"content": tokenizer.decode([token]), **special} for token in tokenizer.named_ids
             },
             "bos_token": END_OF_TEXT,
             "clean_up_tokenization_spaces": False,
@@ -91,17 +91,17 @@ class TokenizerService:
             "unk_token": END_OF_TEXT,
         }
 
-    def _served(self, asked: str | None) -> str:
-        name = asked or self._default_model
+    def _served_name(self, requested: str | None) -> str:
+        name = requested or self._default_model
         self._catalogue.require_served(name)
         return name
 
 
-def _ids(coder: Encoding, request: TokenizeRequest) -> list[int]:
+def _ids(tokenizer: Encoding, request: TokenizeRequest) -> list[int]:
     if isinstance(request, TokenizePromptRequest):
-        return coder.encode(request.prompt)
+        return tokenizer.encode(request.prompt)
     return prompt_ids(
-        coder,
+        tokenizer,
         Conversation(request.messages).messages,
         request.tools,
         add_generation_prompt=request.add_generation_prompt,
@@ -109,7 +109,7 @@ def _ids(coder: Encoding, request: TokenizeRequest) -> list[int]:
     )
 
 
-def _refuse_untrusted(request: TokenizeChatRequest) -> None:
+def _reject_untrusted(request: TokenizeChatRequest) -> None:
     for name, message in _UNTRUSTED.items():
         if getattr(request, name):
             raise RequestError(message.format(name=name), param=name)
@@ -121,17 +121,17 @@ def _refuse_untrusted(request: TokenizeChatRequest) -> None:
 
 
 def _byte_alphabet() -> dict[int, str]:
-    """How Hugging Face's library writes each byte of a token: GPT-2's alphabet, where every byte is a letter."""
-    own = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = (byte for byte in range(256) if byte not in own)
-    return {byte: chr(byte) for byte in own} | {byte: chr(256 + place) for place, byte in enumerate(others)}
+    """Return the printable character for each byte of a token, as in GPT-2's vocabulary and Hugging Face's library."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = (byte for byte in range(256) if byte not in printable)
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + index) for index, byte in enumerate(others)}
 
 
 _BYTE_ALPHABET = _byte_alphabet()
 
 
-def _shown(coder: Encoding, ids: Sequence[int]) -> list[str]:
-    # Few of a long text's tokens are distinct.
-    bytes_of = {token: coder.token_bytes(token) or b"" for token in set(ids)}
-    spelled = {token: written.decode("latin-1").translate(_BYTE_ALPHABET) for token, written in bytes_of.items()}
-    return [spelled[token] for token in ids]
+def _token_strings(tokenizer: Encoding, ids: Sequence[int]) -> list[str]:
+    # Once for each distinct token; a long text repeats most of them.
+    bytes_of = {token: tokenizer.token_bytes(token) or b"" for token in set(ids)}
+    spellings = {token: content.decode("latin-1").translate(_BYTE_ALPHABET) for token, content in bytes_of.items()}
+    return [spellings[token] for token in ids]

@@ -1,4 +1,4 @@
-"""A simulator on a real socket for each test, and a client that has a key for it."""
+"""Fixtures: a simulator on a real socket, and a client with a valid key."""
 
 from collections.abc import AsyncIterator
 
@@ -17,5 +17,5 @@ async def simulator() -> AsyncIterator[Simulator]:
 @pytest.fixture
 async def client(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Authorization": "Bearer sk-test"}
-    async with httpx.AsyncClient(base_url=simulator.base_url, headers=headers, timeout=5) as connected:
+    async with httpx.AsyncClient(base_url=simulator.base_url, headers=headers) as connected:
         yield connected

@@ -1,4 +1,4 @@
-"""docs/decisions/0001 lists what is used of aiohttp's inside. Where this fails after an update, read it again."""
+"""The parts of aiohttp that docs/decisions/0001 lists. Read it again if this fails after an update."""
 
 import asyncio
 import inspect
@@ -11,15 +11,15 @@ from app.upstream.aiohttp_internals import BorrowedTransport, ConnectionPool, co
 from app.upstream.session import new_session
 from tests.unit.features.llm.test_client import raw_server
 
-LIMIT = connect_timeout(30)
+TIMEOUT = connect_timeout(30)
 
 
-async def say_nothing(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """Wait until the client leaves."""
+async def stay_silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """Send nothing until the client disconnects."""
     await reader.read()
 
 
-async def test_a_connector_takes_a_request_traces_and_a_timeout() -> None:
+async def test_connect_takes_a_request_traces_and_a_timeout() -> None:
     assert list(inspect.signature(aiohttp.BaseConnector.connect).parameters) == ["self", "req", "traces", "timeout"]
 
 
@@ -34,7 +34,7 @@ async def test_a_handler_notices_unsolicited_bytes() -> None:
 
 
 @pytest.mark.parametrize("proxy", [None, "http://user:secret@127.0.0.1:9"])
-async def test_a_request_for_a_connector_can_be_made(proxy: str | None) -> None:
+async def test_a_pool_has_a_request_for_the_connector(proxy: str | None) -> None:
     async with new_session() as session:
         pool = ConnectionPool(session, "POST", "https://example.test/v1/models?a=b", {"X-A": "1"}, proxy)
 
@@ -44,7 +44,7 @@ async def test_a_request_for_a_connector_can_be_made(proxy: str | None) -> None:
         assert str(pool.request.proxy or "") == (proxy or "")
 
 
-async def test_a_closed_session_has_no_connections() -> None:
+async def test_a_closed_session_has_no_pool() -> None:
     session = new_session()
     await session.close()
 
@@ -52,23 +52,23 @@ async def test_a_closed_session_has_no_connections() -> None:
         ConnectionPool(session, "GET", "http://127.0.0.1:9/", {}, None)
 
 
-async def test_a_transport_given_back_is_handed_out_again_as_reused() -> None:
-    async with raw_server(say_nothing) as url, new_session() as session:
+async def test_a_released_connection_is_reused_and_marked() -> None:
+    async with raw_server(stay_silent) as url, new_session() as session:
         pool = ConnectionPool(session, "GET", url, {}, None)
-        first = BorrowedTransport(await pool.connect(LIMIT))
-        first.give_back()
+        first = BorrowedTransport(await pool.connect(TIMEOUT))
+        first.release()
 
-        second = BorrowedTransport(await pool.connect(LIMIT))
+        second = BorrowedTransport(await pool.connect(TIMEOUT))
 
         assert (first.is_reused, second.is_reused) == (False, True)
         assert second.transport is first.transport
-        second.drop()
+        second.abort()
         assert second.transport.is_closing()
 
 
 async def test_a_closed_connection_is_not_borrowed() -> None:
-    async with raw_server(say_nothing) as url, new_session() as session:
-        connection = await ConnectionPool(session, "GET", url, {}, None).connect(LIMIT)
+    async with raw_server(stay_silent) as url, new_session() as session:
+        connection = await ConnectionPool(session, "GET", url, {}, None).connect(TIMEOUT)
         connection.close()
 
         with pytest.raises(aiohttp.ClientConnectionResetError):

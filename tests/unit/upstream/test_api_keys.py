@@ -1,4 +1,4 @@
-"""Several keys: which one pays for a call, and what becomes of one that fails."""
+"""Selection among several API keys, and the cooldown of one that fails."""
 
 import asyncio
 import json
@@ -13,11 +13,11 @@ from app.features.llm.client import OpenAIClient
 from app.simulator.server import Simulator
 from app.upstream.api_keys import ApiKeyPool
 from app.upstream.session import new_session
-from tests.unit.features.llm.test_client import OK, http_answer, raw_server, read_request, request
+from tests.unit.features.llm.test_client import OK, http_response, raw_server, read_request, request
 
 
 class Clock:
-    """A clock that goes when it is told."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -26,78 +26,72 @@ class Clock:
         return self.now
 
 
-def ring_of(*secrets: str) -> tuple[ApiKeyPool, Clock]:
+def pool_of(*secrets: str) -> tuple[ApiKeyPool, Clock]:
     clock = Clock()
     return ApiKeyPool(secrets, clock=clock), clock
 
 
-# --- the ring ---------------------------------------------------------------------------------------------------------
+def test_keys_are_used_round_robin() -> None:
+    pool, _ = pool_of("a", "b", "c")
 
-
-def test_keys_take_turns() -> None:
-    ring, _ = ring_of("a", "b", "c")
-
-    assert [ring.choose().secret for _ in range(5)] == ["a", "b", "c", "a", "b"]
+    assert [pool.choose().secret for _ in range(5)] == ["a", "b", "c", "a", "b"]
 
 
 def test_the_key_with_the_fewest_calls_is_chosen() -> None:
-    ring, _ = ring_of("a", "b", "c")
+    pool, _ = pool_of("a", "b", "c")
     for calls in (2, 1, 2):
-        ring.choose().calls = calls
+        pool.choose().calls_in_flight = calls
 
-    assert [ring.choose().secret for _ in range(3)] == ["b", "b", "b"]
+    assert [pool.choose().secret for _ in range(3)] == ["b", "b", "b"]
 
 
-def test_a_key_that_is_set_aside_comes_back() -> None:
-    ring, clock = ring_of("a", "b")
-    ring.cool_down(ring.choose(), 10, "refused")
+def test_a_key_returns_after_its_cooldown() -> None:
+    pool, clock = pool_of("a", "b")
+    pool.cool_down(pool.choose(), 10, "rejected")
 
-    assert [ring.choose().secret for _ in range(2)] == ["b", "b"]
+    assert [pool.choose().secret for _ in range(2)] == ["b", "b"]
     clock.now += 10
-    assert {ring.choose().secret for _ in range(2)} == {"a", "b"}
+    assert {pool.choose().secret for _ in range(2)} == {"a", "b"}
 
 
-def test_no_key_is_set_aside_for_more_than_a_minute() -> None:
-    ring, clock = ring_of("a", "b")
-    ring.cool_down(ring.choose(), 3600, "busy")
+def test_a_cooldown_lasts_at_most_a_minute() -> None:
+    pool, clock = pool_of("a", "b")
+    pool.cool_down(pool.choose(), 3600, "busy")
     clock.now += 60
 
-    assert {ring.choose().secret for _ in range(2)} == {"a", "b"}
+    assert {pool.choose().secret for _ in range(2)} == {"a", "b"}
 
 
-def test_where_all_are_set_aside_the_first_to_come_back_is_used() -> None:
-    ring, _ = ring_of("a", "b", "c")
-    for pause_s in (30, 10, 20):
-        ring.cool_down(ring.choose(), pause_s, "refused")
+def test_if_all_keys_cool_down_the_first_to_return_is_used() -> None:
+    pool, _ = pool_of("a", "b", "c")
+    for cooldown_s in (30, 10, 20):
+        pool.cool_down(pool.choose(), cooldown_s, "rejected")
 
-    assert [ring.choose().secret for _ in range(2)] == ["b", "b"]
+    assert [pool.choose().secret for _ in range(2)] == ["b", "b"]
 
 
-def test_a_short_pause_does_not_end_a_long_one() -> None:
-    ring, clock = ring_of("a", "b")
-    first = ring.choose()
-    ring.cool_down(first, 60, "refused")
-    ring.cool_down(first, 1, "busy")
+def test_a_short_cooldown_does_not_end_a_long_one() -> None:
+    pool, clock = pool_of("a", "b")
+    first = pool.choose()
+    pool.cool_down(first, 60, "rejected")
+    pool.cool_down(first, 1, "busy")
     clock.now += 2
 
-    assert [ring.choose().secret for _ in range(2)] == ["b", "b"]
+    assert [pool.choose().secret for _ in range(2)] == ["b", "b"]
 
 
-def test_an_only_key_is_never_set_aside(caplog: pytest.LogCaptureFixture) -> None:
-    ring, _ = ring_of("a", "a")
-    ring.cool_down(ring.choose(), 60, "refused")
+def test_a_single_key_never_cools_down(caplog: pytest.LogCaptureFixture) -> None:
+    pool, _ = pool_of("a", "a")
+    pool.cool_down(pool.choose(), 60, "rejected")
 
-    assert ring.another(()) is not None
+    assert pool.choose_other(()) is not None
     assert not caplog.text
 
 
-def test_a_key_does_not_show_itself() -> None:
-    ring, _ = ring_of("sk-secret")
+def test_the_repr_of_a_key_hides_its_secret() -> None:
+    pool, _ = pool_of("sk-secret")
 
-    assert "secret" not in repr(ring.choose())
-
-
-# --- over sockets -----------------------------------------------------------------------------------------------------
+    assert "secret" not in repr(pool.choose())
 
 
 @asynccontextmanager
@@ -119,9 +113,9 @@ async def test_calls_are_spread_over_the_keys(simulator: Simulator) -> None:
     assert keys_used(simulator) == ["sk-1", "sk-2", "sk-1", "sk-2"]
 
 
-async def test_a_stream_is_a_load_until_it_is_closed(simulator: Simulator) -> None:
+async def test_a_stream_counts_as_in_flight_until_it_is_closed(simulator: Simulator) -> None:
     async with client_with(["sk-1", "sk-2"], simulator.base_url) as client:
-        stream = await client.stream_chat_completion(request("[sim fault=stall after=1]", stream=True))
+        stream = await client.stream_chat_completion(request("[sim fault=stall seconds=600 after=1]", stream=True))
         for _ in range(3):
             await client.create_chat_completion(request())
         await stream.aclose()
@@ -139,26 +133,26 @@ async def test_a_stream_is_a_load_until_it_is_closed(simulator: Simulator) -> No
         pytest.param("fault=status status=403 key=poor", id="403"),
         pytest.param("fault=quota key=poor", id="empty account"),
         pytest.param("fault=rate_limit retry_after=30 key=poor", id="rate limit"),
-        pytest.param("fault=rate_limit should_retry=false key=poor", id="rate limit told not to retry"),
+        pytest.param("fault=rate_limit should_retry=false key=poor", id="rate limit with x-should-retry false"),
     ],
 )
-async def test_a_key_that_fails_costs_no_answer_and_is_set_aside(
+async def test_a_failing_key_cools_down_and_another_is_used(
     simulator: Simulator, fault: str, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with client_with(["sk-poor", "sk-rich"], simulator.base_url) as client:
         for number in range(3):
-            asked = request(f"[sim {fault}] {number}", stream=stream)
+            body = request(f"[sim {fault}] {number}", stream=stream)
             if stream:
-                await (await client.stream_chat_completion(asked)).aclose()
+                await (await client.stream_chat_completion(body)).aclose()
             else:
-                await client.create_chat_completion(asked)
+                await client.create_chat_completion(body)
 
     assert keys_used(simulator) == ["sk-poor", "sk-rich", "sk-rich", "sk-rich"]
-    assert "OpenAI key 1 of 2 is set aside for" in caplog.text
+    assert "OpenAI key 1 of 2 is not used for" in caplog.text
     assert "sk-" not in caplog.text
 
 
-async def test_a_rate_limit_without_a_time_moves_the_call_only(simulator: Simulator) -> None:
+async def test_a_rate_limit_without_retry_after_switches_keys_without_cooldown(simulator: Simulator) -> None:
     async with client_with(["sk-poor", "sk-rich"], simulator.base_url) as client:
         for _ in range(2):
             await client.create_chat_completion(request("[sim fault=status status=429 key=poor]"))
@@ -166,7 +160,7 @@ async def test_a_rate_limit_without_a_time_moves_the_call_only(simulator: Simula
     assert keys_used(simulator) == ["sk-poor", "sk-rich", "sk-poor", "sk-rich"]
 
 
-async def test_each_key_is_tried_once_and_the_attempts_are_told(simulator: Simulator) -> None:
+async def test_each_key_is_tried_once_and_counted_as_an_attempt(simulator: Simulator) -> None:
     record = RequestRecord()
     begin_record(record)
     async with client_with(["sk-wrong-1", "sk-wrong-2", "sk-wrong-3"], simulator.base_url, max_attempts=3) as client:
@@ -175,17 +169,17 @@ async def test_each_key_is_tried_once_and_the_attempts_are_told(simulator: Simul
 
         assert keys_used(simulator) == ["sk-wrong-1", "sk-wrong-2", "sk-wrong-3"]
         assert record.upstream_attempts == 3
-        # All are set aside: one is asked anyway, and its refusal is not multiplied.
+        # All keys are cooling down: one of them is used, and its failure is not retried with the others.
         with pytest.raises(openai.AuthenticationError):
             await client.create_chat_completion(request())
 
     assert keys_used(simulator)[3:] == ["sk-wrong-1"]
 
 
-async def test_another_key_costs_no_retry(simulator: Simulator) -> None:
-    text = "[sim fault=server_error times=1 key=rich]"
+async def test_switching_keys_does_not_count_as_a_retry(simulator: Simulator) -> None:
+    content = "[sim fault=server_error times=1 key=rich]"
     async with client_with(["sk-wrong-1", "sk-wrong-2", "sk-rich"], simulator.base_url, max_attempts=2) as client:
-        await client.create_chat_completion(request(f"{text}"))
+        await client.create_chat_completion(request(content))
         with pytest.raises(openai.InternalServerError):
             await client.create_chat_completion(request("[sim fault=server_error]"))
 
@@ -193,7 +187,7 @@ async def test_another_key_costs_no_retry(simulator: Simulator) -> None:
 
 
 @pytest.mark.parametrize("fault", ["fault=status status=401", "fault=quota", "fault=rate_limit retry_after=30"])
-async def test_an_only_key_is_asked_by_every_request(
+async def test_a_single_key_is_used_after_it_failed(
     simulator: Simulator, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with client_with(["sk-1"], simulator.base_url) as client:
@@ -203,11 +197,11 @@ async def test_an_only_key_is_asked_by_every_request(
         await client.create_chat_completion(request())
 
     assert keys_used(simulator) == ["sk-1"] * 3
-    assert "set aside" not in caplog.text
+    assert "is not used" not in caplog.text
 
 
 @pytest.mark.parametrize("status", [400, 404, 422, 500])
-async def test_a_failure_that_is_not_the_keys_sets_none_aside(simulator: Simulator, status: int) -> None:
+async def test_a_failure_of_the_request_cools_no_key_down(simulator: Simulator, status: int) -> None:
     async with client_with(["sk-1", "sk-2"], simulator.base_url) as client:
         for _ in range(4):
             with pytest.raises(openai.APIStatusError):
@@ -216,15 +210,15 @@ async def test_a_failure_that_is_not_the_keys_sets_none_aside(simulator: Simulat
     assert keys_used(simulator) == ["sk-1", "sk-2"] * 2
 
 
-async def test_a_model_that_is_closed_to_a_key_leaves_it_to_the_others() -> None:
-    refused = json.dumps({"error": {"message": "No access to model `m`.", "code": "model_not_found"}}).encode()
+async def test_a_key_without_access_to_a_model_does_not_cool_down() -> None:
+    no_access = json.dumps({"error": {"message": "No access to model `m`.", "code": "model_not_found"}}).encode()
     used: list[str] = []
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             poor = b"sk-poor" in await read_request(reader)
             used.append("poor" if poor else "rich")
-            writer.write(http_answer(refused, status="403 Forbidden") if poor else http_answer(OK))
+            writer.write(http_response(no_access, status="403 Forbidden") if poor else http_response(OK))
 
     async with raw_server(converse) as url, client_with(["sk-poor", "sk-rich"], url) as client:
         for _ in range(2):
@@ -233,12 +227,12 @@ async def test_a_model_that_is_closed_to_a_key_leaves_it_to_the_others() -> None
     assert used == ["poor", "rich", "poor", "rich"]
 
 
-async def test_no_key_is_shown_whichever_the_upstream_quotes() -> None:
+async def test_keys_in_an_error_message_are_redacted() -> None:
     content = b'{"error":{"message":"Keys: gsk_first, gsk_second."}}'
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        writer.write(http_answer(content, status="400 Bad Request"))
+        writer.write(http_response(content, status="400 Bad Request"))
 
     async with raw_server(converse) as url, client_with(["gsk_first", "gsk_second"], url) as client:
         with pytest.raises(openai.BadRequestError, match=r"Keys: \[redacted\], \[redacted\]\."):

@@ -1,4 +1,4 @@
-"""Requests that are larger than what the network holds: what becomes of the part that has not been sent."""
+"""Requests larger than the network's buffers, and their unsent part when the call ends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,68 +11,68 @@ import pytest
 from app.features.llm.client import OpenAIClient
 from app.features.llm.schema import ChatCompletionRequest
 from app.upstream.timeouts import Timeouts
-from tests.unit.features.llm.test_client import OK, client_of, http_answer, raw_server, read_request, request, tls
+from tests.unit.features.llm.test_client import OK, client_of, http_response, raw_server, read_request, request, tls
 
 LARGE = 12_000_000
 
 
-def large() -> ChatCompletionRequest:
-    # An image: a text would be counted first.
+def large_request() -> ChatCompletionRequest:
+    # An image, because the tokens of a text are counted.
     return request([{"type": "image_url", "image_url": "data:image/png;base64," + "A" * LARGE}])  # type: ignore[arg-type]
 
 
-class Unread:
-    """Reads no more than the head of a request, answers, and reads the rest once it is told to."""
+class SlowReader:
+    """An upstream that responds after the headers of a request, and reads its body only when `may_read` is set."""
 
-    def __init__(self, answer: bytes = b"") -> None:
-        self.response = answer
-        self.wait_for_headers = asyncio.Event()
+    def __init__(self, response: bytes = b"") -> None:
+        self.response = response
+        self.headers_received = asyncio.Event()
         self.may_read = asyncio.Event()
-        self.over = asyncio.Event()
-        self.received = 0
+        self.disconnected = asyncio.Event()
+        self.received_bytes = 0
         self.connections = 0
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         await reader.readuntil(b"\r\n\r\n")
-        self.wait_for_headers.set()
+        self.headers_received.set()
         writer.write(self.response)
         await self.may_read.wait()
         with suppress(ConnectionError):
             while data := await reader.read(2**20):
-                self.received += len(data)
-        self.over.set()
+                self.received_bytes += len(data)
+        self.disconnected.set()
 
-    async def ends(self) -> None:
-        """Read what there is, until the connection ends."""
+    async def read_to_the_end(self) -> None:
+        """Read what was sent until the client disconnects."""
         self.may_read.set()
-        async with asyncio.timeout(5):
-            await self.over.wait()
+        async with asyncio.timeout(60):
+            await self.disconnected.wait()
 
 
 @pytest.mark.parametrize("closing", ["", "connection: close\r\n"], ids=["kept alive", "closed"])
-async def test_an_answer_before_the_end_of_the_request_is_the_answer(closing: str) -> None:
-    upstream = Unread(http_answer(b"{}", status="413 Content Too Large", headers=closing))
+async def test_a_response_may_arrive_before_the_request_is_sent(closing: str) -> None:
+    upstream = SlowReader(http_response(b"{}", status="413 Content Too Large", headers=closing))
     async with raw_server(upstream) as url, client_of(url) as client:
         for _ in range(2):
             with pytest.raises(openai.APIStatusError) as caught:
-                async with asyncio.timeout(5):
-                    await client.create_chat_completion(large())
+                async with asyncio.timeout(60):
+                    await client.create_chat_completion(large_request())
             assert caught.value.status_code == 413
-        await upstream.ends()
+        await upstream.read_to_the_end()
 
     assert upstream.connections == 2
-    assert upstream.received < LARGE
+    assert upstream.received_bytes < LARGE
 
 
 @asynccontextmanager
-async def plain(upstream: Unread) -> AsyncIterator[OpenAIClient]:
+async def over_tcp(upstream: SlowReader) -> AsyncIterator[OpenAIClient]:
     async with raw_server(upstream) as url, client_of(url) as client:
         yield client
 
 
 @asynccontextmanager
-async def over_tls(upstream: Unread) -> AsyncIterator[OpenAIClient]:
+async def over_tls(upstream: SlowReader) -> AsyncIterator[OpenAIClient]:
     context, trusting = tls()
     async with (
         raw_server(upstream, context) as url,
@@ -81,33 +81,33 @@ async def over_tls(upstream: Unread) -> AsyncIterator[OpenAIClient]:
         yield OpenAIClient("sk-test", url, session=session)
 
 
-@pytest.mark.parametrize("client_over", [plain, over_tls])
-async def test_a_call_that_is_cancelled_is_not_sent_to_its_end(
-    client_over: Callable[[Unread], AbstractAsyncContextManager[OpenAIClient]],
+@pytest.mark.parametrize("client_over", [over_tcp, over_tls])
+async def test_a_cancelled_call_stops_sending(
+    client_over: Callable[[SlowReader], AbstractAsyncContextManager[OpenAIClient]],
 ) -> None:
-    upstream = Unread()
+    upstream = SlowReader()
     async with client_over(upstream) as client:
-        call = asyncio.create_task(client.create_chat_completion(large()))
-        await upstream.wait_for_headers.wait()
+        call = asyncio.create_task(client.create_chat_completion(large_request()))
+        await upstream.headers_received.wait()
         call.cancel()
         await asyncio.wait([call])
-        await upstream.ends()
+        await upstream.read_to_the_end()
 
     assert call.cancelled()
-    assert upstream.received < LARGE
+    assert upstream.received_bytes < LARGE
 
 
-async def test_a_call_that_takes_too_long_is_not_sent_to_its_end() -> None:
-    upstream = Unread()
+async def test_a_call_that_times_out_stops_sending() -> None:
+    upstream = SlowReader()
     async with raw_server(upstream) as url, client_of(url, timeouts=Timeouts(first_byte_s=0.2)) as client:
         with pytest.raises(openai.APITimeoutError, match="UPSTREAM_FIRST_BYTE_TIMEOUT_S"):
-            await client.create_chat_completion(large())
-        await upstream.ends()
+            await client.create_chat_completion(large_request())
+        await upstream.read_to_the_end()
 
-    assert upstream.received < LARGE
+    assert upstream.received_bytes < LARGE
 
 
-async def test_an_upstream_that_closes_before_the_end_of_the_request_is_not_asked_again() -> None:
+async def test_a_connection_closed_while_sending_is_not_retried() -> None:
     connections = 0
 
     async def converse(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -117,22 +117,22 @@ async def test_an_upstream_that_closes_before_the_end_of_the_request_is_not_aske
 
     async with raw_server(converse) as url, client_of(url) as client:
         with pytest.raises(openai.APIConnectionError, match="broke"):
-            await client.create_chat_completion(large())
+            await client.create_chat_completion(large_request())
 
     assert connections == 1
 
 
-async def test_a_slow_reader_gets_the_whole_request() -> None:
-    asked: list[bytes] = []
+async def test_a_large_request_is_sent_completely() -> None:
+    requests: list[bytes] = []
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            asked.append(await read_request(reader))
-            writer.write(http_answer(OK))
+            requests.append(await read_request(reader))
+            writer.write(http_response(OK))
 
     async with raw_server(converse) as url, client_of(url) as client:
-        await client.create_chat_completion(large())
+        await client.create_chat_completion(large_request())
         await client.create_chat_completion(request())
 
-    assert asked[0].count(b"A") >= LARGE
-    assert asked[1].startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")
+    assert requests[0].count(b"A") >= LARGE
+    assert requests[1].startswith(b"POST /v1/chat/completions HTTP/1.1\r\n")

@@ -1,4 +1,4 @@
-"""Several streams as one."""
+"""Several streams merged into one."""
 
 import asyncio
 from collections import deque
@@ -9,24 +9,24 @@ T = TypeVar("T")
 
 
 class Stream(Protocol):
-    """Events as bytes, in whole ones, as they arrive. Its owner must `aclose()` it."""
+    """Encoded events as they arrive, each item one or more whole events. The owner must `aclose()` it."""
 
     async def __anext__(self) -> bytes:
-        """The next events."""
+        """Return the next events."""
 
     async def aclose(self) -> None:
-        """Stop and release everything behind it."""
+        """Stop and release all resources."""
 
 
 class Source:
-    """A stream that is yet to be opened."""
+    """A stream that is opened on first use and closed at its end."""
 
     def __init__(self, open_: Callable[[], Awaitable[Stream]]) -> None:
         self._open = open_
         self._stream: Stream | None = None
 
     async def open(self) -> Stream:
-        """The stream behind it, opened if it was not."""
+        """Open the stream, unless it is open, and return it."""
         if self._stream is None:
             self._stream = await self._open()
         return self._stream
@@ -39,94 +39,94 @@ class Source:
         try:
             return await stream.__anext__()
         except StopAsyncIteration:
-            # The connection is another's to use while the other sources go on.
+            # Release the connection while the other sources continue.
             await self.aclose()
             raise
 
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close the stream if it is open."""
         if self._stream is not None:
             await self._stream.aclose()
 
 
 class MergedStream:
-    """The events of several sources as they come, those of each in order; only so many are open at once.
+    """The events of several sources as they arrive, in order within each source; `at_once` sources are open at a time.
 
-    The first failure ends it. Nothing is read ahead: of each source at most one piece waits to be taken.
+    The first failure ends it. Nothing is read ahead: at most one item of each source is pending.
     """
 
     def __init__(self, sources: Sequence[Source], *, at_once: int) -> None:
         self._sources = sources
         self._waiting = deque(sources[at_once:])
-        self._first = sources[:at_once]
-        self._plan: dict[asyncio.Future[bytes], Source] = {}
+        self._initial = sources[:at_once]
+        self._reads: dict[asyncio.Future[bytes], Source] = {}
 
     async def open(self) -> None:
-        """Return once the first sources are open; if one cannot be, none is.
+        """Open the first sources; if one fails, close all.
 
         Raises:
-            Exception: whatever the first failure was.
+            Exception: the first failure.
         """
         try:
-            await gather_or_cancel([source.open() for source in self._first])
+            await gather_or_cancel([source.open() for source in self._initial])
         except BaseException:
             await self.aclose()
             raise
-        for source in self._first:
-            self._read(source)
+        for source in self._initial:
+            self._start_read(source)
 
     def __aiter__(self) -> "MergedStream":
         return self
 
     async def __anext__(self) -> bytes:
-        while self._plan:
-            done, _ = await asyncio.wait(self._plan, return_when=asyncio.FIRST_COMPLETED)
-            if events := b"".join([self._taken(task) for task in done]):
+        while self._reads:
+            done, _ = await asyncio.wait(self._reads, return_when=asyncio.FIRST_COMPLETED)
+            if events := b"".join([self._take(task) for task in done]):
                 return events
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Stop reading and close every source."""
-        for task in self._plan:
+        for task in self._reads:
             task.cancel()
-        await asyncio.gather(*self._plan, return_exceptions=True)
+        await asyncio.gather(*self._reads, return_exceptions=True)
         await asyncio.gather(*(source.aclose() for source in self._sources))
 
-    def _read(self, source: Source) -> None:
-        self._plan[asyncio.ensure_future(source.__anext__())] = source
+    def _start_read(self, source: Source) -> None:
+        self._reads[asyncio.ensure_future(source.__anext__())] = source
 
-    def _taken(self, task: asyncio.Future[bytes]) -> bytes:
-        source = self._plan.pop(task)
+    def _take(self, task: asyncio.Future[bytes]) -> bytes:
+        source = self._reads.pop(task)
         try:
             events = task.result()
         except StopAsyncIteration:
             if self._waiting:
-                self._read(self._waiting.popleft())
+                self._start_read(self._waiting.popleft())
             return b""
-        self._read(source)
+        self._start_read(source)
         return events
 
 
 class StreamWithTrailer:
-    """A stream, and what is to be said when it has ended well."""
+    """A stream followed by a trailer, which is computed after the stream has ended without an error."""
 
     def __init__(self, stream: Source | MergedStream, trailer: Callable[[], bytes]) -> None:
         self._stream = stream
-        self._conclusion: Callable[[], bytes] | None = trailer
+        self._trailer: Callable[[], bytes] | None = trailer
 
     def __aiter__(self) -> "StreamWithTrailer":
         return self
 
     async def __anext__(self) -> bytes:
-        if self._conclusion is None:
+        if self._trailer is None:
             raise StopAsyncIteration
         try:
             return await self._stream.__anext__()
         except StopAsyncIteration:
-            last, self._conclusion = self._conclusion(), None
-            if not last:
+            trailer, self._trailer = self._trailer(), None
+            if not trailer:
                 raise
-            return last
+            return trailer
 
     async def aclose(self) -> None:
         """Close the stream."""
@@ -134,7 +134,7 @@ class StreamWithTrailer:
 
 
 async def gather_or_cancel(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results in order; the first exception cancels what still runs and is raised as it is."""
+    """Await all calls and return their results in order. The first exception cancels the others and is raised."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     try:
         return await asyncio.gather(*tasks)

@@ -1,4 +1,4 @@
-"""Chat responses made into the text completion that they answer."""
+"""Chat responses translated into one text completion."""
 
 import time
 import uuid
@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from app.features.llm.completions.request import Prompt, only_echoes
+from app.features.llm.from_openai.openai_chunks import LogprobEntry
 from app.features.llm.schema import (
     ChatCompletionResponse,
     Choice,
@@ -21,7 +22,7 @@ from app.upstream.sse import encode_events
 
 
 class CompletionTranslator:
-    """Makes the answers to the chats of one request into vLLM's text completion."""
+    """Translates the chat responses for one request's prompts into vLLM's text completion."""
 
     def __init__(self, request: CompletionRequest, model: str, prompts: Sequence[Prompt]) -> None:
         self._request = request
@@ -38,7 +39,7 @@ class CompletionTranslator:
         self._fingerprint: str | None = None
 
     def response(self, chats: Sequence[ChatCompletionResponse]) -> CompletionResponse:
-        """The whole answer, from those to the prompts in their order; usage is that of all together."""
+        """Return the whole response, from one chat response for each prompt, in order. Usage is summed."""
         return CompletionResponse(
             **self._head,
             choices=[self._choice(number, choice) for number, chat in enumerate(chats) for choice in chat.choices],
@@ -48,27 +49,27 @@ class CompletionTranslator:
         )
 
     def echoes(self) -> CompletionResponse:
-        """The answer where nothing is to be written: the prompts themselves, which cost nothing."""
+        """Return the response that is only an echo: the prompts, made without a call to OpenAI."""
         tokens = sum(len(prompt.ids or ()) for prompt in self._prompts)
         indexes = range(len(self._prompts) * self._request.n)
         return CompletionResponse(
             **self._head,
-            choices=[self._echo(index, self._prompts[index // self._request.n]) for index in indexes],
+            choices=[self._echo_choice(index, self._prompts[index // self._request.n]) for index in indexes],
             usage=Usage(prompt_tokens=tokens, total_tokens=tokens),
         )
 
     def events(self, number: int, chunks: Iterable[JSONObject]) -> bytes:
-        """What stands for chunks of the chat about prompt `number`: an event for each choice, or none."""
-        return encode_events([made for chunk in chunks for made in self._chunks(number, chunk)])
+        """Encode chunks of the chat for prompt `number` as events of the text completion."""
+        return encode_events([event for chunk in chunks for event in self._translate(number, chunk)])
 
-    def _chunks(self, number: int, chunk: JSONObject) -> list[JSONObject]:
+    def _translate(self, number: int, chunk: JSONObject) -> list[JSONObject]:
         self._fingerprint = chunk.get("system_fingerprint") or self._fingerprint
         if not chunk["choices"]:
             self._usages.append(Usage(**chunk["usage"]))
-        return [made for choice in chunk["choices"] for made in self._streamed(number, choice, chunk)]
+        return [event for choice in chunk["choices"] for event in self._choice_chunks(number, choice, chunk)]
 
     def trailer(self) -> bytes:
-        """What follows when all chats have ended: the usage, where it is shown; the prompts, if they were all."""
+        """Encode what follows the last chat: the prompts if they are the whole response, and the usage if requested."""
         chunks = self._echo_chunks() if only_echoes(self._request) else []
         options = self._request.stream_options
         if options and options.include_usage:
@@ -79,79 +80,80 @@ class CompletionTranslator:
     def _echo_chunks(self) -> list[JSONObject]:
         echoes = self.echoes()
         self._usages.append(echoes.usage)
-        return [{**self._head, "choices": [choice.model_dump(include=_STREAMED)]} for choice in echoes.choices]
+        return [{**self._head, "choices": [choice.model_dump(include=_STREAM_KEYS)]} for choice in echoes.choices]
 
     def _choice(self, number: int, choice: Choice) -> CompletionChoice:
         tokens = choice.logprobs.model_dump()["content"] if choice.logprobs else None
         prompt = self._prompts[number]
         return CompletionChoice(
             index=number * self._request.n + choice.index,
-            text=self._echoed(prompt) + (choice.message.content or choice.message.refusal or ""),
-            logprobs=CompletionLogprobs(**_LegacyLogprobs().of(tokens)) if tokens is not None else None,
+            text=self._echo_prefix(prompt) + (choice.message.content or choice.message.refusal or ""),
+            logprobs=CompletionLogprobs(**_LegacyLogprobs().convert(tokens)) if tokens is not None else None,
             finish_reason=choice.finish_reason,
             stop_reason=choice.stop_reason,
             token_ids=choice.token_ids,
             prompt_token_ids=self._shown_ids(prompt),
         )
 
-    def _echo(self, index: int, prompt: Prompt) -> CompletionChoice:
+    def _echo_choice(self, index: int, prompt: Prompt) -> CompletionChoice:
         shown = self._shown_ids(prompt)
         return CompletionChoice(index=index, text=prompt.text, finish_reason="length", prompt_token_ids=shown)
 
-    def _echoed(self, prompt: Prompt) -> str:
-        # vLLM repeats the prompt as text or as ids.
+    def _echo_prefix(self, prompt: Prompt) -> str:
+        # vLLM echoes the prompt either as text or as ids.
         return prompt.text if self._request.echo and not self._request.return_token_ids else ""
 
     def _shown_ids(self, prompt: Prompt) -> list[int] | None:
         return list(prompt.ids or ()) if self._request.return_token_ids else None
 
-    def _streamed(self, number: int, choice: JSONObject, chunk: JSONObject) -> list[JSONObject]:
+    def _choice_chunks(self, number: int, choice: JSONObject, chunk: JSONObject) -> list[JSONObject]:
         index, delta, prompt = number * self._request.n + choice["index"], choice["delta"], self._prompts[number]
         if "role" in delta:
-            # A text has no role; its choice begins with the prompt, if that is to be seen.
-            echoed = self._echoed(prompt)
-            return [self._chunk(index, prompt, {"text": echoed}, {})] if echoed else []
+            # A text completion has no role chunk; an echo takes its place.
+            prefix = self._echo_prefix(prompt)
+            return [self._chunk(index, prompt, {"text": prefix}, {})] if prefix else []
         tokens = (choice.get("logprobs") or {}).get("content")
-        said = {
+        content = {
             "text": delta.get("content") or delta.get("refusal") or "",
-            "logprobs": self._logprobs[index].of(tokens) if tokens else None,
+            "logprobs": self._logprobs[index].convert(tokens) if tokens else None,
             "finish_reason": choice.get("finish_reason"),
             "stop_reason": choice.get("stop_reason"),
             "token_ids": choice.get("token_ids"),
         }
-        return [self._chunk(index, prompt, said, chunk)]
+        return [self._chunk(index, prompt, content, chunk)]
 
-    def _chunk(self, index: int, prompt: Prompt, said: JSONObject, chat_chunk: JSONObject) -> JSONObject:
+    def _chunk(self, index: int, prompt: Prompt, content: JSONObject, chat_chunk: JSONObject) -> JSONObject:
         first = index not in self._started_choices
         self._started_choices.add(index)
         choice = {
             "index": index,
-            "text": said["text"],
-            "logprobs": said.get("logprobs"),
-            "finish_reason": said.get("finish_reason"),
-            "stop_reason": said.get("stop_reason"),
+            "text": content["text"],
+            "logprobs": content.get("logprobs"),
+            "finish_reason": content.get("finish_reason"),
+            "stop_reason": content.get("stop_reason"),
             "prompt_token_ids": self._shown_ids(prompt) if first else None,
-            "token_ids": said.get("token_ids"),
+            "token_ids": content.get("token_ids"),
         }
-        made = {**self._head, "choices": [choice]}
+        chunk = {**self._head, "choices": [choice]}
         if "system_fingerprint" in chat_chunk:
-            made["system_fingerprint"] = chat_chunk["system_fingerprint"]
+            chunk["system_fingerprint"] = chat_chunk["system_fingerprint"]
         if "usage" in chat_chunk:
             usage = chat_chunk["usage"]
-            made["usage"] = {name: usage[name] for name in ("prompt_tokens", "total_tokens", "completion_tokens")}
-        return made
+            chunk["usage"] = {name: usage[name] for name in ("prompt_tokens", "total_tokens", "completion_tokens")}
+        return chunk
 
 
-# The keys of a choice in a stream.
-_STREAMED = {"index", "text", "logprobs", "finish_reason", "stop_reason", "prompt_token_ids", "token_ids"}
+# The keys of a choice in a chunk.
+_STREAM_KEYS = {"index", "text", "logprobs", "finish_reason", "stop_reason", "prompt_token_ids", "token_ids"}
 
 
-def sum_usage(usages: Sequence[Usage]) -> Usage:
-    """The usage of several calls together; the details of one alone."""
-    if len(usages) == 1:
-        return usages[0]
+def sum_usage(usages: Sequence[Usage | None]) -> Usage:
+    """Return the total usage of several calls; a single call keeps its details."""
+    known = [usage for usage in usages if usage]
+    if len(known) == 1:
+        return known[0]
     total = Usage()
-    for usage in usages:
+    for usage in known:
         total.prompt_tokens += usage.prompt_tokens
         total.completion_tokens += usage.completion_tokens
         total.total_tokens += usage.total_tokens
@@ -159,25 +161,25 @@ def sum_usage(usages: Sequence[Usage]) -> Usage:
 
 
 class _LegacyLogprobs:
-    """The log probabilities of one choice's tokens in the form that chats no longer have."""
+    """Converts the log probabilities of one choice to OpenAI's legacy format, whose offsets run through the text."""
 
     def __init__(self) -> None:
         self._offset = 0
         self._characters = getincrementaldecoder("utf-8")("replace")
 
-    def of(self, tokens: Iterable[JSONObject]) -> JSONObject:
-        """Those of the next tokens, given as entries of a chat's `logprobs.content`."""
+    def convert(self, tokens: Iterable[LogprobEntry]) -> JSONObject:
+        """Convert the next tokens, entries of a chat's `logprobs.content`."""
         table: JSONObject = {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
         for token in tokens:
-            rated = {candidate["token"]: candidate["logprob"] for candidate in token["top_logprobs"]}
+            candidates = {candidate["token"]: candidate["logprob"] for candidate in token["top_logprobs"]}
             table["text_offset"].append(self._offset)
             table["token_logprobs"].append(token["logprob"])
             table["tokens"].append(token["token"])
-            # The one that was chosen is there even where others were likelier.
-            table["top_logprobs"].append({token["token"]: token["logprob"], **rated})
+            # The chosen token is included even if it is not among the likeliest.
+            table["top_logprobs"].append({token["token"]: token["logprob"], **candidates})
             self._offset += self._length(token)
         return table
 
-    def _length(self, token: JSONObject) -> int:
-        raw = token.get("bytes")
+    def _length(self, token: LogprobEntry) -> int:
+        raw = token["bytes"]
         return len(token["token"] if raw is None else self._characters.decode(bytes(raw)))

@@ -14,9 +14,9 @@ from app.features.llm.to_openai.prompt_tokens import prompt_ids
 
 
 async def check_context_window(request: ChatCompletionRequest, call: UpstreamCall) -> UpstreamCall:
-    """Check the prompt's length as vLLM does. Return the call, with the prompt's token ids if its plan needs them.
+    """Check the prompt's length as vLLM does. Return the call, with the prompt's token ids if they were counted.
 
-    A call with fewer bytes than the limit has tokens is not counted: every token takes at least one byte.
+    A body with fewer bytes than the limit has tokens is not counted: every token takes at least one byte.
 
     Raises:
         RequestError: the prompt is longer than the context, or than `truncate_prompt_tokens`.
@@ -26,43 +26,44 @@ async def check_context_window(request: ChatCompletionRequest, call: UpstreamCal
     check_truncation(request.truncate_prompt_tokens, family, {output: getattr(request, output) or 0})
     if plan.tokens and plan.tokens.needs_index and not plan.tokens.encoding.indexed:
         await asyncio.to_thread(plan.tokens.encoding.id_of, b"")
-    needed = plan.tokens is not None and plan.tokens.needs_prompt
-    if family.encoding is None or not (needed or _may_be_too_long(request, call)):
+    needs_prompt = plan.tokens is not None and plan.tokens.needs_prompt
+    if family.encoding is None or not (needs_prompt or _may_be_too_long(request, call)):
         return call
     _check_characters(request, family)
     vocabulary = encoding(family.encoding)
     ids = await to_thread_if_large(len(call.body), lambda: prompt_ids(vocabulary, call.messages))
     _check_tokens(len(ids), family)
     ids = [*_tool_ids(vocabulary, request), *ids]
-    _check_cut(request, len(ids))
+    _check_truncation_limit(request, len(ids))
     return replace(call, plan=replace(plan, prompt_ids=ids))
 
 
 def _tool_ids(vocabulary: Encoding, request: ChatCompletionRequest) -> list[int]:
-    # How tools are laid out is a guess of which no refusal should depend: they are no part of the context's check.
+    # OpenAI's layout of tools is a guess, so tools do not count towards the context limit.
     return prompt_ids(vocabulary, [], request.tools, add_generation_prompt=False) if request.tools else []
 
 
 def _may_be_too_long(request: ChatCompletionRequest, call: UpstreamCall) -> bool:
     length = len(call.body)
-    # A prompt as long as the context leaves no room for an answer.
-    limits = [most for most in (call.family.context, _cut(request)) if most is not None and length >= most]
-    return bool(limits) and length - media_characters(request.messages) >= min(limits)
+    # A prompt as long as the context leaves no room for output.
+    limits = (call.family.context, _truncation_limit(request))
+    exceeded = [limit for limit in limits if limit is not None and length >= limit]
+    return bool(exceeded) and length - media_characters(request.messages) >= min(exceeded)
 
 
-def _cut(request: ChatCompletionRequest) -> int | None:
-    asked = request.truncate_prompt_tokens
-    return None if asked is None or asked < 0 else asked
+def _truncation_limit(request: ChatCompletionRequest) -> int | None:
+    requested = request.truncate_prompt_tokens
+    return None if requested is None or requested < 0 else requested
 
 
 def _check_characters(request: ChatCompletionRequest, family: ModelFamily) -> None:
     if family.context is None or family.encoding is None:
         return
-    most = family.context * longest_token(family.encoding)
+    limit = family.context * longest_token(family.encoding)
     characters = sum(len(plain_text(message.get("content"))) for message in request.messages)
-    if characters > most:
+    if characters > limit:
         raise limit_error(
-            f"{_context(family.context)} {characters} characters (more than {most} characters, which is the upper "
+            f"{_context(family.context)} {characters} characters (more than {limit} characters, which is the upper "
             f"bound for {family.context} input tokens). {_REDUCE}",
             "input_text",
             characters,
@@ -74,7 +75,7 @@ def _check_tokens(count: int, family: ModelFamily) -> None:
         return
     if count == family.context:
         raise limit_error("max_tokens must be at least 1, got 0.", "max_tokens", 0)
-    # vLLM counts no further than one beyond the limit.
+    # vLLM stops counting one token beyond the limit.
     shown = family.context + 1
     raise limit_error(
         f"{_context(family.context)} at least {shown} input tokens, which exceeds this limit even without any output "
@@ -84,12 +85,12 @@ def _check_tokens(count: int, family: ModelFamily) -> None:
     )
 
 
-def _check_cut(request: ChatCompletionRequest, count: int) -> None:
-    most = _cut(request)
-    if most is not None and count > most:
+def _check_truncation_limit(request: ChatCompletionRequest, count: int) -> None:
+    limit = _truncation_limit(request)
+    if limit is not None and count > limit:
         raise RequestError(
-            f"truncate_prompt_tokens={most} would cut the conversation, which has {count} tokens: the upstream takes "
-            "conversations whole.",
+            f"truncate_prompt_tokens={limit} would truncate the conversation, which has {count} tokens: the "
+            "upstream does not truncate conversations.",
             param="truncate_prompt_tokens",
         )
 

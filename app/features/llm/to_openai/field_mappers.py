@@ -1,10 +1,12 @@
-"""How each field that is translated gets into OpenAI's body."""
+"""Mappers for the translated fields, from vLLM's request into OpenAI's body or the response plan."""
 
 import hashlib
 import math
 from typing import Any
 
 from app.core.errors.errors import RequestError
+from app.core.tokenization import encoding
+from app.features.llm.from_openai.plan import LengthLimit
 from app.features.llm.model_families import EFFORTS
 from app.features.llm.schema import JSONObject, StreamOptions, Tool
 from app.features.llm.to_openai.builder import RequestBuilder
@@ -14,80 +16,85 @@ from app.features.llm.to_openai.reasoning_effort import THINKING_SWITCHES, kwarg
 MAX_UPSTREAM_CHOICES = 128
 CACHE_KEY_CHARACTERS = 64
 WRAPPER_TOKENS = 8
-"""What `{"value":""}` costs, which the client did not ask for."""
+"""Tokens that the envelope `{"value":""}` adds to the output."""
 
 
 def messages(builder: RequestBuilder, _name: str, value: Any) -> None:
-    """The conversation. OpenAI takes json_object only where a message says "json"; vLLM's users never had to."""
+    """Send the conversation. OpenAI accepts `json_object` only if a message mentions "json"; one is added if needed."""
     conversation = Conversation(value)
     for key in conversation.ignored:
         builder.drop(key)
     builder.adjusted |= conversation.adjusted
     builder.unknown_keys += conversation.unknown_keys
     builder.body["messages"] = builder.messages = conversation.messages
-    if builder.constraint and builder.constraint.needs_the_word_json and not conversation.mentions("json"):
+    if builder.constraint and builder.constraint.needs_json_mention and not conversation.mentions("json"):
         instruction = {"role": "system", "content": "Answer with a JSON object."}
         builder.body["messages"] = [instruction, *conversation.messages]
         builder.adjusted["messages"] = "json"
 
 
 def model(builder: RequestBuilder, name: str, _value: str) -> None:
-    """The OpenAI model the served name stands for."""
+    """Send the OpenAI model that the served name maps to."""
     builder.body[name] = builder.upstream_model
 
 
 def sampling(builder: RequestBuilder, name: str, value: float) -> None:
-    """Temperature and top_p: not for a model that reasons."""
+    """Send `temperature` or `top_p`, which a model rejects while it reasons."""
     if builder.accepts_sampling:
         builder.body[name] = value
     elif value != 1 and name in builder.request.model_fields_set:
         builder.drop(name)
 
 
-def non_reasoning_only(builder: RequestBuilder, name: str, value: object) -> None:
-    """What no model that reasons takes."""
-    if builder.family.reasons:
-        builder.drop(name)
-    else:
+def penalty(builder: RequestBuilder, name: str, value: object) -> None:
+    """Send a penalty or `logit_bias`, if the model takes them."""
+    if builder.family.penalties:
         builder.body[name] = value
+    else:
+        builder.drop(name)
 
 
 def logit_bias(builder: RequestBuilder, name: str, value: dict[str, float]) -> None:
-    """vLLM clamps to the same range and takes fractions; OpenAI takes integers only."""
+    """Clamp to the range that vLLM uses too, and round: OpenAI accepts integers only."""
     biases = {token: round(max(-100, min(100, bias))) for token, bias in value.items()}
-    non_reasoning_only(builder, name, biases)
+    penalty(builder, name, biases)
     if name in builder.body and biases != value:
         builder.adjusted[name] = "rounded"
 
 
 def logprobs(builder: RequestBuilder, name: str, value: object) -> None:
-    """Log probabilities: an answer without them would break who asked for them."""
+    """Request log probabilities, which are rejected rather than dropped: a client that uses them needs them."""
     if not builder.accepts_sampling:
-        raise RequestError(f"`{name}` is not available: the model reasons, and shows none then.", param=name)
+        raise RequestError(f"`{name}` is not available: the model returns none, or none while it reasons.", param=name)
     builder.body[name] = value
 
 
 def max_tokens(builder: RequestBuilder, name: str, value: int) -> None:
-    """The answer's length, within what the model can write."""
+    """Limit the output length, at most to the model's own limit."""
     if name == "max_tokens" and builder.request.max_completion_tokens is not None:
         return
-    sent = min(value + (WRAPPER_TOKENS if builder.wrapped else 0), builder.family.output or math.inf)
+    added = (WRAPPER_TOKENS if builder.wrapped else 0) + builder.reserve_tokens
+    sent = min(value + added, builder.family.output or math.inf)
+    if builder.reserve_tokens and builder.family.encoding:
+        builder.plan.length_limit = LengthLimit(value, encoding(builder.family.encoding))
     if sent != value:
         builder.adjusted[name] = sent
     builder.body["max_completion_tokens"] = sent
 
 
 def choices(builder: RequestBuilder, name: str, value: int) -> None:
-    """`n`, within OpenAI's limit."""
+    """Send `n`, up to OpenAI's limit."""
     if value > MAX_UPSTREAM_CHOICES:
         raise RequestError(f"n must be at most {MAX_UPSTREAM_CHOICES} with this upstream, got {value}.", param=name)
+    if not builder.family.choices:
+        raise RequestError(f"n must be 1 with this model, got {value}.", param=name)
     builder.body[name] = value
 
 
 def stop(builder: RequestBuilder, name: str, value: str | list[str]) -> None:
-    """Stop strings, found here where OpenAI could not find them or would not show them."""
+    """Send stop strings, or find them here if OpenAI cannot find or return them."""
     request = builder.request
-    if builder.family.reasons or builder.wrapped or request.include_stop_str_in_output:
+    if not builder.family.penalties or builder.wrapped or request.include_stop_str_in_output:
         builder.plan.stops = (value,) if isinstance(value, str) else tuple(value)
         builder.plan.include_stop = request.include_stop_str_in_output
     else:
@@ -95,19 +102,19 @@ def stop(builder: RequestBuilder, name: str, value: str | list[str]) -> None:
 
 
 def stream(builder: RequestBuilder, name: str, value: bool) -> None:
-    """Usage is always asked for; the client sees it if it asked. Obfuscation is padding nobody here reads."""
+    """Request a stream, with usage for our own accounting and without the padding of `include_obfuscation`."""
     builder.body[name] = value
     builder.body["stream_options"] = {"include_usage": True, "include_obfuscation": False}
 
 
 def stream_options(builder: RequestBuilder, name: str, value: StreamOptions) -> None:
-    """Usage is shown where it is asked for, in the last chunk or in each."""
+    """Count a running usage for every chunk, if requested; OpenAI reports it only at the end."""
     if value.include_usage and value.continuous_usage_stats:
         builder.tokens(name).counts_in_chunks = True
 
 
 def tools(builder: RequestBuilder, name: str, value: list[Tool]) -> None:
-    """Function tools, with the keys OpenAI knows."""
+    """Send function tools with the keys that OpenAI knows."""
     builder.body[name] = [{"type": "function", "function": _function(tool)} for tool in value]
     builder.unknown_keys += sum(len(tool.model_extra or ()) + len(tool.function.model_extra or ()) for tool in value)
 
@@ -118,13 +125,13 @@ def _function(tool: Tool) -> JSONObject:
     if parameters == {}:
         del function["parameters"]
     elif parameters is not None and parameters.get("type") == "object":
-        # OpenAI refuses an object schema without properties.
+        # OpenAI rejects an object schema without properties.
         function["parameters"] = {**parameters, "properties": parameters.get("properties", {})}
     return function
 
 
 def tool_choice(builder: RequestBuilder, name: str, value: Any) -> None:
-    """The choice, where there are tools: OpenAI refuses one among none, even "none"."""
+    """Send the choice if there are tools: without them OpenAI rejects even "none"."""
     if not builder.request.tools:
         return
     named = {"type": "function", "function": {"name": value["function"]["name"]}} if isinstance(value, dict) else None
@@ -134,7 +141,7 @@ def tool_choice(builder: RequestBuilder, name: str, value: Any) -> None:
 
 
 def parallel_tool_calls(builder: RequestBuilder, name: str, value: bool) -> None:
-    """Whether several tools may be called at once, where there are tools."""
+    """Send the field if there are tools; enforce `false` here if the model has no such parameter."""
     if not builder.request.tools:
         return
     if builder.family.parallel_tool_calls:
@@ -144,7 +151,7 @@ def parallel_tool_calls(builder: RequestBuilder, name: str, value: bool) -> None
 
 
 def reasoning_effort(builder: RequestBuilder, name: str, value: str) -> None:
-    """Tells where the model cannot do what was asked; `RequestBuilder.effort` is what is sent."""
+    """Report an effort that the model does not have; `RequestBuilder.effort` is what is sent."""
     if not builder.family.reasons and value != "none":
         builder.drop(name)
     elif builder.effort not in (value, None):
@@ -152,7 +159,7 @@ def reasoning_effort(builder: RequestBuilder, name: str, value: str) -> None:
 
 
 def thinking_token_budget(builder: RequestBuilder, name: str, value: int) -> None:
-    """No thinking at all can be asked of OpenAI; a budget cannot."""
+    """Translate a budget of 0 to the lowest effort; OpenAI has no equivalent for any other budget."""
     if value:
         builder.drop(name)
     elif builder.effort not in ("none", None):
@@ -160,22 +167,22 @@ def thinking_token_budget(builder: RequestBuilder, name: str, value: int) -> Non
 
 
 def chat_template_kwargs(builder: RequestBuilder, name: str, value: JSONObject) -> None:
-    """Thinking on or off and its effort; there is no template for anything else."""
+    """Report thinking switches and efforts that the model cannot follow, and keys without an equivalent."""
     if value.get("chat_template") is not None:
         raise RequestError(UNTRUSTED_TEMPLATE, param=name)
     wanted = kwargs_effort(value, builder.family)
-    understood = {switch for switch in THINKING_SWITCHES if isinstance(value.get(switch), bool)}
+    known = {switch for switch in THINKING_SWITCHES if isinstance(value.get(switch), bool)}
     if value.get("reasoning_effort") in EFFORTS:
-        understood.add("reasoning_effort")
+        known.add("reasoning_effort")
     unmet = not builder.family.reasons and (wanted not in ("none", None) or thinking(value))
-    if unmet or not set(value) <= understood:
+    if unmet or not set(value) <= known:
         builder.drop(name)
     elif wanted is not None and builder.effort not in (wanted, None):
         builder.adjusted[name] = builder.effort
 
 
 def top_k(builder: RequestBuilder, name: str, value: int) -> None:
-    """The most likely token only is what temperature 0 is, exactly."""
+    """Translate 1 to temperature 0, which also picks the most likely token; OpenAI has no other `top_k`."""
     if value == 1 and builder.accepts_sampling:
         builder.body["temperature"] = 0
     else:
@@ -183,35 +190,35 @@ def top_k(builder: RequestBuilder, name: str, value: int) -> None:
 
 
 def cache_key(builder: RequestBuilder, name: str, value: str) -> None:
-    """Routes alike requests to one cache; each salt has its own, within a session too."""
+    """Send the session as the cache key; each salt has a cache of its own, also within a session."""
     session = builder.body.get("prompt_cache_key")
-    salted = value if session is None else f"{session}\0{value}"
-    digest = hashlib.sha256(salted.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    plain = name == "session_id" and len(value) <= CACHE_KEY_CHARACTERS
-    builder.body["prompt_cache_key"] = value if plain else digest
-    if name == "session_id" and not plain:
+    key = value if session is None else f"{session}\0{value}"
+    hashed = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    unchanged = name == "session_id" and len(value) <= CACHE_KEY_CHARACTERS
+    builder.body["prompt_cache_key"] = value if unchanged else hashed
+    if name == "session_id" and not unchanged:
         builder.adjusted[name] = "hashed"
 
 
 def echo(builder: RequestBuilder, _name: str, _value: bool) -> None:
-    """The last message's text before the answer's, where both have the same role."""
+    """Put the last message's text before the response's, if both have the same role."""
     last = builder.request.messages[-1]
-    if last["role"] == _answering_role(builder):
+    if last["role"] == _response_role(builder):
         builder.plan.echo = plain_text(last.get("content"))
 
 
 def add_generation_prompt(builder: RequestBuilder, _name: str, _value: bool) -> None:
-    """Without a prompt for an answer of its own, vLLM answers in the last message's role."""
-    builder.plan.role = _answering_role(builder)
+    """Respond in the last message's role if there is no generation prompt, as vLLM does."""
+    builder.plan.role = _response_role(builder)
 
 
-def _answering_role(builder: RequestBuilder) -> str:
+def _response_role(builder: RequestBuilder) -> str:
     request = builder.request
     return "assistant" if request.add_generation_prompt else request.messages[-1]["role"]
 
 
-def handled_elsewhere(_draft: RequestBuilder, _name: str, _value: object) -> None:
-    """The field has its effect where something else is decided."""
+def handled_elsewhere(_builder: RequestBuilder, _name: str, _value: object) -> None:
+    """Do nothing: the field takes effect elsewhere."""
 
 
 UNTRUSTED_TEMPLATE = (

@@ -1,4 +1,4 @@
-"""A conversation as vLLM takes it, made into one that OpenAI takes."""
+"""vLLM's messages converted to OpenAI's."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -7,18 +7,18 @@ from app.core.errors.errors import RequestError
 from app.core.json_encoding import encode_json
 from app.features.llm.schema import JSONObject, MessageRole, RequestMessage
 
-_ASKED = frozenset({"role", "content", "name"})
+_COMMON_KEYS = frozenset({"role", "content", "name"})
 
-# OpenAI refuses a key it does not know; these are the ones it knows.
-_KEYS: dict[str, frozenset[str]] = {
-    MessageRole.DEVELOPER: _ASKED,
-    MessageRole.SYSTEM: _ASKED,
-    MessageRole.USER: _ASKED,
-    MessageRole.ASSISTANT: _ASKED | {"refusal", "audio", "tool_calls", "function_call"},
+# The message keys that OpenAI knows for each role; it rejects all others.
+_ROLE_KEYS: dict[str, frozenset[str]] = {
+    MessageRole.DEVELOPER: _COMMON_KEYS,
+    MessageRole.SYSTEM: _COMMON_KEYS,
+    MessageRole.USER: _COMMON_KEYS,
+    MessageRole.ASSISTANT: _COMMON_KEYS | {"refusal", "audio", "tool_calls", "function_call"},
     MessageRole.TOOL: frozenset({"role", "content", "tool_call_id"}),
-    MessageRole.FUNCTION: _ASKED,
+    MessageRole.FUNCTION: _COMMON_KEYS,
 }
-_ANSWERS = frozenset({"content", "tool_calls", "function_call", "refusal", "audio"})
+_ASSISTANT_CONTENT = frozenset({"content", "tool_calls", "function_call", "refusal", "audio"})
 _VLLM_KEYS = frozenset({"reasoning", "reasoning_content", "tools", "task"})
 
 _MEDIA_KEYS = {
@@ -29,78 +29,78 @@ _MEDIA_KEYS = {
 
 
 class Conversation:
-    """The messages for OpenAI, and what was lost or changed on the way."""
+    """The messages for OpenAI, with a record of what was dropped or changed."""
 
     def __init__(self, messages: Iterable[RequestMessage]) -> None:
         self.ignored: dict[str, None] = {}
-        """vLLM's message keys that OpenAI has no place for, as `messages.KEY`."""
+        """vLLM's message keys without an equivalent at OpenAI, as `messages.KEY`."""
         self.unknown_keys = 0
-        """Further keys that were left out."""
+        """The number of unknown keys that were dropped."""
         self.adjusted: dict[str, object] = {}
-        """`messages.INDEX.role` to the role that was sent instead."""
-        self.messages = [self._message(index, message) for index, message in enumerate(messages)]
+        """`messages.INDEX.role` mapped to the role that was sent instead."""
+        self.messages = [self._convert_message(index, message) for index, message in enumerate(messages)]
 
     def mentions(self, word: str) -> bool:
-        """Whether any text of the conversation contains `word`, in whatever case."""
+        """Whether any text of the conversation contains `word`, which must be lower case, in any case."""
         return any(word in plain_text(message.get("content")).lower() for message in self.messages)
 
-    def _message(self, index: int, message: Mapping[str, Any]) -> JSONObject:
+    def _convert_message(self, index: int, message: Mapping[str, Any]) -> JSONObject:
         role = message["role"]
-        if role not in _KEYS:
+        if role not in _ROLE_KEYS:
             role = MessageRole.USER.value
             self.adjusted[f"messages.{index}.role"] = role
         sent: JSONObject = {"role": role}
         for key, value in message.items():
-            if key in _KEYS[role]:
+            if key in _ROLE_KEYS[role]:
                 if key != "role" and value is not None:
                     sent[key] = value
             else:
-                self._leave_out(key)
-        if role == MessageRole.ASSISTANT and not sent.keys() & _ANSWERS:
-            # vLLM takes an answer without anything in it; OpenAI wants a text at least.
+                self._record_dropped(key)
+        if role == MessageRole.ASSISTANT and not sent.keys() & _ASSISTANT_CONTENT:
+            # vLLM accepts an empty assistant message; OpenAI requires at least a text.
             sent["content"] = ""
-        return self._with_parts(sent)
+        return self._convert_values(sent)
 
-    def _leave_out(self, key: str) -> None:
+    def _record_dropped(self, key: str) -> None:
         if key in _VLLM_KEYS:
             self.ignored[f"messages.{key}"] = None
         else:
             self.unknown_keys += 1
 
-    def _with_parts(self, message: JSONObject) -> JSONObject:
+    def _convert_values(self, message: JSONObject) -> JSONObject:
         if isinstance(message.get("content"), list):
-            parts = [part for given in message["content"] if (part := self._part(given))]
-            # OpenAI takes no empty list; what was only a thought becomes an empty text.
+            parts = [converted for part in message["content"] if (converted := self._convert_part(part))]
+            # OpenAI rejects an empty list, which is left of a message with reasoning only.
             message["content"] = parts or ""
-        for key, make in _VALUES.items():
-            if key in message and (made := make(message.pop(key))) != []:
-                message[key] = made
+        for key, convert in _VALUE_CONVERTERS.items():
+            if key in message and (value := convert(message.pop(key))) != []:
+                message[key] = value
         return message
 
-    def _part(self, part: str | JSONObject) -> JSONObject | None:
+    def _convert_part(self, part: str | JSONObject) -> JSONObject | None:
         if isinstance(part, str):
             return _text_part(part)
         type_ = str(part.get("type") or next((media for media in _MEDIA_KEYS if media in part), None))
-        if type_ in _THOUGHTS:
+        if type_ in _REASONING_PARTS:
             self.ignored[f"messages.{type_}"] = None
             return None
-        make = _PARTS.get(type_)
-        if make is None:
+        convert = _PART_CONVERTERS.get(type_)
+        if convert is None:
             raise RequestError(
                 f"Content parts of type {type_[:50]!r} are not supported by the upstream.", param="messages"
             )
-        made = make(part)
-        self.unknown_keys += len(set(part) - set(made) - _BESIDE_AN_URL)
-        return made
+        converted = convert(part)
+        self.unknown_keys += len(set(part) - set(converted) - _BARE_URL_KEYS)
+        return converted
 
 
 def plain_text(content: object) -> str:
-    """The text of a message's content, whichever form it has; parts that are no text have none."""
+    """Return the text of a message's content: a string, or the text parts of a list."""
     return "".join(text for part in _parts(content) if isinstance(text := _text_of(part), str))
 
 
 def media_characters(messages: Iterable[Mapping[str, Any]]) -> int:
-    """How much of a conversation is data or addresses of images, audio and files."""
+    """Return the number of characters in the data and URLs of images, audio and files."""
     parts = (part for message in messages for part in _parts(message.get("content")) if isinstance(part, dict))
     return sum(_media_length(part[key]) for part in parts for key in _MEDIA_KEYS if key in part)
 
@@ -146,7 +146,7 @@ def _text_part(text: object) -> JSONObject:
 
 
 def _media_part(type_: str) -> Callable[[JSONObject], JSONObject]:
-    def make(part: JSONObject) -> JSONObject:
+    def convert(part: JSONObject) -> JSONObject:
         media = part.get(type_)
         if isinstance(media, str) and type_ == "image_url":
             media = {"url": media, "detail": part.get("detail")}
@@ -154,16 +154,16 @@ def _media_part(type_: str) -> Callable[[JSONObject], JSONObject]:
             raise RequestError(f"A content part of type {type_!r} must have an object `{type_}`.", param="messages")
         return {"type": type_, type_: {key: media[key] for key in _MEDIA_KEYS[type_] if media.get(key) is not None}}
 
-    return make
+    return convert
 
 
-# An image may be given as a bare URL, with this beside it.
-_BESIDE_AN_URL = frozenset({"detail"})
+# Keys beside an image that is given as a bare URL.
+_BARE_URL_KEYS = frozenset({"detail"})
 
-# What the model thought is no part of the conversation for OpenAI.
-_THOUGHTS = frozenset({"thinking", "tool_reference"})
+# OpenAI does not accept reasoning in a conversation.
+_REASONING_PARTS = frozenset({"thinking", "tool_reference"})
 
-_PARTS: dict[str, Callable[[JSONObject], JSONObject]] = {
+_PART_CONVERTERS: dict[str, Callable[[JSONObject], JSONObject]] = {
     "text": lambda part: _text_part(part.get("text", "")),
     "input_text": lambda part: _text_part(part.get("text", "")),
     "output_text": lambda part: _text_part(part.get("text", "")),
@@ -174,13 +174,19 @@ _PARTS: dict[str, Callable[[JSONObject], JSONObject]] = {
 }
 
 
-def _only(*keys: str) -> Callable[[Any], object]:
-    """Takes these keys of an object; anything else is OpenAI's to judge."""
-    return lambda value: {key: value[key] for key in keys if key in value} if isinstance(value, dict) else value
+def _only(name: str, *keys: str) -> Callable[[Any], object]:
+    """Return a converter of the message key `name`, an object of which only `keys` are kept."""
+
+    def convert(value: Any) -> object:
+        if not isinstance(value, dict):
+            raise RequestError(f"A message's `{name}` must be an object.", param="messages")
+        return {key: value[key] for key in keys if key in value}
+
+    return convert
 
 
-_VALUES: dict[str, Callable[[Any], object]] = {
+_VALUE_CONVERTERS: dict[str, Callable[[Any], object]] = {
     "tool_calls": lambda calls: [_tool_call(call) for call in calls],
-    "audio": _only("id"),
-    "function_call": _only("name", "arguments"),
+    "audio": _only("audio", "id"),
+    "function_call": _only("function_call", "name", "arguments"),
 }

@@ -1,4 +1,4 @@
-"""vLLM's checks of a request that need its model's limits but not its prompt."""
+"""vLLM's checks that need the model's limits but not the tokens of the prompt."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,20 +7,20 @@ from app.core.tokenization import vocabulary_size
 from app.features.llm.model_families import ModelFamily
 from app.features.llm.schema import ChatCompletionRequest
 
-_BEYOND = "token_id(s) {beyond} in {name} contain out-of-vocab token ids. Vocabulary size: {size}"
-# Fields that list token ids, with vLLM's words for those that its vocabulary has not.
+_OUT_OF_VOCABULARY = "token_id(s) {beyond} in {name} contain out-of-vocab token ids. Vocabulary size: {size}"
+# Fields that list token ids, with vLLM's error text for ids outside the vocabulary.
 _TOKEN_IDS = {
-    "logit_bias": _BEYOND,
-    "stop_token_ids": _BEYOND,
+    "logit_bias": _OUT_OF_VOCABULARY,
+    "stop_token_ids": _OUT_OF_VOCABULARY,
     "allowed_token_ids": "allowed_token_ids contains out-of-vocab token id!",
 }
 
 
 def check_limits(request: ChatCompletionRequest, family: ModelFamily) -> None:
-    """Check the output length and the token ids that a request asks for.
+    """Check the output length and the token ids of a request.
 
     Raises:
-        RequestError: more output tokens than the context holds, an id outside the vocabulary, or no allowed id at all.
+        RequestError: the output exceeds the context, an id is outside the vocabulary, or no token id is allowed.
     """
     _check_output_length(request, family)
     _check_token_ids(request, family)
@@ -30,13 +30,13 @@ def _check_output_length(request: ChatCompletionRequest, family: ModelFamily) ->
     if family.context is None:
         return
     name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
-    asked = getattr(request, name)
-    if asked is not None and asked > family.context:
+    requested = getattr(request, name)
+    if requested is not None and requested > family.context:
         raise limit_error(
-            f"{name}={asked} cannot be greater than max_model_len={family.context}. "
+            f"{name}={requested} cannot be greater than max_model_len={family.context}. "
             "Please request fewer output tokens.",
             name,
-            asked,
+            requested,
         )
 
 
@@ -45,9 +45,9 @@ def _check_token_ids(request: ChatCompletionRequest, family: ModelFamily) -> Non
         raise limit_error("allowed_token_ids is not None and empty!", "allowed_token_ids", [])
     if family.encoding is None:
         return
-    given = request.model_fields_set
+    sent = request.model_fields_set
     for name, message in _TOKEN_IDS.items():
-        if name not in given:
+        if name not in sent:
             continue
         size = vocabulary_size(family.encoding)
         beyond = [token for token in map(int, getattr(request, name) or ()) if not 0 <= token < size]
@@ -55,26 +55,28 @@ def _check_token_ids(request: ChatCompletionRequest, family: ModelFamily) -> Non
             raise limit_error(message.format(beyond=beyond, name=name, size=size), name, beyond)
 
 
-def check_truncation(asked: int | None, family: ModelFamily, output: Mapping[str, int]) -> None:
-    """vLLM's check of `truncate_prompt_tokens`: beside the `output`, a field and its value, it is to fit the context.
+def check_truncation(requested: int | None, family: ModelFamily, output: Mapping[str, int]) -> None:
+    """Check that `truncate_prompt_tokens` and the output length fit the context together, as vLLM does.
+
+    `output` maps the field of the output length to its value.
 
     Raises:
-        RequestError: it does not.
+        RequestError: they do not fit.
     """
-    if asked is None or family.context is None:
+    if requested is None or family.context is None:
         return
     ((field, length),) = output.items()
-    most = family.context - length
-    if asked > most:
+    limit = family.context - length
+    if requested > limit:
         name = "truncate_prompt_tokens"
         raise limit_error(
-            f"{name}={asked} cannot be greater than max_model_len - {field} = {most}. "
+            f"{name}={requested} cannot be greater than max_model_len - {field} = {limit}. "
             "Please request a smaller truncation size.",
             name,
-            asked,
+            requested,
         )
 
 
 def limit_error(message: str, name: str, value: int | Sequence[int]) -> RequestError:
-    """A rejection in vLLM's form, which repeats the parameter and its value."""
+    """Return an error in vLLM's form, which repeats the parameter and its value."""
     return RequestError(f"{message} (parameter={name}, value={value})", param=name)

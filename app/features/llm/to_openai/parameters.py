@@ -1,4 +1,4 @@
-"""What becomes of each field of a chat request on its way to OpenAI: one row per field."""
+"""How each field of a chat request is handled: one rule per field, in the schema's order."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from app.features.llm.to_openai.builder import RequestBuilder
 
 
 class Handling(StrEnum):
-    """What becomes of a field whose value is neither null nor neutral."""
+    """How a field is handled if its value is neither null nor neutral; the value is for docs/parameters.md."""
 
-    PASS = "passed"  # noqa: S105 - no password
+    PASS = "passed"  # noqa: S105 - not a password
     TRANSLATE = "translated"
     IGNORE = "no effect"
-    DROP = "dropped and told"
-    REFUSE = "refused"
+    DROP = "dropped, reported"
+    REJECT = "rejected"
 
 
 Apply = Callable[[RequestBuilder, str, Any], None]
@@ -25,16 +25,16 @@ Apply = Callable[[RequestBuilder, str, Any], None]
 
 @dataclass(frozen=True, slots=True)
 class ParameterRule:
-    """One field's fate."""
+    """How one field is handled."""
 
-    fate: Handling
+    handling: Handling
     note: str
-    """For the table in docs/parameters.md."""
+    """Details for the table in docs/parameters.md."""
     apply: Apply
     neutral: tuple[object, ...] = ()
-    """Values that ask for nothing: many clients send them always, and some models refuse even these."""
+    """Values that mean the default. Many clients always send them, and some models reject even these."""
     always: bool = False
-    """Whether the field counts even where the client left it out."""
+    """Whether the rule applies even if the client did not send the field."""
 
 
 def _passed(note: str = "", *, neutral: tuple[object, ...] = ()) -> ParameterRule:
@@ -49,7 +49,7 @@ def _translated(apply: Apply, note: str, *, neutral: tuple[object, ...] = (), al
 
 
 def _without_effect(note: str) -> ParameterRule:
-    return ParameterRule(Handling.IGNORE, note, lambda _draft, _name, _value: None)
+    return ParameterRule(Handling.IGNORE, note, lambda _builder, _name, _value: None)
 
 
 def _drop(builder: RequestBuilder, name: str, _value: object) -> None:
@@ -60,11 +60,11 @@ def _dropped(note: str = "OpenAI has no such control", *, neutral: tuple[object,
     return ParameterRule(Handling.DROP, note, _drop, neutral)
 
 
-def _refused(message: str, note: str, *, neutral: tuple[object, ...] = ()) -> ParameterRule:
-    def apply(_draft: RequestBuilder, name: str, _value: object) -> None:
+def _rejected(message: str, note: str, *, neutral: tuple[object, ...] = ()) -> ParameterRule:
+    def apply(_builder: RequestBuilder, name: str, _value: object) -> None:
         raise RequestError(message.format(name=name), param=name)
 
-    return ParameterRule(Handling.REFUSE, note, apply, neutral)
+    return ParameterRule(Handling.REJECT, note, apply, neutral)
 
 
 _STOP = "found by this server if the model takes none; then `stop_reason` names it, and tokens after it may be billed"
@@ -72,10 +72,10 @@ _STOP_TOKENS = "found by this server, for reasoning models by the token's text; 
 _BAD_WORDS = (
     "a word of one token as `logit_bias` of -100; longer words, and all words for reasoning models: dropped, reported"
 )
-_IDS_FROM = "from OpenAI's log probabilities; for reasoning models and wrapped responses from the text, reported"
-_CLASSIC_ONLY = "dropped, reported for reasoning models"
+_RETURNED_IDS = "from OpenAI's log probabilities; for reasoning models and wrapped responses from the text, reported"
+_NON_REASONING_ONLY = "dropped, reported for reasoning models"
 _NOT_WHILE_REASONING = "dropped, reported while the model reasons"
-_NOT_AVAILABLE = "`{name}` is not available: the upstream has no equivalent, and an answer without it would mislead."
+_NOT_AVAILABLE = "`{name}` is not available: the upstream has no equivalent, and a response without it would mislead."
 DISABLED_KWARGS = (
     "Per-request {name} are disabled by default because they can change multimodal preprocessing resource usage. "
     "Start the server with --trust-request-mm-kwargs only when clients are trusted. (parameter={name})"
@@ -85,16 +85,16 @@ PARAMETERS: dict[str, ParameterRule] = {
         field_mappers.messages, "keys, roles and parts that OpenAI does not know are left out or mapped"
     ),
     "model": _translated(field_mappers.model, "the OpenAI model that the served name maps to", always=True),
-    "frequency_penalty": _translated(field_mappers.non_reasoning_only, _CLASSIC_ONLY, neutral=(0,)),
+    "frequency_penalty": _translated(field_mappers.penalty, _NON_REASONING_ONLY, neutral=(0,)),
     "logit_bias": _translated(
-        field_mappers.logit_bias, "rounded to integers between -100 and 100; " + _CLASSIC_ONLY, neutral=({},)
+        field_mappers.logit_bias, "rounded to integers between -100 and 100; " + _NON_REASONING_ONLY, neutral=({},)
     ),
     "logprobs": _translated(field_mappers.logprobs, "rejected while the model reasons", neutral=(False,)),
     "top_logprobs": _translated(field_mappers.logprobs, "rejected while the model reasons", neutral=(0,)),
     "max_tokens": _translated(field_mappers.max_tokens, "as `max_completion_tokens`, at most the model's output limit"),
     "max_completion_tokens": _translated(field_mappers.max_tokens, "at most the model's output limit"),
     "n": _translated(field_mappers.choices, f"at most {field_mappers.MAX_UPSTREAM_CHOICES}", neutral=(1,)),
-    "presence_penalty": _translated(field_mappers.non_reasoning_only, _CLASSIC_ONLY, neutral=(0,)),
+    "presence_penalty": _translated(field_mappers.penalty, _NON_REASONING_ONLY, neutral=(0,)),
     "response_format": _translated(
         field_mappers.handled_elsewhere,
         "JSON schemas are made strict where that is equivalent; `structural_tag` is rejected",
@@ -103,7 +103,7 @@ PARAMETERS: dict[str, ParameterRule] = {
     "stop": _translated(field_mappers.stop, _STOP, neutral=([],)),
     "stream": _translated(field_mappers.stream, "usage is always requested from OpenAI", neutral=(False,)),
     "stream_options": _translated(
-        field_mappers.stream_options, "usage is shown if asked for; running usage is counted by this server"
+        field_mappers.stream_options, "usage is shown if requested; running usage is counted by this server"
     ),
     "temperature": _translated(
         field_mappers.sampling, "`DEFAULT_TEMPERATURE` if absent; " + _NOT_WHILE_REASONING, always=True
@@ -126,7 +126,7 @@ PARAMETERS: dict[str, ParameterRule] = {
         neutral=(True,),
     ),
     "user": _passed(),
-    "use_beam_search": _refused("beam search is not available", "", neutral=(False,)),
+    "use_beam_search": _rejected("beam search is not available", "", neutral=(False,)),
     "top_k": _translated(field_mappers.top_k, "1 as temperature 0; else dropped, reported", neutral=(0, -1)),
     "min_p": _dropped(neutral=(0,)),
     "repetition_penalty": _dropped(neutral=(1,)),
@@ -142,8 +142,8 @@ PARAMETERS: dict[str, ParameterRule] = {
         token_mappers.truncate_prompt_tokens, "no effect if the prompt is short enough; a longer one is rejected"
     ),
     "truncation_side": _without_effect("nothing is truncated"),
-    "prompt_logprobs": _refused(_NOT_AVAILABLE, ""),
-    "logprob_token_ids": _refused(_NOT_AVAILABLE, ""),
+    "prompt_logprobs": _rejected(_NOT_AVAILABLE, ""),
+    "logprob_token_ids": _rejected(_NOT_AVAILABLE, ""),
     "allowed_token_ids": _translated(
         token_mappers.allowed_token_ids,
         f"as `logit_bias` of 100; at most {token_mappers.MAX_BIASES}, rejected for reasoning models",
@@ -155,36 +155,36 @@ PARAMETERS: dict[str, ParameterRule] = {
     "add_generation_prompt": _translated(
         field_mappers.add_generation_prompt, "`false`: the response has the last message's role", neutral=(True,)
     ),
-    "continue_final_message": _refused(_NOT_AVAILABLE, "OpenAI cannot continue a message", neutral=(False,)),
+    "continue_final_message": _rejected(_NOT_AVAILABLE, "OpenAI cannot continue a message", neutral=(False,)),
     "add_special_tokens": _without_effect("OpenAI builds the prompt"),
     "documents": _dropped(neutral=([],)),
-    "chat_template": _refused(field_mappers.UNTRUSTED_TEMPLATE, "as in vLLM, unless templates are trusted there"),
+    "chat_template": _rejected(field_mappers.UNTRUSTED_TEMPLATE, "as in vLLM, unless templates are trusted there"),
     "chat_template_kwargs": _translated(
         field_mappers.chat_template_kwargs,
         "`enable_thinking`, `reasoning_effort`; else dropped, reported",
         neutral=({},),
     ),
-    "media_io_kwargs": _refused(DISABLED_KWARGS, "as in vLLM, unless they are trusted there", neutral=({},)),
-    "mm_processor_kwargs": _refused(DISABLED_KWARGS, "as in vLLM, unless they are trusted there", neutral=({},)),
+    "media_io_kwargs": _rejected(DISABLED_KWARGS, "as in vLLM, unless they are trusted there", neutral=({},)),
+    "mm_processor_kwargs": _rejected(DISABLED_KWARGS, "as in vLLM, unless they are trusted there", neutral=({},)),
     "structured_outputs": _translated(
         field_mappers.handled_elsewhere,
         "`json`, `regex`, `choice`, `json_object`; `grammar`, `structural_tag` are rejected",
     ),
-    "priority": _without_effect("OpenAI schedules by itself"),
+    "priority": _without_effect("OpenAI has its own scheduling"),
     "request_id": _translated(field_mappers.handled_elsewhere, "the response's id; the header `X-Request-Id` wins"),
     "session_id": _translated(field_mappers.cache_key, "as `prompt_cache_key`"),
     "return_tokens_as_token_ids": _translated(
         token_mappers.return_tokens_as_token_ids, "in `logprobs`", neutral=(False,)
     ),
-    "return_token_ids": _translated(token_mappers.return_token_ids, _IDS_FROM, neutral=(False,)),
+    "return_token_ids": _translated(token_mappers.return_token_ids, _RETURNED_IDS, neutral=(False,)),
     "routed_experts_prompt_start": _without_effect("the model runs at OpenAI"),
     "return_token_offsets": _without_effect("vLLM's render endpoint only"),
     "return_prompt_text": _dropped(neutral=(False,)),
     "mm_payload": _without_effect("vLLM's render endpoint only"),
     "return_mm_kwargs": _without_effect("vLLM's render endpoint only"),
     "cache_salt": _translated(field_mappers.cache_key, "as `prompt_cache_key`, hashed"),
-    "kv_transfer_params": _refused(_NOT_AVAILABLE, ""),
-    "ec_transfer_params": _refused(_NOT_AVAILABLE, ""),
+    "kv_transfer_params": _rejected(_NOT_AVAILABLE, ""),
+    "ec_transfer_params": _rejected(_NOT_AVAILABLE, ""),
     "vllm_xargs": _dropped(neutral=({},)),
     "repetition_detection": _dropped(),
     "stream_interval": _without_effect("events are passed on as they arrive"),

@@ -1,4 +1,4 @@
-"""What is answered when there are more calls than places."""
+"""Requests beyond the limit on concurrent calls: queued, rejected, or given a permit later."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -16,34 +16,39 @@ from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import serving, settings_for
+from tests.unit.features.llm.test_client import raw_server, read_request
+from tests.unit.features.llm.test_client_damage import FINISH, GOOD, SSE_HEAD, event, http_chunk
 
-LIMIT_S = 10
+TIMEOUT_S = 60
 COMPLETIONS = "/v1/completions"
 
 
 class Served:
-    """A server with few places, a client of it, and its count of them."""
+    """A client of a server with few permits, and the server's limiter."""
 
-    def __init__(self, client: httpx.AsyncClient, concurrency_limiter: ConcurrencyLimiter) -> None:
+    def __init__(self, client: httpx.AsyncClient, limiter: ConcurrencyLimiter) -> None:
         self.client = client
-        self.concurrency_limiter = concurrency_limiter
+        self.limiter = limiter
 
     async def until(self, *, running: int, waiting: int = 0) -> None:
-        """Return once so many calls run and wait."""
-        async with asyncio.timeout(LIMIT_S):
-            while (self.concurrency_limiter.running, self.concurrency_limiter.waiting) != (running, waiting):  # noqa: ASYNC110 - no event tells
+        """Return once this many permits are taken and this many requests wait."""
+        async with asyncio.timeout(TIMEOUT_S):
+            while (self.limiter.running, self.limiter.waiting) != (running, waiting):  # noqa: ASYNC110 - the limiter has no event for it
                 await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
 async def served(simulator: Simulator, **settings: object) -> AsyncIterator[Served]:
     app = create_app(
-        settings_for(simulator.base_url, **{"max_upstream_calls": 1, "max_num_queued_reqs": 0, **settings})
+        settings_for(
+            simulator.base_url,
+            **{"max_upstream_calls": 1, "max_num_queued_reqs": 0, "queue_timeout_s": TIMEOUT_S, **settings},
+        )
     )
     components = app.state.components
     async with (
         serving(app, components.lifecycle) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=LIMIT_S) as client,
+        httpx.AsyncClient(base_url=server.url) as client,
     ):
         yield Served(client, components.concurrency_limiter)
 
@@ -52,16 +57,16 @@ def chat(text: str = "hi", **fields: object) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **fields}
 
 
-SLOW = chat("[sim tokens=200 itl=0.05]", stream=True)
+SLOW = chat("[sim fault=stall seconds=600 after=1]", stream=True)
 
 
-async def test_beyond_places_and_queue_vllms_503_names_the_setting(simulator: Simulator) -> None:
-    async with served(simulator) as here, here.client.stream("POST", CHAT, json=SLOW):
-        await here.until(running=1)
-        refused = await here.client.post(CHAT, json=chat())
+async def test_a_full_queue_is_vllms_503_and_names_the_setting(simulator: Simulator) -> None:
+    async with served(simulator) as server, server.client.stream("POST", CHAT, json=SLOW):
+        await server.until(running=1)
+        rejected = await server.client.post(CHAT, json=chat())
 
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-    assert refused.json()["error"] == {
+    assert (rejected.status_code, rejected.headers["retry-after"]) == (503, "1")
+    assert rejected.json()["error"] == {
         "message": "The engine is currently busy and cannot accept new requests. Please try again later or on a "
         "different instance. (MAX_NUM_QUEUED_REQS=0)",
         "type": "Service Unavailable",
@@ -70,144 +75,158 @@ async def test_beyond_places_and_queue_vllms_503_names_the_setting(simulator: Si
     }
 
 
-async def test_a_wait_in_the_queue_has_a_limit(simulator: Simulator) -> None:
+async def test_a_wait_in_the_queue_has_a_timeout(simulator: Simulator) -> None:
     async with (
-        served(simulator, max_num_queued_reqs=1, queue_timeout_s=0.1) as here,
-        here.client.stream("POST", CHAT, json=SLOW),
+        served(simulator, max_num_queued_reqs=1, queue_timeout_s=0.1) as server,
+        server.client.stream("POST", CHAT, json=SLOW),
     ):
-        refused = await here.client.post(CHAT, json=chat())
+        rejected = await server.client.post(CHAT, json=chat())
 
-        assert refused.status_code == 503
-        assert "(QUEUE_TIMEOUT_S=0.1)" in refused.json()["error"]["message"]
-        assert (here.concurrency_limiter.running, here.concurrency_limiter.waiting) == (1, 0)
+        assert rejected.status_code == 503
+        assert "(QUEUE_TIMEOUT_S=0.1)" in rejected.json()["error"]["message"]
+        assert (server.limiter.running, server.limiter.waiting) == (1, 0)
 
 
-async def test_a_stream_holds_its_place_to_its_end_and_the_next_has_it(simulator: Simulator) -> None:
-    async with served(simulator, max_num_queued_reqs=1) as here:
-        async with here.client.stream("POST", CHAT, json=SLOW):
-            queued = asyncio.create_task(here.client.post(CHAT, json=chat()))
-            await here.until(running=1, waiting=1)
+async def test_a_stream_holds_its_permit_to_its_end_and_the_next_gets_it(simulator: Simulator) -> None:
+    async with served(simulator, max_num_queued_reqs=1) as server:
+        async with server.client.stream("POST", CHAT, json=SLOW):
+            queued = asyncio.create_task(server.client.post(CHAT, json=chat()))
+            await server.until(running=1, waiting=1)
         assert (await queued).status_code == 200
-        await here.until(running=0)
+        await server.until(running=0)
 
 
-async def test_a_client_that_leaves_the_queue_frees_its_place_there(simulator: Simulator) -> None:
-    async with served(simulator, max_num_queued_reqs=1) as here, here.client.stream("POST", CHAT, json=SLOW):
-        queued = asyncio.create_task(here.client.post(CHAT, json=chat()))
-        await here.until(running=1, waiting=1)
+async def test_a_client_that_disconnects_leaves_the_queue(simulator: Simulator) -> None:
+    async with served(simulator, max_num_queued_reqs=1) as server, server.client.stream("POST", CHAT, json=SLOW):
+        queued = asyncio.create_task(server.client.post(CHAT, json=chat()))
+        await server.until(running=1, waiting=1)
         queued.cancel()
 
-        await here.until(running=1, waiting=0)
+        await server.until(running=1, waiting=0)
 
 
-ENDINGS = {
-    "whole": (chat(), 200),
+OUTCOMES = {
+    "JSON": (chat(), 200),
     "stream": (chat(stream=True), 200),
-    "refused here": (chat(temperature=9), 400),
-    "refused upstream": (chat("[sim fault=rate_limit]"), 429),
+    "rejected by this server": (chat(temperature=9), 400),
+    "rejected by OpenAI": (chat("[sim fault=rate_limit]"), 429),
     "failed": (chat("[sim fault=overloaded]"), 503),
     "cut": (chat("[sim fault=cut after=3]", stream=True), 200),
 }
 
 
-@pytest.mark.parametrize(("body", "status"), ENDINGS.values(), ids=ENDINGS)
-async def test_every_ending_gives_the_place_back(simulator: Simulator, body: dict[str, Any], status: int) -> None:
-    async with served(simulator, upstream_max_attempts=1) as here:
-        assert (await here.client.post(CHAT, json=body)).status_code == status
+@pytest.mark.parametrize(("body", "status"), OUTCOMES.values(), ids=OUTCOMES)
+async def test_every_outcome_releases_the_permit(simulator: Simulator, body: dict[str, Any], status: int) -> None:
+    async with served(simulator, upstream_max_attempts=1) as server:
+        assert (await server.client.post(CHAT, json=body)).status_code == status
 
-        await here.until(running=0)
+        await server.until(running=0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_requests_of_many_calls_do_not_wait_for_each_other(simulator: Simulator, stream: bool) -> None:
-    # The long one is counted before it is called, when the others have their places.
+async def test_requests_of_many_calls_do_not_deadlock(simulator: Simulator, stream: bool) -> None:
+    # The long prompt is counted before its call is made; the others have their permits by then.
     prompts = ["[sim tokens=5 ttft=0.02]" + " word" * 60_000, *["[sim tokens=5 ttft=0.02]"] * 8]
     body = {"prompt": prompts, "stream": stream}
-    async with served(simulator, max_upstream_calls=3, max_num_queued_reqs=100) as here:
-        answers = await asyncio.gather(*(here.client.post(COMPLETIONS, json=body) for _ in range(4)))
+    async with served(simulator, max_upstream_calls=3, max_num_queued_reqs=100) as server:
+        responses = await asyncio.gather(*(server.client.post(COMPLETIONS, json=body) for _ in range(4)))
 
-        assert [answer.status_code for answer in answers] == [200] * 4
-        assert not [answer.text for answer in answers if '"error"' in answer.text]
-        await here.until(running=0)
-
-
-async def test_a_later_call_of_a_stream_that_finds_no_place_is_an_error_event(simulator: Simulator) -> None:
-    prompts = ["[sim tokens=1 ttft=0.5]", "[sim tokens=200 itl=0.02]", "hi"]
-    async with served(simulator, max_upstream_calls=2, max_num_queued_reqs=1, queue_timeout_s=1) as here:
-        streaming = asyncio.create_task(
-            here.client.post(COMPLETIONS, json={"prompt": prompts, "stream": True, "max_tokens": 300})
-        )
-        await here.until(running=2)
-        holding = asyncio.create_task(here.client.post(CHAT, json=chat("[sim tokens=200 itl=0.02]")))
-        answer = await streaming
-        holding.cancel()
-
-    assert answer.status_code == 200
-    assert "(QUEUE_TIMEOUT_S=1)" in answer.text
-    assert answer.text.endswith("data: [DONE]\n\n")
+        assert [response.status_code for response in responses] == [200] * 4
+        assert not [response.text for response in responses if '"error"' in response.text]
+        await server.until(running=0)
 
 
-async def test_a_turn_that_comes_as_its_guest_leaves_is_given_back() -> None:
-    concurrency_limiter = ConcurrencyLimiter(max_calls=1, max_queued=1, queue_timeout_s=LIMIT_S)
-    await concurrency_limiter.acquire()
-    queued = asyncio.create_task(concurrency_limiter.acquire())
+async def test_a_later_call_of_a_stream_without_a_permit_is_an_error_event(simulator: Simulator) -> None:
+    queued = asyncio.Event()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received = await read_request(reader)
+        writer.write(SSE_HEAD + http_chunk(event(GOOD)))
+        if b"first" in received:
+            await queued.wait()
+            writer.write(http_chunk(event(FINISH) + b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        await reader.read()
+
+    limits = {"max_upstream_calls": 2, "max_num_queued_reqs": 1}
+    async with raw_server(converse) as url, served(simulator, openai_base_url=url, **limits) as server:
+        body = {"prompt": ["first", "second", "third"], "stream": True}
+        streaming = asyncio.create_task(server.client.post(COMPLETIONS, json=body))
+        await server.until(running=2)
+        # It needs two permits, so it still waits, and the queue is full, when the first call has released one.
+        waiting = asyncio.create_task(server.client.post(COMPLETIONS, json={"prompt": ["a", "b"], "stream": True}))
+        await server.until(running=2, waiting=1)
+        queued.set()
+        response = await streaming
+        waiting.cancel()
+
+    assert response.status_code == 200
+    assert "(MAX_NUM_QUEUED_REQS=1)" in response.text
+    assert response.text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_permit_granted_to_a_cancelled_waiter_is_released() -> None:
+    limiter = ConcurrencyLimiter(max_calls=1, max_queued=1, queue_timeout_s=TIMEOUT_S)
+    await limiter.acquire()
+    queued = asyncio.create_task(limiter.acquire())
     await asyncio.sleep(0)
-    concurrency_limiter.release()
+    limiter.release()
     queued.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await queued
-    assert (concurrency_limiter.running, concurrency_limiter.waiting) == (0, 0)
+    assert (limiter.running, limiter.waiting) == (0, 0)
 
 
-class Guest:
-    """Somebody who enters and leaves; cancelled at any point."""
+class Call:
+    """A call that acquires permits and releases them; it may be cancelled at any point."""
 
-    def __init__(self, concurrency_limiter: ConcurrencyLimiter, permits: int) -> None:
-        self._admission = concurrency_limiter
+    def __init__(self, limiter: ConcurrencyLimiter, permits: int) -> None:
+        self._limiter = limiter
         self.permits = permits
-        self.inside = False
-        self._leave = asyncio.Event()
-        self.task = asyncio.create_task(self._visit())
+        self.running = False
+        self._released = asyncio.Event()
+        self.task = asyncio.create_task(self._run())
 
-    async def _visit(self) -> None:
+    async def _run(self) -> None:
         try:
-            await self._admission.acquire(self.permits)
+            await self._limiter.acquire(self.permits)
         except Overloaded:
             return
-        self.inside = True
+        self.running = True
         try:
-            await self._leave.wait()
+            await self._released.wait()
         finally:
-            self.inside = False
-            self._admission.release(self.permits)
+            self.running = False
+            self._limiter.release(self.permits)
 
     def release(self) -> None:
-        self._leave.set()
+        self._released.set()
 
 
-STEPS = st.lists(st.tuples(st.sampled_from(["enter", "leave", "cancel", "turn"]), st.integers(1, 3)), max_size=60)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["acquire", "release", "cancel", "loop step"]), st.integers(1, 3)), max_size=60
+)
 
 
-async def _visits(steps: Sequence[tuple[str, int]]) -> None:
-    concurrency_limiter = ConcurrencyLimiter(max_calls=3, max_queued=2, queue_timeout_s=LIMIT_S)
-    guests: list[Guest] = []
-    for what, number in steps:
-        if what == "enter":
-            guests.append(Guest(concurrency_limiter, number))
-        elif what == "turn":
+async def _run_steps(steps: Sequence[tuple[str, int]]) -> None:
+    limiter = ConcurrencyLimiter(max_calls=3, max_queued=2, queue_timeout_s=TIMEOUT_S)
+    calls: list[Call] = []
+    for action, number in steps:
+        if action == "acquire":
+            calls.append(Call(limiter, number))
+        elif action == "loop step":
             await asyncio.sleep(0)
-        elif guests:
-            guest = guests[number % len(guests)]
-            guest.release() if what == "leave" else guest.task.cancel()
-        assert sum(guest.permits for guest in guests if guest.inside) <= concurrency_limiter.running <= 3
-        assert concurrency_limiter.waiting <= 2
-    for guest in guests:
-        guest.release()
-    await asyncio.wait_for(asyncio.gather(*(guest.task for guest in guests), return_exceptions=True), LIMIT_S)
-    assert (concurrency_limiter.running, concurrency_limiter.waiting) == (0, 0)
+        elif calls:
+            call = calls[number % len(calls)]
+            call.release() if action == "release" else call.task.cancel()
+        assert sum(call.permits for call in calls if call.running) <= limiter.running <= 3
+        assert limiter.waiting <= 2
+    for call in calls:
+        call.release()
+    await asyncio.wait_for(asyncio.gather(*(call.task for call in calls), return_exceptions=True), TIMEOUT_S)
+    assert (limiter.running, limiter.waiting) == (0, 0)
 
 
 @given(STEPS)
-def test_places_are_never_exceeded_and_all_come_back(steps: Sequence[tuple[str, int]]) -> None:
-    asyncio.run(_visits(steps))
+def test_the_limit_is_never_exceeded_and_all_permits_are_released(steps: Sequence[tuple[str, int]]) -> None:
+    asyncio.run(_run_steps(steps))

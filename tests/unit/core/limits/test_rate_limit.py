@@ -1,4 +1,4 @@
-"""What each key may ask for."""
+"""Rate limits of client keys."""
 
 import pytest
 from hypothesis import given, settings
@@ -16,79 +16,79 @@ class Clock:
         return self.now_s
 
 
-def refusal(limits: RateLimiter, key: int = 1) -> tuple[str, str]:
-    """What a request that is refused is told: the words of the limit and `Retry-After`."""
+def rejection(limiter: RateLimiter, key: int = 1) -> tuple[str, str]:
+    """The error message and `Retry-After` of a rejected request."""
     with pytest.raises(RequestError) as caught:
-        limits.begin(key)
-    answer = caught.value.response
-    assert (answer.status, answer.type) == (429, "RateLimitError")
-    return answer.message, answer.headers["retry-after"]
+        limiter.begin(key)
+    response = caught.value.response
+    assert (response.status, response.type) == (429, "RateLimitError")
+    return response.message, response.headers["retry-after"]
 
 
-def test_requests_of_any_minute_are_counted() -> None:
+def test_requests_per_minute_are_limited_in_a_sliding_window() -> None:
     clock = Clock()
-    limits = RateLimiter(requests_per_minute=2, clock=clock)
-    limits.begin(1)
+    limiter = RateLimiter(requests_per_minute=2, clock=clock)
+    limiter.begin(1)
     clock.now_s += 20.5
-    limits.begin(1)
+    limiter.begin(1)
 
     message = "The limit KEY_REQUESTS_PER_MINUTE=2 of this server is reached. Please try again in 40 s."
-    assert refusal(limits) == (message, "40")
+    assert rejection(limiter) == (message, "40")
     clock.now_s += 39.4
-    assert refusal(limits)[1] == "1"
+    assert rejection(limiter)[1] == "1"
     clock.now_s += 0.1
-    limits.begin(1)
-    assert refusal(limits)[1] == "21"
+    limiter.begin(1)
+    assert rejection(limiter)[1] == "21"
 
 
-def test_a_key_waits_until_its_tokens_of_the_minute_are_below_the_limit() -> None:
+def test_tokens_per_minute_are_limited_in_a_sliding_window() -> None:
     clock = Clock()
-    limits = RateLimiter(tokens_per_minute=100, clock=clock)
+    limiter = RateLimiter(tokens_per_minute=100, clock=clock)
     for tokens in (60, 30, 50):
-        limits.begin(1)
-        limits.end(1, tokens)
+        limiter.begin(1)
+        limiter.end(1, tokens)
         clock.now_s += 10
 
-    # 140: the first 60 leave 80.
-    assert refusal(limits) == (
+    # 140 tokens are used; 80 are left in the window when the first 60 leave it.
+    assert rejection(limiter) == (
         "The limit KEY_TOKENS_PER_MINUTE=100 of this server is reached. Please try again in 30 s.",
         "30",
     )
     clock.now_s += 30
-    limits.begin(1)
+    limiter.begin(1)
 
 
-def test_requests_at_the_same_time_are_counted_until_their_end() -> None:
-    limits = RateLimiter(concurrent_requests=2)
-    limits.begin(1)
-    limits.begin(1)
+def test_concurrent_requests_are_limited() -> None:
+    limiter = RateLimiter(concurrent_requests=2)
+    limiter.begin(1)
+    limiter.begin(1)
 
-    assert refusal(limits) == (
+    assert rejection(limiter) == (
         "The limit KEY_CONCURRENT_REQUESTS=2 of this server is reached. Please try again in 1 s.",
         "1",
     )
-    limits.end(1, 0)
-    limits.begin(1)
+    limiter.end(1, 0)
+    limiter.begin(1)
 
 
-def test_each_key_has_its_own() -> None:
-    limits = RateLimiter(concurrent_requests=1, requests_per_minute=1)
-    limits.begin(1)
-    limits.begin(2)
+def test_each_key_has_its_own_limits() -> None:
+    limiter = RateLimiter(concurrent_requests=1, requests_per_minute=1)
+    limiter.begin(1)
+    limiter.begin(2)
 
-    refusal(limits, 1)
-    refusal(limits, 2)
+    rejection(limiter, 1)
+    rejection(limiter, 2)
 
 
-def test_a_refused_request_counts_nowhere() -> None:
+def test_a_rejected_request_is_not_counted() -> None:
     clock = Clock()
-    limits = RateLimiter(requests_per_minute=2, concurrent_requests=1, clock=clock)
-    limits.begin(1)
-    refusal(limits)
-    limits.end(1, 0)
-    limits.begin(1)
+    limiter = RateLimiter(requests_per_minute=2, concurrent_requests=1, clock=clock)
+    limiter.begin(1)
+    rejection(limiter)
+    limiter.end(1, 0)
+    limiter.begin(1)
 
-    assert limits.running(1) == 1
+    assert limiter.running(1) == 1
 
 
 @settings(max_examples=200, deadline=None, database=None)
@@ -100,32 +100,32 @@ def test_a_refused_request_counts_nowhere() -> None:
 )
 def test_no_limit_is_ever_exceeded(steps: list[tuple[str, int]], requests: int, tokens: int, concurrent: int) -> None:
     clock = Clock()
-    limits = RateLimiter(
+    limiter = RateLimiter(
         requests_per_minute=requests, tokens_per_minute=tokens, concurrent_requests=concurrent, clock=clock
     )
-    begun: list[float] = []
+    began: list[float] = []
     ended: list[tuple[float, int]] = []
     running = 0
-    for what, number in steps:
+    for action, number in steps:
         last_minute = clock.now_s - 60
-        if what == "wait":
+        if action == "wait":
             clock.now_s += number
-        elif what == "end" and running:
-            limits.end(1, number)
+        elif action == "end" and running:
+            limiter.end(1, number)
             running, ended = running - 1, [*ended, (clock.now_s, number)]
-        elif what == "begin":
-            spent = sum(amount for at_s, amount in ended if at_s > last_minute)
-            came = sum(at_s > last_minute for at_s in begun)
+        elif action == "begin":
+            used_tokens = sum(amount for at_s, amount in ended if at_s > last_minute)
+            admitted = sum(at_s > last_minute for at_s in began)
             allowed = not (
-                (requests and came >= requests)
-                or (tokens and spent >= tokens)
+                (requests and admitted >= requests)
+                or (tokens and used_tokens >= tokens)
                 or (concurrent and running >= concurrent)
             )
             try:
-                limits.begin(1)
+                limiter.begin(1)
             except RequestError:
                 assert not allowed
             else:
                 assert allowed
-                running, begun = running + 1, [*begun, clock.now_s]
-        assert limits.running(1) == running
+                running, began = running + 1, [*began, clock.now_s]
+        assert limiter.running(1) == running

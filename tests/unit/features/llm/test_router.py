@@ -1,4 +1,4 @@
-"""The routes over real sockets: what a client sends and what it gets."""
+"""The routes over real sockets: requests and their responses."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import pytest
 from app.core.dependencies import get_llm_service
 from app.features.llm.schema import ModelsResponse
 from app.main import create_app
-from app.simulator.server import Simulator, Traffic
+from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import served, served_over, settings_for
 
@@ -32,24 +32,24 @@ async def test_health_is_the_owners(client: httpx.AsyncClient) -> None:
     assert "x-request-id" not in response.headers
 
 
-async def test_an_answer_has_every_key_of_vllm_in_its_order(client: httpx.AsyncClient) -> None:
-    answer = (await client.post(CHAT, json=HELLO)).json()
+async def test_a_response_has_vllms_keys_in_its_order(client: httpx.AsyncClient) -> None:
+    completion = (await client.post(CHAT, json=HELLO)).json()
 
-    assert list(answer) == [
+    assert list(completion) == [
         "id", "object", "created", "model", "choices", "service_tier", "system_fingerprint", "usage", "prompt_logprobs",
         "prompt_token_ids", "prompt_text", "kv_transfer_params", "ec_transfer_params", "metrics",
     ]  # fmt: skip
-    (choice,) = answer["choices"]
+    (choice,) = completion["choices"]
     assert list(choice) == [
         "index", "message", "logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts",
     ]  # fmt: skip
     assert list(choice["message"]) == [
         "role", "content", "refusal", "annotations", "audio", "function_call", "reasoning",
     ]  # fmt: skip
-    assert answer["usage"].items() >= {"prompt_tokens_details": None, "completion_tokens_details": None}.items()
+    assert completion["usage"].items() >= {"prompt_tokens_details": None, "completion_tokens_details": None}.items()
 
 
-async def test_an_answer_is_compact_json_in_plain_utf_8(client: httpx.AsyncClient) -> None:
+async def test_a_response_is_compact_json_in_plain_utf_8(client: httpx.AsyncClient) -> None:
     response = await client.post(CHAT, json={"messages": [{"role": "user", "content": "안녕하세요"}]})
 
     assert response.headers["content-type"] == "application/json"
@@ -57,7 +57,7 @@ async def test_an_answer_is_compact_json_in_plain_utf_8(client: httpx.AsyncClien
     assert '"object":"chat.completion"' in response.text
 
 
-async def test_a_stream_begins_with_a_role_and_ends_with_done(client: httpx.AsyncClient) -> None:
+async def test_a_stream_starts_with_a_role_and_ends_with_done(client: httpx.AsyncClient) -> None:
     response = await client.post(CHAT, json={**HELLO, "stream": True})
     first, *_, last = events(response)
 
@@ -69,14 +69,14 @@ async def test_a_stream_begins_with_a_role_and_ends_with_done(client: httpx.Asyn
     assert response.text.endswith("\n\ndata: [DONE]\n\n")
 
 
-async def test_a_stream_and_a_whole_answer_say_the_same(client: httpx.AsyncClient) -> None:
+async def test_a_stream_has_the_text_of_the_whole_response(client: httpx.AsyncClient) -> None:
     whole = (await client.post(CHAT, json=HELLO)).json()["choices"][0]["message"]["content"]
     chunks = events(await client.post(CHAT, json={**HELLO, "stream": True}))
 
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == whole
 
 
-async def test_the_served_name_is_answered_not_openais(simulator: Simulator) -> None:
+async def test_a_response_names_the_served_model_not_openais(simulator: Simulator) -> None:
     served = {"meta-llama/Llama-3.1-8B-Instruct": "gpt-4o-mini", "other": "gpt-4o"}
     async with served_over(simulator.base_url, served_models=served) as url, httpx.AsyncClient(base_url=url) as client:
         named = await client.post(CHAT, json={**HELLO, "model": "other"})
@@ -90,11 +90,11 @@ async def test_the_served_name_is_answered_not_openais(simulator: Simulator) -> 
 
 
 @pytest.mark.parametrize("model", [None, ""])
-async def test_no_model_means_the_default(client: httpx.AsyncClient, model: str | None) -> None:
+async def test_null_and_empty_model_mean_the_default(client: httpx.AsyncClient, model: str | None) -> None:
     assert (await client.post(CHAT, json={**HELLO, "model": model})).json()["model"] == "gpt-4o-mini"
 
 
-async def test_an_unknown_model_is_refused_without_a_call(client: httpx.AsyncClient, simulator: Simulator) -> None:
+async def test_an_unknown_model_is_rejected_without_a_call(client: httpx.AsyncClient, simulator: Simulator) -> None:
     response = await client.post(CHAT, json={**HELLO, "model": "nope"})
 
     assert response.status_code == 400
@@ -109,7 +109,7 @@ async def test_an_unknown_model_is_refused_without_a_call(client: httpx.AsyncCli
     assert not simulator.traffic.exchanges
 
 
-async def test_an_unknown_model_is_openais_to_find_where_every_model_is_served(simulator: Simulator) -> None:
+async def test_openai_rejects_an_unknown_model_if_every_model_is_served(simulator: Simulator) -> None:
     async with served_over(simulator.base_url, served_models="*") as url, httpx.AsyncClient(base_url=url) as client:
         response = await client.post(CHAT, json={**HELLO, "model": "nope"})
 
@@ -121,7 +121,7 @@ async def test_an_unknown_model_is_openais_to_find_where_every_model_is_served(s
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_had_no_effect_is_told(client: httpx.AsyncClient, stream: bool) -> None:
+async def test_ignored_and_adjusted_params_are_reported_in_headers(client: httpx.AsyncClient, stream: bool) -> None:
     extras = {"min_p": 0.1, "top_k": 20, "foo": 1, "max_tokens": 20_000, "repetition_penalty": 1.0}
     response = await client.post(CHAT, json={**HELLO, "stream": stream, **extras})
 
@@ -131,23 +131,23 @@ async def test_what_had_no_effect_is_told(client: httpx.AsyncClient, stream: boo
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_clients_request_id_names_the_answer(client: httpx.AsyncClient, stream: bool) -> None:
+async def test_the_request_id_header_wins_over_the_body(client: httpx.AsyncClient, stream: bool) -> None:
     body = {**HELLO, "stream": stream, "request_id": "from-body"}
     response = await client.post(CHAT, json=body, headers={"X-Request-Id": "from-header"})
 
-    answer = events(response)[0] if stream else response.json()
-    assert answer["id"] == "chatcmpl-from-header"
+    completion = events(response)[0] if stream else response.json()
+    assert completion["id"] == "chatcmpl-from-header"
     assert response.headers["x-request-id"] == "from-header"
 
 
-async def test_the_body_may_name_the_answer(client: httpx.AsyncClient) -> None:
+async def test_the_bodys_request_id_names_the_response(client: httpx.AsyncClient) -> None:
     response = await client.post(CHAT, json={**HELLO, "request_id": "from-body"})
 
     assert response.json()["id"] == "chatcmpl-from-body"
     assert len(response.headers["x-request-id"]) == 32
 
 
-async def test_openais_limits_pass_and_its_private_headers_do_not(client: httpx.AsyncClient) -> None:
+async def test_rate_limit_headers_pass_and_private_headers_do_not(client: httpx.AsyncClient) -> None:
     headers = (await client.post(CHAT, json=HELLO)).headers
 
     assert headers["x-openai-request-id"].startswith("req_")
@@ -162,7 +162,7 @@ async def test_a_clients_own_authorization_is_ignored(client: httpx.AsyncClient,
     assert simulator.traffic.exchanges[0].headers["authorization"] == "Bearer sk-test-key"
 
 
-async def test_models_are_listed_as_vllms_cards(client: httpx.AsyncClient) -> None:
+async def test_models_are_listed_as_vllm_model_cards(client: httpx.AsyncClient) -> None:
     listed = (await client.get("/v1/models")).json()
 
     (card,) = listed["data"]
@@ -184,7 +184,7 @@ BAD_REQUESTS = [
     pytest.param({**HELLO, "stop": list("abcde")}, "Bad Request", "body.stop", id="five stops"),
     pytest.param({**HELLO, "response_format": {"type": "xml"}}, "Bad Request", "body.response_format.type", id="xml"),
     pytest.param({**HELLO, "max_tokens": 200_000}, "BadRequestError", "max_tokens", id="more than the context"),
-    pytest.param({**HELLO, "n": 200}, "BadRequestError", "n", id="more choices than OpenAI makes"),
+    pytest.param({**HELLO, "n": 200}, "BadRequestError", "n", id="more choices than OpenAI allows"),
     pytest.param({**HELLO, "use_beam_search": True}, "BadRequestError", "use_beam_search", id="beam search"),
 ]
 
@@ -237,7 +237,7 @@ async def test_another_content_type_is_a_400(client: httpx.AsyncClient, content_
 
 
 @pytest.mark.parametrize("content_type", ["Application/JSON; charset=utf-8", "application/json ;charset=utf-8"])
-async def test_a_charset_beside_the_content_type_is_no_matter(client: httpx.AsyncClient, content_type: str) -> None:
+async def test_a_charset_in_the_content_type_is_accepted(client: httpx.AsyncClient, content_type: str) -> None:
     headers = {"content-type": content_type}
 
     assert (await client.post(CHAT, content=json.dumps(HELLO), headers=headers)).status_code == 200
@@ -254,7 +254,7 @@ async def test_a_charset_beside_the_content_type_is_no_matter(client: httpx.Asyn
         ({"a\ud800": 1}, "a\\ud800"),
     ],
 )
-async def test_text_with_a_lone_surrogate_is_a_400_and_no_error_of_ours(
+async def test_text_with_a_lone_surrogate_is_a_400_and_logs_nothing(
     simulator: Simulator, fields: dict[str, Any], param: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = json.dumps({**HELLO, **fields})
@@ -272,22 +272,23 @@ async def test_text_with_a_lone_surrogate_is_a_400_and_no_error_of_ours(
     ("fault", "levels"),
     [("status status=401", ["ERROR"]), ("rate_limit", ["WARNING"]), ("status status=400", [])],
 )
-async def test_the_operator_is_told_of_openais_failures_without_a_key(
+async def test_upstream_failures_are_logged_without_a_key(
     client: httpx.AsyncClient, fault: str, levels: list[str], stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     await client.post(CHAT, json={"messages": conversation(f"[sim fault={fault}]"), "stream": stream})
 
-    told = [entry for entry in caplog.records if entry.name == "app.core.errors.upstream_errors"]
-    assert [entry.levelname for entry in told] == levels
+    logged = [entry for entry in caplog.records if entry.name == "app.core.errors.upstream_errors"]
+    assert [entry.levelname for entry in logged] == levels
     assert "sk-" not in caplog.text
 
 
-async def test_a_client_that_leaves_is_no_error(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
-    body = {"messages": conversation("[sim fault=slow]")}
+async def test_a_disconnected_client_logs_no_error(simulator: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
+    body = {"messages": conversation("[sim fault=slow seconds=600]")}
     async with served_over(simulator.base_url) as url:
-        with pytest.raises(httpx.ReadTimeout):
-            async with httpx.AsyncClient(base_url=url) as client:
-                await client.post(CHAT, json=body, timeout=0.2)
+        async with httpx.AsyncClient(base_url=url) as client:
+            request = asyncio.create_task(client.post(CHAT, json=body))
+            await simulator.traffic.wait_for(lambda traffic: traffic.live == 1)
+            request.cancel()
         await simulator.traffic.wait_for(lambda traffic: traffic.abandoned == 1)
 
     assert capsys.readouterr().err == ""
@@ -297,7 +298,7 @@ async def test_a_client_that_leaves_is_no_error(simulator: Simulator, capsys: py
     ("method", "path", "status", "detail"),
     [("GET", "/v1/nope", 404, "Not Found"), ("GET", CHAT, 405, "Method Not Allowed")],
 )
-async def test_routes_that_do_not_exist_are_answered_in_the_frameworks_form(
+async def test_unknown_routes_and_methods_get_fastapis_error_form(
     client: httpx.AsyncClient, method: str, path: str, status: int, detail: str
 ) -> None:
     response = await client.request(method, path)
@@ -305,7 +306,7 @@ async def test_routes_that_do_not_exist_are_answered_in_the_frameworks_form(
     assert (response.status_code, response.json()) == (status, {"detail": detail})
 
 
-async def test_the_docs_show_the_request_with_all_fields_of_vllm(client: httpx.AsyncClient) -> None:
+async def test_the_openapi_schema_has_every_field_of_vllms_request(client: httpx.AsyncClient) -> None:
     schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
 
     assert (await client.get("/docs")).status_code == 200
@@ -319,19 +320,19 @@ def conversation(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-async def test_a_batch_answers_each_conversation_in_its_place(client: httpx.AsyncClient) -> None:
+async def test_a_batch_has_one_choice_for_each_conversation_in_order(client: httpx.AsyncClient) -> None:
     texts = ["one", "two", "three"]
     singles = [(await client.post(CHAT, json={"messages": conversation(text)})).json() for text in texts]
     response = await client.post(BATCH, json={"messages": [conversation(text) for text in texts], "stream": True})
 
-    answer = response.json()
-    assert answer["object"] == "chat.completion"
-    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
-    assert [choice["message"] for choice in answer["choices"]] == [s["choices"][0]["message"] for s in singles]
-    assert answer["usage"]["total_tokens"] == sum(single["usage"]["total_tokens"] for single in singles)
+    completion = response.json()
+    assert completion["object"] == "chat.completion"
+    assert [choice["index"] for choice in completion["choices"]] == [0, 1, 2]
+    assert [choice["message"] for choice in completion["choices"]] == [s["choices"][0]["message"] for s in singles]
+    assert completion["usage"]["total_tokens"] == sum(single["usage"]["total_tokens"] for single in singles)
 
 
-async def test_a_batch_tells_what_was_changed_in_any_conversation(client: httpx.AsyncClient) -> None:
+async def test_a_batch_reports_the_changes_of_every_conversation(client: httpx.AsyncClient) -> None:
     odd = [{"role": "critic", "content": "a", "reasoning": "b"}]
     response = await client.post(BATCH, json={"messages": [odd, conversation("hi")], "top_k": 5})
 
@@ -348,40 +349,32 @@ async def test_a_batch_tells_what_was_changed_in_any_conversation(client: httpx.
         ({"messages": conversation("hi")}, "body.messages.0"),
     ],
 )
-async def test_a_batch_that_is_none_is_a_400(client: httpx.AsyncClient, body: object, param: str) -> None:
+async def test_a_malformed_batch_is_a_400(client: httpx.AsyncClient, body: object, param: str) -> None:
     response = await client.post(BATCH, json=body)
 
     assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
-async def test_the_first_failure_of_a_batch_is_its_answer_and_ends_the_others(
+async def test_the_first_failure_of_a_batch_is_returned_and_cancels_the_other_calls(
     client: httpx.AsyncClient, simulator: Simulator
 ) -> None:
-    texts = ["[sim fault=slow]", "[sim fault=rate_limit]", "[sim fault=slow]"]
+    texts = ["[sim fault=slow seconds=600]", "[sim fault=rate_limit]", "[sim fault=slow seconds=600]"]
     response = await client.post(BATCH, json={"messages": [conversation(text) for text in texts]})
 
     assert response.status_code == 429
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
 
 
-async def test_a_batch_makes_no_more_than_sixteen_calls_at_once(
-    client: httpx.AsyncClient, simulator: Simulator
-) -> None:
-    most = 0
-
-    def seen(traffic: Traffic) -> bool:
-        nonlocal most
-        most = max(most, traffic.live)
-        return traffic.answered == 40
-
-    watching = asyncio.create_task(simulator.traffic.wait_for(seen))
-    await asyncio.sleep(0)
+async def test_a_batch_makes_at_most_sixteen_concurrent_calls(client: httpx.AsyncClient, simulator: Simulator) -> None:
     batch = [conversation(f"[sim ttft=0.01] {number}") for number in range(40)]
     response = await client.post(BATCH, json={"messages": batch})
-    await watching
+    stalled = [conversation("[sim fault=slow seconds=600]")] * 40
+    request = asyncio.create_task(client.post(BATCH, json={"messages": stalled}))
+    await simulator.traffic.wait_for(lambda traffic: traffic.live == 16)
+    request.cancel()
 
     assert len(response.json()["choices"]) == 40
-    assert most == 16
+    assert simulator.traffic.most_live == 16
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -392,12 +385,12 @@ async def test_ping_is_an_empty_200(client: httpx.AsyncClient, method: str) -> N
     assert "content-type" not in response.headers
 
 
-async def test_the_version_is_that_of_the_interface(client: httpx.AsyncClient) -> None:
+async def test_the_version_is_vllms(client: httpx.AsyncClient) -> None:
     assert (await client.get("/version")).json() == {"version": "0.32.0"}
 
 
-async def test_the_load_is_the_requests_in_flight(client: httpx.AsyncClient, simulator: Simulator) -> None:
-    body = {"messages": conversation("[sim fault=stall after=1]"), "stream": True}
+async def test_the_load_is_the_number_of_requests_in_flight(client: httpx.AsyncClient, simulator: Simulator) -> None:
+    body = {"messages": conversation("[sim fault=stall seconds=600 after=1]"), "stream": True}
     async with client.stream("POST", CHAT, json=body) as response:
         await anext(response.aiter_lines())
         during = (await client.get("/load")).json()
@@ -406,7 +399,7 @@ async def test_the_load_is_the_requests_in_flight(client: httpx.AsyncClient, sim
     assert during == {"server_load": 1}
 
 
-async def test_a_browser_of_another_origin_is_told_no(client: httpx.AsyncClient) -> None:
+async def test_a_cross_origin_preflight_is_rejected(client: httpx.AsyncClient) -> None:
     headers = {"Origin": "http://example.com", "Access-Control-Request-Method": "POST"}
     response = await client.options(CHAT, headers=headers)
 
@@ -426,7 +419,7 @@ async def test_a_browser_of_another_origin_is_told_no(client: httpx.AsyncClient)
          lambda text: json.loads(text) == {"a": 1}),
     ],
 )  # fmt: skip
-async def test_constraints_are_kept_whole_and_streamed(
+async def test_structured_outputs_hold_for_streams_and_whole_responses(
     client: httpx.AsyncClient, fields: dict[str, Any], fits: Callable[[str], object], stream: bool
 ) -> None:
     response = await client.post(CHAT, json={**HELLO, **fields, "stream": stream})
@@ -440,7 +433,7 @@ async def test_constraints_are_kept_whole_and_streamed(
 
 
 @pytest.mark.parametrize("usage", [False, True])
-async def test_a_stop_of_a_reasoning_model_ends_its_stream_here(simulator: Simulator, usage: bool) -> None:
+async def test_a_stop_string_of_a_reasoning_model_is_found_by_this_server(simulator: Simulator, usage: bool) -> None:
     body = {**HELLO, "model": "o3", "stop": [" "], "stream": True, "stream_options": {"include_usage": usage}}
     async with served_over(simulator.base_url, served_models="*") as url, httpx.AsyncClient(base_url=url) as client:
         chunks = events(await client.post(CHAT, json=body))
@@ -456,7 +449,7 @@ async def test_a_stop_of_a_reasoning_model_ends_its_stream_here(simulator: Simul
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
 
 
-async def test_an_application_may_override_the_service(simulator: Simulator) -> None:
+async def test_an_application_can_override_the_service(simulator: Simulator) -> None:
     class Other:
         async def get_models(self) -> ModelsResponse:
             return ModelsResponse(data=[])

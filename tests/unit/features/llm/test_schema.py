@@ -1,4 +1,4 @@
-"""What vLLM's models take, and vLLM's own checks in its words."""
+"""vLLM's request models, and vLLM's own checks with its error texts."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from app.core.errors.errors import ErrorResponse
 from app.core.errors.validation_errors import validation_error_response
-from app.features.llm.schema import ChatCompletionRequest, ChatMessage, MessageRole
+from app.features.llm.schema import ChatCompletionRequest, ChatMessage, CompletionRequest, MessageRole
 
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
-# The fields of vLLM 0.32.0's class, as its own schema lists them.
+# The fields of vLLM 0.32.0's class, in the order of its own schema.
 VLLM_FIELDS = json.loads((Path(__file__).parent / "vllm-0.32-chat-fields.json").read_text())
 
 
-def test_the_owners_defaults() -> None:
+def test_the_defaults_are_the_owners() -> None:
     request = ChatCompletionRequest(messages=MESSAGES)
 
     assert (request.model, request.temperature) == ("gpt-4o-mini", 0.7)
@@ -24,14 +25,14 @@ def test_the_owners_defaults() -> None:
     assert request.model_fields_set == {"messages"}
 
 
-def test_a_message_may_be_given_as_a_model() -> None:
+def test_a_message_can_be_a_chat_message_model() -> None:
     messages: Any = [ChatMessage(role=MessageRole.USER, content="Hello")]
 
     assert ChatCompletionRequest(messages=messages).messages == MESSAGES
 
 
 @pytest.mark.parametrize("fields", [{"messages": []}, {"messages": MESSAGES, "temperature": 2.5}])
-def test_what_the_owner_calls_invalid(fields: Any) -> None:
+def test_empty_messages_and_a_high_temperature_are_invalid(fields: Any) -> None:
     with pytest.raises(ValidationError):
         ChatCompletionRequest(**fields)
 
@@ -40,7 +41,23 @@ def test_the_fields_are_vllms_in_its_order() -> None:
     assert list(ChatCompletionRequest.model_fields) == VLLM_FIELDS
 
 
-def test_keys_that_vllm_does_not_know_are_taken() -> None:
+# Fields that vLLM itself declares differently for chat and for text completions.
+DIFFERENT_FIELDS = {"model", "temperature", "logprobs", "max_tokens", "n", "echo", "add_special_tokens"}
+
+
+def test_shared_fields_are_declared_identically() -> None:
+    chat, text = ChatCompletionRequest.model_fields, CompletionRequest.model_fields
+    different = {name for name in chat.keys() & text.keys() if _declaration(chat[name]) != _declaration(text[name])}
+
+    assert different == DIFFERENT_FIELDS
+
+
+def _declaration(field: FieldInfo) -> tuple[object, ...]:
+    # Two `Field(…)` are never equal: a limited type compares equal only if both requests use the same named type.
+    return field.annotation, field.metadata, field.default, field.default_factory
+
+
+def test_unknown_keys_are_kept() -> None:
     request = ChatCompletionRequest.model_validate({"messages": MESSAGES, "foo": {"bar": 1}})
 
     assert request.model_extra == {"foo": {"bar": 1}}
@@ -54,7 +71,7 @@ def test_values_are_coerced_as_pydantic_does(field: str, given: object, value: o
     assert getattr(ChatCompletionRequest.model_validate({"messages": MESSAGES, field: given}), field) == value
 
 
-def refused(**fields: Any) -> ErrorResponse:
+def rejection(**fields: Any) -> ErrorResponse:
     with pytest.raises(ValidationError) as caught:
         ChatCompletionRequest.model_validate({"messages": MESSAGES, **fields})
     return validation_error_response(caught.value.errors())
@@ -63,7 +80,7 @@ def refused(**fields: Any) -> ErrorResponse:
 TOOL = {"type": "function", "function": {"name": "f"}}
 VALUE = " (parameter={0}, value={1})"
 
-# Texts of a running vLLM 0.32.0.
+# Error texts of a running vLLM 0.32.0.
 OWN_CHECKS = [
     ({"messages": []}, "messages",
      "Cannot apply chat template to an empty conversation. Provide at least one message."),
@@ -137,7 +154,7 @@ OWN_CHECKS = [
      "'regex': None, 'choice': None, 'grammar': 'a', 'json_object': True, 'disable_any_whitespace': False, "
      "'disable_additional_properties': False, 'whitespace_pattern': None, 'structural_tag': None}"),
     ({"structured_outputs": {"json_object": False}}, "structured_outputs",
-     "structured_outputs.json_object must be true where it is given, got False."),
+     "structured_outputs.json_object must be true if it is given, got False."),
     ({"tools": []}, "tools",
      "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely. "
      "(parameter=tools)"),
@@ -168,10 +185,10 @@ OWN_CHECKS = [
 
 
 @pytest.mark.parametrize(("fields", "param", "message"), OWN_CHECKS)
-def test_vllms_own_checks_speak_its_words(fields: dict[str, Any], param: str, message: str) -> None:
-    answer = refused(**fields).body()["error"]
+def test_vllms_own_checks_use_its_error_texts(fields: dict[str, Any], param: str, message: str) -> None:
+    error = rejection(**fields).body()["error"]
 
-    assert (answer["type"], answer["param"], answer["message"]) == ("BadRequestError", param, message)
+    assert (error["type"], error["param"], error["message"]) == ("BadRequestError", param, message)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +203,7 @@ def test_vllms_own_checks_speak_its_words(fields: dict[str, Any], param: str, me
         {"logprobs": True, "top_logprobs": 20},
     ],
 )
-def test_what_is_just_within_vllms_checks_is_taken(fields: dict[str, Any]) -> None:
+def test_values_at_vllms_limits_are_accepted(fields: dict[str, Any]) -> None:
     request = ChatCompletionRequest.model_validate({"messages": MESSAGES, **fields})
 
     assert request.model_dump(include=set(fields)) == fields
@@ -209,12 +226,12 @@ def test_what_is_just_within_vllms_checks_is_taken(fields: dict[str, Any]) -> No
         ({"stream_interval": 0}, "body.stream_interval"),
     ],
 )
-def test_wrong_types_are_pydantics_to_name(fields: dict[str, Any], param: str) -> None:
-    answer = refused(**fields).body()["error"]
+def test_wrong_types_are_reported_by_location(fields: dict[str, Any], param: str) -> None:
+    error = rejection(**fields).body()["error"]
 
-    assert (answer["type"], f"body.{answer['param']}") == ("Bad Request", param)
+    assert (error["type"], f"body.{error['param']}") == ("Bad Request", param)
 
 
 @pytest.mark.parametrize("tools", [{}, 5, "x", [5], [{"function": 5}]])
-def test_tools_of_a_wrong_type_beside_a_named_choice_are_no_crash(tools: object) -> None:
-    assert refused(tools=tools, tool_choice={"type": "function", "function": {"name": "f"}}).status == 400
+def test_malformed_tools_with_a_named_tool_choice_are_a_400(tools: object) -> None:
+    assert rejection(tools=tools, tool_choice={"type": "function", "function": {"name": "f"}}).status == 400

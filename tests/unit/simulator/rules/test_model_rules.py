@@ -1,9 +1,14 @@
-"""What depends on the model: its existence, its limits, and what its family takes."""
+"""Model-specific behaviour: existence, limits, and what a family supports."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import date
 from typing import Any
 
 import httpx
 import pytest
+
+from app.simulator.server import Catalogue, Simulator
 
 URL = "/chat/completions"
 FUNCTION = {"type": "function", "function": {"name": "f"}}
@@ -31,10 +36,10 @@ def no_functions(model: str, way_out: str = " or set reasoning_effort to 'none'"
     return message, "reasoning_effort", None
 
 
-def too_large(name: str, asked: int, most: int) -> tuple[str, str, str]:
+def too_large(name: str, requested: int, maximum: int) -> tuple[str, str, str]:
     message = (
-        f"max_tokens is too large: {asked}. This model supports at most {most} completion tokens, "
-        f"whereas you provided {asked}."
+        f"max_tokens is too large: {requested}. This model supports at most {maximum} completion tokens, "
+        f"whereas you provided {requested}."
     )
     return message, name, "invalid_value"
 
@@ -43,10 +48,10 @@ ONLY_ONE = "Only the default (1) value is supported."
 SAMPLING = {"top_p": 0.5, "logprobs": True}
 NEVER = {"presence_penalty": 0.5, "frequency_penalty": 0.5, "logit_bias": {"5": 1}, "stop": "x"}
 
-REFUSED = [
+REJECTED = [
     *(
         pytest.param(chat(model, **{name: value}), no_parameter(name), id=f"{model} {name}")
-        for model in ("o3", "gpt-5", "gpt-5.5", "gpt-6.1-sol")
+        for model in ("o3", "gpt-5", "gpt-5.5", "gpt-6.1-sol", "gpt-6.2-sol", "gpt-6.2-astra", "chat-latest")
         for name, value in (SAMPLING | NEVER).items()
     ),
     *(
@@ -106,6 +111,39 @@ REFUSED = [
     ),
     pytest.param(chat("gpt-5.6-luna", tools=[FUNCTION]), no_functions("gpt-5.6-luna"), id="functions, default effort"),
     pytest.param(chat("gpt-6.1-sol", tools=[FUNCTION]), no_functions("gpt-6.1-sol", ""), id="functions never"),
+    pytest.param(
+        chat("gpt-6.1-terra", tools=[FUNCTION], reasoning_effort="none"),
+        no_functions("gpt-6.1-terra", ""),
+        id="functions on Responses only",
+    ),
+    pytest.param(chat("chat-latest", temperature=0.3), no_parameter("temperature"), id="temperature of chat-latest"),
+    pytest.param(
+        chat("gpt-5-search-api", temperature=1),
+        ("Model incompatible request argument supplied: temperature", None, None),
+        id="temperature of a search model",
+    ),
+    pytest.param(
+        chat("gpt-5-search-api", n=2, tools=[FUNCTION]),
+        ("Model incompatible request arguments supplied: n, tools", None, None),
+        id="functions and choices of a search model",
+    ),
+    pytest.param(
+        chat(
+            "gpt-audio",
+            response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}},
+        ),
+        (
+            "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model. Learn more "
+            "about supported models at the Structured Outputs guide: "
+            "https://platform.openai.com/docs/guides/structured-outputs",
+            "response_format",
+            None,
+        ),
+        id="schema of a model that follows none",
+    ),
+    pytest.param(
+        chat("gpt-4o-2024-05-13", max_tokens=4_097), too_large("max_tokens", 4_097, 4_096), id="snapshot of its own"
+    ),
     pytest.param(chat("gpt-4o", max_tokens=20480), too_large("max_tokens", 20480, 16384), id="max_tokens too large"),
     pytest.param(
         chat("o3", max_completion_tokens=100_001),
@@ -125,8 +163,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("body", "expected"), REFUSED)
-async def test_a_model_refuses_what_it_does_not_take(
+@pytest.mark.parametrize(("body", "expected"), REJECTED)
+async def test_a_model_rejects_what_it_does_not_support(
     client: httpx.AsyncClient, body: dict[str, Any], expected: tuple[str, str | None, str | None]
 ) -> None:
     message, param, code = expected
@@ -152,11 +190,13 @@ async def test_a_model_refuses_what_it_does_not_take(
         pytest.param(chat("gpt-5.5", tools=[CUSTOM]), id="gpt-5.5 custom tools"),
         pytest.param(chat("gpt-6.1-sol", reasoning_effort="xhigh"), id="gpt-6.1-sol"),
         pytest.param(chat("o3", tools=[FUNCTION]), id="o3 functions"),
+        pytest.param(chat("gpt-6-luna", temperature=0, logprobs=True, reasoning_effort="none"), id="gpt-6-luna"),
+        pytest.param(chat("chat-latest", temperature=1, tools=[FUNCTION]), id="chat-latest"),
         pytest.param(chat("gpt-4.1-mini", max_tokens=32_768, verbosity="medium"), id="gpt-4.1-mini"),
         pytest.param(chat("gpt-4.1", " word" * 129_993), id="long context"),
     ],
 )
-async def test_a_model_takes_what_its_family_takes(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+async def test_a_model_accepts_what_its_family_supports(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
     response = await client.post(URL, json=body)
     assert response.status_code == 200, response.text
 
@@ -180,12 +220,71 @@ async def test_the_list_has_every_model_and_snapshot(client: httpx.AsyncClient) 
     assert len(names) == len(set(names))
 
 
-async def test_one_model_is_shown_as_openai_shows_it(client: httpx.AsyncClient) -> None:
+async def test_a_model_has_openais_form(client: httpx.AsyncClient) -> None:
     shown = (await client.get("/models/gpt-4o-mini")).json()
-    assert shown == {"id": "gpt-4o-mini", "object": "model", "created": 1721172741, "owned_by": "system"}
+    assert shown == {
+        "id": "gpt-4o-mini",
+        "object": "model",
+        "created": 1721172741,
+        "owned_by": "system",
+        "shutdown_date": "2027-01-14",
+    }
 
 
 async def test_an_unknown_model_is_not_shown(client: httpx.AsyncClient) -> None:
     response = await client.get("/models/nope")
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "model_not_found"
+
+
+async def test_a_model_without_a_shutdown_date_has_none(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/models/gpt-6-luna")).json()["shutdown_date"] is None
+
+
+@asynccontextmanager
+async def client_on(day: date, *, shutdown_dates: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+    catalogue = Catalogue(day, shutdown_dates=shutdown_dates)
+    async with (
+        Simulator(catalogue=catalogue) as simulator,
+        httpx.AsyncClient(base_url=simulator.base_url, headers={"Authorization": "Bearer sk-a"}, timeout=5) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("name", ["gpt-4o-mini", "gpt-4o-mini-2024-07-18"])
+async def test_a_model_is_available_until_the_day_before_its_shutdown(name: str) -> None:
+    async with client_on(date(2027, 1, 13)) as client:
+        assert (await client.post(URL, json=chat(name))).status_code == 200
+    async with client_on(date(2027, 1, 14)) as client:
+        response = await client.post(URL, json=chat(name))
+        shown = await client.get(f"/models/{name}")
+    assert response.status_code == shown.status_code == 404
+    assert response.json()["error"] == {
+        "message": (
+            f"The model `{name}` has been deprecated, learn more here: https://platform.openai.com/docs/deprecations"
+        ),
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "model_not_found",
+    }
+
+
+@pytest.mark.parametrize(("shutdown_dates", "listed"), [(True, "2027-01-14"), (False, None)])
+async def test_a_shut_down_model_is_listed_with_its_date_or_omitted(shutdown_dates: bool, listed: str | None) -> None:
+    async with client_on(date(2027, 1, 15), shutdown_dates=shutdown_dates) as client:
+        entries = (await client.get("/models")).json()["data"]
+    dates = {entry["id"]: entry.get("shutdown_date") for entry in entries}
+    assert dates.get("gpt-4o-mini") == listed
+    assert "gpt-6-luna" in dates
+    assert all(("shutdown_date" in entry) is shutdown_dates for entry in entries)
+
+
+async def test_a_deployment_is_another_name_for_a_model() -> None:
+    async with (
+        Simulator(catalogue=Catalogue(deployments={"my-deployment": "gpt-5.2"})) as simulator,
+        httpx.AsyncClient(base_url=simulator.base_url, headers={"Authorization": "Bearer sk-a"}) as client,
+    ):
+        response = await client.post(URL, json=chat("my-deployment", stop="x"))
+        listed = await client.get("/models/my-deployment")
+    assert response.json()["error"]["code"] == "unsupported_parameter"
+    assert listed.json()["id"] == "my-deployment"

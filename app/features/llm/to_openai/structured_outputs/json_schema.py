@@ -1,4 +1,4 @@
-"""Any JSON schema, made into one that OpenAI enforces, where no answer it then takes breaks the client's."""
+"""JSON schemas for OpenAI: in its strict subset if every strict-valid response is valid under the original."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,30 +7,30 @@ from typing import Any
 
 from app.core.errors.errors import RequestError
 from app.features.llm.schema import JSONObject
-from app.features.llm.to_openai.structured_outputs.strict_schema import OF_ROOT, NotStrict, require, tightened
+from app.features.llm.to_openai.structured_outputs.strict_schema import ROOT_KEYWORDS, NotStrict, require, to_strict
 
 MAX_NESTING = 64
-"""vLLM's own limit on the objects and arrays around one another in a schema's text."""
+"""vLLM's limit on nested objects and arrays in the text of a schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedSchema:
-    """A schema for OpenAI, and what became of the client's on the way."""
+    """A schema for OpenAI, and how it relates to the client's."""
 
     schema: JSONObject
     strict: bool
-    """OpenAI will enforce it. False: it could not be made strict, and is sent as a hint."""
+    """Whether OpenAI enforces it. If not, it is sent as a hint."""
     wrapped: bool
-    """The client's schema is that of the property `value`, in the schema as in the answer."""
+    """Whether the client's schema is that of the property `value`, so that the response must be unwrapped."""
 
 
-def prepared(
+def prepare_schema(
     schema: JSONObject | bool, *, strict: bool | None = None, param: str = "response_format"
 ) -> PreparedSchema:
-    """The schema to send, strict wherever it can be; where the client said so itself, its schema as it is.
+    """Return the schema to send: strict if possible, or unchanged if the client set `strict` itself.
 
-    Every instance of a schema made strict is one of the client's, though not the other way round: all properties are
-    there, and no others. A root that is not plainly an object is wrapped into one, as OpenAI demands.
+    Every instance of the strict schema is an instance of the client's, but not the other way round: all properties are
+    present, and no others. A root that is not plainly an object is wrapped in one, as OpenAI requires.
 
     Raises:
         RequestError: it is nested too deeply; names `param`.
@@ -39,35 +39,35 @@ def prepared(
         raise RequestError(f"The JSON schema is nested deeper than {MAX_NESTING} levels.", param=param)
     if strict is None:
         try:
-            return _strict(schema)
+            return _prepare_strict(schema)
         except NotStrict:
             strict = False
     sent = _with_object_root(schema)
     return PreparedSchema(sent, strict, sent is not schema)
 
 
-def legal_name(name: str | None) -> str:
-    """A name that OpenAI takes for a schema, as near to `name` as can be."""
+def valid_name(name: str | None) -> str:
+    """Return `name` with the characters and length that OpenAI accepts for a schema's name."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name or "")[:64] or "answer"
 
 
 def choice_schema(choices: Sequence[str]) -> JSONObject:
-    """The schema of one of these strings."""
+    """Return the schema of a string that is one of `choices`."""
     return {"type": "string", "enum": list(dict.fromkeys(choices))}
 
 
 def regex_schema(pattern: str) -> JSONObject:
-    """The schema of a string that all of `pattern` matches; JSON schema would let it match a part."""
+    """Return the schema of a string that matches `pattern` as a whole; JSON schema itself accepts a partial match."""
     return {"type": "string", "pattern": f"^(?:{pattern})$"}
 
 
-def _strict(schema: JSONObject | bool) -> PreparedSchema:
+def _prepare_strict(schema: JSONObject | bool) -> PreparedSchema:
     if not isinstance(schema, dict):
         raise NotStrict
-    tight = tightened(schema)
-    sent = _with_object_root(tight)
+    converted = to_strict(schema)
+    sent = _with_object_root(converted)
     require(_is_within_limits(sent))
-    return PreparedSchema(sent, True, sent is not tight)
+    return PreparedSchema(sent, True, sent is not converted)
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
@@ -76,70 +76,70 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 _NOT_AT_ROOT = frozenset({"$ref", "anyOf", "oneOf", "allOf", "not", "enum"})
-_MAPS = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
-_VALUES = frozenset({"enum", "const", "default", "examples"})
-_INTO_ROOT = re.compile(r"\A#(?=$|/(?!(?:\$defs|definitions)/))")
+_MAP_KEYWORDS = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
+_VALUE_KEYWORDS = frozenset({"enum", "const", "default", "examples"})
+_REFERENCE_INTO_ROOT = re.compile(r"\A#(?=$|/(?!(?:\$defs|definitions)/))")
 
 
 def _with_object_root(schema: JSONObject | bool) -> JSONObject:
-    """The schema itself where its root is plainly an object, else that of an object with it as `value`."""
-    given = schema if isinstance(schema, dict) else {}
-    if given.get("type") == "object" and not given.keys() & _NOT_AT_ROOT:
-        return given
-    definitions = given["$defs"] if isinstance(given.get("$defs"), dict) else {}
+    """Return the schema if its root is plainly an object, else an object schema with it as the property `value`."""
+    root = schema if isinstance(schema, dict) else {}
+    if root.get("type") == "object" and not root.keys() & _NOT_AT_ROOT:
+        return root
+    definitions = root["$defs"] if isinstance(root.get("$defs"), dict) else {}
     name = "value"
     while name in definitions:
         name += "_"
-    moved = _moved(given, f"#/$defs/{name}")
-    shared = {keyword: moved.pop(keyword) for keyword in OF_ROOT if keyword in moved}
-    value = moved if isinstance(schema, dict) else schema
-    if shared | moved != given:
-        # A reference into the root needs it among the definitions: OpenAI takes no reference to anything else.
+    copied = _move_references(root, f"#/$defs/{name}")
+    shared = {keyword: copied.pop(keyword) for keyword in ROOT_KEYWORDS if keyword in copied}
+    value = copied if isinstance(schema, dict) else schema
+    if shared | copied != root:
+        # OpenAI accepts references to definitions only, so a root that is referred to becomes one.
         shared["$defs"] = {**(shared["$defs"] if definitions else {}), name: value}
         value = {"$ref": f"#/$defs/{name}"}
-    object_ = {"type": "object", "properties": {"value": value}, "required": ["value"], "additionalProperties": False}
-    return object_ | shared
+    wrapper = {"type": "object", "properties": {"value": value}, "required": ["value"], "additionalProperties": False}
+    return wrapper | shared
 
 
-def _moved(schema: Any, root: str, *, is_map: bool = False) -> Any:
-    """A copy in which references to the root, or into it, lead to `root`."""
+def _move_references(schema: Any, root: str, *, is_map: bool = False) -> Any:
+    """Return a copy in which references to or into the root point to `root`."""
     if isinstance(schema, list):
-        return [_moved(part, root) for part in schema]
+        return [_move_references(part, root) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    moved = {}
+    copied = {}
     for keyword, value in schema.items():
         if keyword == "$ref" and isinstance(value, str):
-            moved[keyword] = _INTO_ROOT.sub(root, value, count=1)
-        elif keyword in _VALUES and not is_map:
-            moved[keyword] = value
+            copied[keyword] = _REFERENCE_INTO_ROOT.sub(root, value, count=1)
+        elif keyword in _VALUE_KEYWORDS and not is_map:
+            copied[keyword] = value
         else:
-            moved[keyword] = _moved(value, root, is_map=keyword in _MAPS and not is_map)
-    return moved
+            copied[keyword] = _move_references(value, root, is_map=keyword in _MAP_KEYWORDS and not is_map)
+    return copied
 
 
 def _is_within_limits(schema: JSONObject) -> bool:
-    """Whether a strict schema is as small as OpenAI has them."""
-    parts = list(_parts(schema))
+    """Whether a strict schema is within OpenAI's size limits."""
+    parts = list(_subschemas(schema))
     schemas = [part for part, _ in parts]
     values = [part.get("enum", ()) for part in schemas]
-    named = [name for part in schemas for keyword in ("properties", "$defs") for name in part.get(keyword, ())]
-    counted = [*named, *(value for some in values for value in some), *(part.get("const", "") for part in schemas)]
+    names = [name for part in schemas for keyword in ("properties", "$defs") for name in part.get(keyword, ())]
+    texts = [*names, *(value for enum in values for value in enum), *(part.get("const", "") for part in schemas)]
     return (
         max(depth for _, depth in parts) <= 10
         and sum(len(part.get("properties", ())) for part in schemas) <= 5_000
         and sum(map(len, values)) <= 1_000
-        and sum(len(str(value)) for value in counted) <= 120_000
-        and all(len(some) <= 250 or sum(len(str(value)) for value in some) <= 15_000 for some in values)
+        and sum(len(str(value)) for value in texts) <= 120_000
+        and all(len(enum) <= 250 or sum(len(str(value)) for value in enum) <= 15_000 for enum in values)
     )
 
 
-def _parts(schema: JSONObject, depth: int = 0) -> Iterator[tuple[JSONObject, int]]:
-    """The schemas inside a strict one, each with the number of objects and arrays that it is, or is in."""
+def _subschemas(schema: JSONObject, depth: int = 0) -> Iterator[tuple[JSONObject, int]]:
+    """Yield every schema inside a strict one with its depth, counted in objects and arrays."""
     depth += bool(schema.keys() & {"properties", "items"})
     yield schema, depth
     items = [schema["items"]] if "items" in schema else []
     for part in [*schema.get("properties", {}).values(), *schema.get("anyOf", ()), *items]:
-        yield from _parts(part, depth)
+        yield from _subschemas(part, depth)
     for part in schema.get("$defs", {}).values():
-        yield from _parts(part)
+        yield from _subschemas(part)

@@ -1,4 +1,4 @@
-"""JSON schemas made strict: OpenAI enforces a part of JSON schema, with all properties present and no others."""
+"""JSON schemas converted to the strict subset that OpenAI enforces: all properties required, no others allowed."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,53 +10,53 @@ from app.features.llm.schema import JSONObject
 
 
 class NotStrict(Exception):
-    """OpenAI cannot enforce this schema, or it cannot be told that it would enforce no less."""
+    """The schema has no strict form whose instances are provably its own."""
 
 
 def require(condition: object) -> None:
-    """Go on only where it holds.
+    """Require a condition of the strict subset.
 
     Raises:
-        NotStrict: it does not.
+        NotStrict: the condition is false.
     """
     if not condition:
         raise NotStrict
 
 
-def tightened(schema: JSONObject) -> JSONObject:
-    """The strict form of a schema, every instance of which is one of the schema's.
+def to_strict(schema: JSONObject) -> JSONObject:
+    """Return the strict form of a schema: every instance of it is an instance of the schema.
 
     Raises:
-        NotStrict: there is none.
+        NotStrict: the schema has no strict form.
     """
-    return _Tightening(schema).result()
+    return _StrictConverter(schema).convert()
 
 
-# `discriminator` is OpenAPI's: no keyword of JSON schema, and so without a say in what is valid.
+# Keywords that do not affect validity; `discriminator` is OpenAPI's.
 _ANNOTATIONS = frozenset(
     {"title", "default", "examples", "$schema", "$comment", "deprecated", "readOnly", "writeOnly", "discriminator"}
 )
-_LONGEST_CHAIN = 64
-"""References that are followed from one to the next."""
-OF_ROOT = ("$schema", "$id", "$defs", "definitions")
-"""Keywords that a schema has at its root only."""
+_MAX_REFERENCE_CHAIN = 64
+"""The most references that are followed in a row."""
+ROOT_KEYWORDS = ("$schema", "$id", "$defs", "definitions")
+"""Keywords that stay at the root."""
 _TYPE_OF_VALUE = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _TYPES = ("object", "array", *_TYPE_OF_VALUE.values())
 _FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
 _REFERENCE = re.compile(r"#(?:/(?:\$defs|definitions)/([^/~%]+))?")
-# Look-around and back-references, which OpenAI refuses.
+# Look-around and back-references, which OpenAI rejects.
 UNSUPPORTED_PATTERN = re.compile(r"\(\?(?:<?[=!]|P=)|\\[1-9k]")
 
-# What OpenAI enforces, by the one type of instance that it speaks of, and what the value of each has to be.
+# The keywords that OpenAI enforces, by the type of instance that they apply to, with the Python type of their values.
 _ENFORCED: dict[str, dict[str, type]] = {
     "object": {"properties": dict, "required": list, "additionalProperties": bool},
     "array": {"items": dict, "minItems": int, "maxItems": int},
     "string": {"pattern": str, "format": str},
     "number": dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), float),
 }
-_SPEAKS_OF = {keyword: type_ for type_, keywords in _ENFORCED.items() for keyword in keywords}
+_TYPE_OF_KEYWORD = {keyword: type_ for type_, keywords in _ENFORCED.items() for keyword in keywords}
 _SHAPES = {"type": object, "const": object, "enum": list, "description": str} | {
-    keyword: _ENFORCED[type_][keyword] for keyword, type_ in _SPEAKS_OF.items()
+    keyword: _ENFORCED[type_][keyword] for keyword, type_ in _TYPE_OF_KEYWORD.items()
 }
 
 
@@ -66,13 +66,13 @@ def _has_shape(keyword: str, value: object) -> bool:
 
 
 def _types(schema: JSONObject) -> list[str]:
-    """The types a schema states or, without that, those of its values or the one that its keywords speak of."""
+    """Return the types of a schema: stated, else those of its values, else the one that its keywords apply to."""
     if "type" in schema:
         types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     elif values := _values(schema):
         types = list(dict.fromkeys(map(_type_of, values)))
     else:
-        types = list({_SPEAKS_OF[keyword] for keyword in schema if keyword in _SPEAKS_OF})
+        types = list({_TYPE_OF_KEYWORD[keyword] for keyword in schema if keyword in _TYPE_OF_KEYWORD})
         require(len(types) == 1)
     require(types and all(name in _TYPES for name in types))
     return types
@@ -93,167 +93,176 @@ def _without_integer(types: Iterable[str]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Outline:
-    """What every instance of a branch has in common. None for values: any."""
+    """What every instance of a branch has in common. Values are None if any value is possible."""
 
     types: frozenset[str]
     values: frozenset[Any] | None
     properties: dict[str, frozenset[Any] | None]
 
 
-def _set_of_values(schema: JSONObject) -> frozenset[Any] | None:
-    # Python has 1 and true equal, JSON schema has not; taking them for equal can only make a schema loose.
+def _value_set(schema: JSONObject) -> frozenset[Any] | None:
+    # 1 and true are equal in Python but not in JSON schema. At worst, a schema counts as not strict.
     values = _values(schema)
     return frozenset(values) if values else None
 
 
-def _in_task(one: _Outline, other: _Outline) -> bool:
-    """Whether no instance of one branch, with all of its properties, is one of the other."""
-    if _differ(one.values, other.values):
+def _disjoint(one: _Outline, other: _Outline) -> bool:
+    """Whether the branches have no instance in common, given that all properties are present."""
+    if _disjoint_values(one.values, other.values):
         return True
     common = one.types & other.types
     shared = one.properties.keys() & other.properties.keys()
     return common <= {"object"} and (
-        not common or any(_differ(one.properties[name], other.properties[name]) for name in shared)
+        not common or any(_disjoint_values(one.properties[name], other.properties[name]) for name in shared)
     )
 
 
-def _differ(some: frozenset[Any] | None, others: frozenset[Any] | None) -> bool:
+def _disjoint_values(some: frozenset[Any] | None, others: frozenset[Any] | None) -> bool:
     return some is not None and others is not None and some.isdisjoint(others)
 
 
-class _Tightening:
-    """The strict form of one schema, with those of the definitions that it leads to."""
+class _StrictConverter:
+    """Converts one schema and the definitions that it refers to."""
 
     def __init__(self, schema: JSONObject) -> None:
         groups = [schema.get(keyword, {}) for keyword in ("$defs", "definitions")]
         require(all(isinstance(group, dict) for group in groups) and not groups[0].keys() & groups[1].keys())
-        self._given = {f"#/$defs/{name}": part for group in groups for name, part in group.items()}
-        self._given["#"] = {keyword: value for keyword, value in schema.items() if keyword not in OF_ROOT}
-        self._tight: dict[str, JSONObject] = {"#": {}}
-        self._waiting = ["#"]
-        self._exclusive: list[list[Any]] = []
+        self._schemas = {f"#/$defs/{name}": part for group in groups for name, part in group.items()}
+        self._schemas["#"] = {keyword: value for keyword, value in schema.items() if keyword not in ROOT_KEYWORDS}
+        self._converted: dict[str, JSONObject] = {"#": {}}
+        self._pending = ["#"]
+        self._one_of_branches: list[list[Any]] = []
 
-    def result(self) -> JSONObject:
-        """All of it.
+    def convert(self) -> JSONObject:
+        """Return the strict form of the whole schema.
 
         Raises:
-            NotStrict: there is none.
+            NotStrict: the schema has no strict form.
         """
-        while self._waiting:
-            reference = self._waiting.pop()
-            self._tight[reference] = self._tightened(self._given[reference])
-        # Only now has all that a branch may refer to been looked at.
-        require(all(map(self._exclude_each_other, self._exclusive)) and _all_are_finite(self._tight))
-        root = self._tight.pop("#")
-        definitions = {reference.removeprefix("#/$defs/"): tight for reference, tight in self._tight.items()}
+        while self._pending:
+            reference = self._pending.pop()
+            self._converted[reference] = self._convert(self._schemas[reference])
+        # Branches can refer to any definition, so all must be converted first.
+        require(all(map(self._all_disjoint, self._one_of_branches)) and _all_have_finite_instances(self._converted))
+        root = self._converted.pop("#")
+        definitions = {
+            reference.removeprefix("#/$defs/"): converted for reference, converted in self._converted.items()
+        }
         return root | {"$defs": definitions} if definitions else root
 
-    def _tightened(self, schema: Any) -> JSONObject:
+    def _convert(self, schema: Any) -> JSONObject:
         require(isinstance(schema, dict))
-        stated = {keyword: value for keyword, value in schema.items() if keyword not in _ANNOTATIONS}
-        for keyword, rule in _COMBINATIONS.items():
-            if keyword in stated:
-                value = stated.pop(keyword)
-                require(stated.keys() <= {"description"} and _has_shape("description", stated.get("description", "")))
-                return rule(self, value, stated)
-        return self._of_type(stated)
+        keywords = {keyword: value for keyword, value in schema.items() if keyword not in _ANNOTATIONS}
+        for keyword, rule in _COMBINATORS.items():
+            if keyword in keywords:
+                value = keywords.pop(keyword)
+                require(
+                    keywords.keys() <= {"description"} and _has_shape("description", keywords.get("description", ""))
+                )
+                return rule(self, value, keywords)
+        return self._convert_typed(keywords)
 
-    def _reference(self, value: Any, _: JSONObject) -> JSONObject:
-        reference = _plain(value)
-        require(reference in self._given)
-        if reference not in self._tight:
-            self._tight[reference] = {}
-            self._waiting.append(reference)
+    def _convert_reference(self, value: Any, _: JSONObject) -> JSONObject:
+        reference = _normalize_reference(value)
+        require(reference in self._schemas)
+        if reference not in self._converted:
+            self._converted[reference] = {}
+            self._pending.append(reference)
         return {"$ref": reference}
 
-    def _any_of(self, value: Any, request_body_schema: JSONObject) -> JSONObject:
+    def _convert_any_of(self, value: Any, description: JSONObject) -> JSONObject:
         require(isinstance(value, list) and value)
-        return request_body_schema | {"anyOf": [self._tightened(branch) for branch in value]}
+        return description | {"anyOf": [self._convert(branch) for branch in value]}
 
-    def _one_of(self, value: Any, request_body_schema: JSONObject) -> JSONObject:
-        self._exclusive.append(value)
-        return self._any_of(value, request_body_schema)
+    def _convert_one_of(self, value: Any, description: JSONObject) -> JSONObject:
+        self._one_of_branches.append(value)
+        return self._convert_any_of(value, description)
 
-    def _all_of(self, value: Any, request_body_schema: JSONObject) -> JSONObject:
+    def _convert_all_of(self, value: Any, description: JSONObject) -> JSONObject:
         require(isinstance(value, list) and len(value) == 1)
-        tight = self._tightened(value[0])
-        return tight if "$ref" in tight else tight | request_body_schema
+        converted = self._convert(value[0])
+        return converted if "$ref" in converted else converted | description
 
-    def _of_type(self, stated: JSONObject) -> JSONObject:
-        require(all(_has_shape(keyword, value) for keyword, value in stated.items()))
-        types = _types(stated)
-        spoken_of = {None, *_without_integer(types)}
-        tight = {keyword: value for keyword, value in stated.items() if _SPEAKS_OF.get(keyword) in spoken_of}
-        if tight.get("format") not in _FORMATS:
-            tight.pop("format", None)
-        require(not UNSUPPORTED_PATTERN.search(tight.get("pattern", "")))
-        tight.setdefault("type", types[0] if len(types) == 1 else types)
-        tight |= self._closed(tight) if "object" in types else {}
-        tight |= {"items": self._tightened(tight.get("items"))} if "array" in types else {}
-        return tight | _possible_values(tight, types)
+    def _convert_typed(self, keywords: JSONObject) -> JSONObject:
+        require(all(_has_shape(keyword, value) for keyword, value in keywords.items()))
+        types = _types(keywords)
+        types_or_any = {None, *_without_integer(types)}
+        converted = {
+            keyword: value for keyword, value in keywords.items() if _TYPE_OF_KEYWORD.get(keyword) in types_or_any
+        }
+        if converted.get("format") not in _FORMATS:
+            converted.pop("format", None)
+        require(not UNSUPPORTED_PATTERN.search(converted.get("pattern", "")))
+        converted.setdefault("type", types[0] if len(types) == 1 else types)
+        converted |= self._close_object(converted) if "object" in types else {}
+        converted |= {"items": self._convert(converted.get("items"))} if "array" in types else {}
+        return converted | _values_of_types(converted, types)
 
-    def _closed(self, schema: JSONObject) -> JSONObject:
+    def _close_object(self, schema: JSONObject) -> JSONObject:
         properties, required = schema.get("properties", {}), schema.get("required", [])
         require(properties or schema.get("additionalProperties") is False)
         require(all(isinstance(name, str) and name in properties for name in required))
-        tight = {name: self._tightened(inner) for name, inner in properties.items()}
-        return {"properties": tight, "required": list(tight), "additionalProperties": False}
+        converted = {name: self._convert(inner) for name, inner in properties.items()}
+        return {"properties": converted, "required": list(converted), "additionalProperties": False}
 
-    def _exclude_each_other(self, branches: list[Any]) -> bool:
-        # Each is compared with every other, which for very many is not worth the time.
-        return len(branches) <= 100 and all(_in_task(*pair) for pair in combinations(map(self._outline, branches), 2))
+    def _all_disjoint(self, branches: list[Any]) -> bool:
+        # All pairs are compared, so the number of branches is limited.
+        return len(branches) <= 100 and all(_disjoint(*pair) for pair in combinations(map(self._outline, branches), 2))
 
     def _outline(self, branch: JSONObject) -> _Outline:
-        schema = self._resolved(branch)
+        schema = self._resolve(branch)
         types = _types(schema) if _values(schema) or "type" in schema else _TYPES
         parts = schema.get("properties", {}) if "object" in types else {}
-        values = {name: _set_of_values(self._resolved(part)) for name, part in parts.items()}
-        return _Outline(_without_integer(types), _set_of_values(schema), values)
+        values = {name: _value_set(self._resolve(part)) for name, part in parts.items()}
+        return _Outline(_without_integer(types), _value_set(schema), values)
 
-    def _resolved(self, schema: JSONObject) -> JSONObject:
-        for _ in range(_LONGEST_CHAIN):
+    def _resolve(self, schema: JSONObject) -> JSONObject:
+        for _ in range(_MAX_REFERENCE_CHAIN):
             if "$ref" not in schema:
                 break
-            schema = self._given[_plain(schema["$ref"])]
+            schema = self._schemas[_normalize_reference(schema["$ref"])]
         return schema
 
 
-_COMBINATIONS: dict[str, Callable[[_Tightening, Any, JSONObject], JSONObject]] = {
-    "$ref": _Tightening._reference,
-    "anyOf": _Tightening._any_of,
-    "oneOf": _Tightening._one_of,
-    "allOf": _Tightening._all_of,
+_COMBINATORS: dict[str, Callable[[_StrictConverter, Any, JSONObject], JSONObject]] = {
+    "$ref": _StrictConverter._convert_reference,
+    "anyOf": _StrictConverter._convert_any_of,
+    "oneOf": _StrictConverter._convert_one_of,
+    "allOf": _StrictConverter._convert_all_of,
 }
 
 
-def _plain(reference: Any) -> str:
-    """The same reference, to `#` or to a definition under `$defs`."""
+def _normalize_reference(reference: Any) -> str:
+    """Return a reference as `#` or as a definition under `$defs`."""
     match = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
     if match is None:
         raise NotStrict
     return f"#/$defs/{match[1]}" if match[1] else "#"
 
 
-def _possible_values(schema: JSONObject, types: Sequence[str]) -> JSONObject:
+def _values_of_types(schema: JSONObject, types: Sequence[str]) -> JSONObject:
     values = _values(schema)
     if values is None:
         return {}
-    # OpenAI refuses a value that is not of the type.
-    fitting = {"integer", *types} if "number" in types else set(types)
-    possible = [value for value in values if _type_of(value) in fitting]
-    require(possible)
-    return {} if "const" in schema else {"enum": possible}
+    # OpenAI rejects a value that is not of the type.
+    allowed = {"integer", *types} if "number" in types else set(types)
+    values_left = [value for value in values if _type_of(value) in allowed]
+    require(values_left)
+    return {} if "const" in schema else {"enum": values_left}
 
 
-def _all_are_finite(schemas: dict[str, JSONObject]) -> bool:
-    """Whether no schema is its own alternative, nor has only instances without end, as a list of at least one list."""
-    return _hold(schemas, _is_settled) and _hold(schemas, _ends)
+def _all_have_finite_instances(schemas: dict[str, JSONObject]) -> bool:
+    """Whether every schema has a finite instance and none is an alternative of itself.
+
+    A list of at least one such list, for example, has infinite instances only.
+    """
+    return _holds_for_all(schemas, _references_end) and _holds_for_all(schemas, _has_finite_instance)
 
 
-def _hold(schemas: dict[str, JSONObject], holds: Callable[[JSONObject, set[str]], bool]) -> bool:
-    """Whether it holds for all schemas, each judged by those that are known."""
+def _holds_for_all(schemas: dict[str, JSONObject], holds: Callable[[JSONObject, set[str]], bool]) -> bool:
+    """Whether `holds` is true for every schema, given the references for which it is known to be true."""
     known: set[str] = set()
-    # Most need one round. What would need very many is not worth the time.
+    # Most schemas need one round; the limit bounds the time.
     for _ in range(20):
         for reference, schema in reversed(schemas.items()):
             if reference not in known and holds(schema, known):
@@ -261,18 +270,18 @@ def _hold(schemas: dict[str, JSONObject], holds: Callable[[JSONObject, set[str]]
     return len(known) == len(schemas)
 
 
-def _is_settled(schema: JSONObject, settled: set[str]) -> bool:
+def _references_end(schema: JSONObject, known: set[str]) -> bool:
     if "$ref" in schema:
-        return schema["$ref"] in settled
-    return all(_is_settled(branch, settled) for branch in schema.get("anyOf", ()))
+        return schema["$ref"] in known
+    return all(_references_end(branch, known) for branch in schema.get("anyOf", ()))
 
 
-def _ends(schema: JSONObject, ending: set[str]) -> bool:
+def _has_finite_instance(schema: JSONObject, known: set[str]) -> bool:
     if "$ref" in schema:
-        return schema["$ref"] in ending
+        return schema["$ref"] in known
     if "anyOf" in schema:
-        return any(_ends(branch, ending) for branch in schema["anyOf"])
+        return any(_has_finite_instance(branch, known) for branch in schema["anyOf"])
     if not {"object", "array"} >= set(_types(schema)):
         return True
     parts = [*schema.get("properties", {}).values(), *([schema["items"]] if schema.get("minItems") else [])]
-    return all(_ends(part, ending) for part in parts)
+    return all(_has_finite_instance(part, known) for part in parts)

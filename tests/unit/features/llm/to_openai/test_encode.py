@@ -1,4 +1,4 @@
-"""What reaches OpenAI of each field."""
+"""Chat requests encoded for OpenAI, field by field."""
 
 import json
 from typing import Any
@@ -29,26 +29,26 @@ def record() -> RequestRecord:
     return record
 
 
-def call(unsupported_params: UnsupportedParams = "drop", **fields: Any) -> UpstreamCall:
-    """The call to OpenAI for a request with these fields."""
+def encode(unsupported_params: UnsupportedParams = "drop", **fields: Any) -> UpstreamCall:
+    """Encode a request with these fields."""
     # The class default of temperature is the owner's 0.7.
     given = {"messages": [{"role": "user", "content": "hi"}], "temperature": None, **fields}
     request = ChatCompletionRequest.model_validate(given)
     return encode_request(request, EVERY_MODEL, unsupported_params)
 
 
-def sent(**fields: Any) -> dict[str, Any]:
-    """The upstream's body for a request with these fields, without the messages and the model."""
-    body: dict[str, Any] = json.loads(call(**fields).body)
+def sent_fields(**fields: Any) -> dict[str, Any]:
+    """Return the upstream body for a request with these fields, without the messages and the model."""
+    body: dict[str, Any] = json.loads(encode(**fields).body)
     return {name: value for name, value in body.items() if name not in {"messages", "model"}}
 
 
-def test_every_field_of_the_schema_has_a_row_in_its_order() -> None:
+def test_every_field_of_the_schema_has_a_rule_in_its_order() -> None:
     assert list(PARAMETERS) == list(ChatCompletionRequest.model_fields)
 
 
-def test_a_request_that_asks_for_nothing_special_sends_nothing_special() -> None:
-    assert sent() == {}
+def test_a_plain_request_sends_no_optional_field() -> None:
+    assert sent_fields() == {}
 
 
 NEUTRAL = {
@@ -61,8 +61,8 @@ NEUTRAL = {
 }  # fmt: skip
 
 
-def test_neutral_values_are_not_sent_and_not_told(record: RequestRecord) -> None:
-    assert sent(**NEUTRAL) == {}
+def test_neutral_values_are_neither_sent_nor_reported(record: RequestRecord) -> None:
+    assert sent_fields(**NEUTRAL) == {}
     assert record.ignored_params == []
 
 
@@ -70,7 +70,7 @@ def test_null_means_unset(record: RequestRecord) -> None:
     nullable = {name: None for name in PARAMETERS if name not in {"messages", "bad_words", "min_tokens"}}
     accepted = {name: None for name in nullable if _takes_null(name)}
 
-    assert sent(**accepted) == {}
+    assert sent_fields(**accepted) == {}
     assert record.ignored_params == []
 
 
@@ -106,8 +106,10 @@ SENT = [
         id="a tool without properties",
     ),
     pytest.param({"top_k": 1, "temperature": 0.9}, {"temperature": 0}, id="top_k 1 is greedy"),
-    pytest.param({"store": True, "service_tier": "flex"}, {"store": True, "service_tier": "flex"}, id="OpenAI's own"),
-    pytest.param({"store": "yes", "service_tier": 5}, {}, id="OpenAI's own with values it would refuse"),
+    pytest.param(
+        {"store": True, "service_tier": "flex"}, {"store": True, "service_tier": "flex"}, id="OpenAI's own fields"
+    ),
+    pytest.param({"store": "yes", "service_tier": 5}, {}, id="OpenAI's own fields with invalid values"),
     pytest.param({"stop": ["a", "b"]}, {"stop": ["a", "b"]}, id="stops"),
     pytest.param(
         {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False},
@@ -117,13 +119,13 @@ SENT = [
     pytest.param(
         {"tools": [TOOL], "tool_choice": {"function": {"name": "f", "strict": True}, "foo": 1}},
         {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
-        id="a named tool, without what OpenAI does not know",
+        id="a named tool, without unknown keys",
     ),
     pytest.param({"tool_choice": "none", "parallel_tool_calls": False}, {}, id="no tools, no choice"),
     pytest.param(
         {"stream": True, "stream_options": {"include_usage": False}},
         {"stream": True, "stream_options": {"include_usage": True, "include_obfuscation": False}},
-        id="usage is always asked for",
+        id="usage is always requested",
     ),
     pytest.param(
         {
@@ -138,7 +140,7 @@ SENT = [
                 "json_schema": {"name": "a_b", "schema": PERSON, "strict": False},
             }
         },
-        id="a schema the client wants loose",
+        id="a schema with strict false",
     ),
     pytest.param(
         {"model": "o3", "reasoning_effort": "high"}, {"reasoning_effort": "high"}, id="effort of a reasoning model"
@@ -147,52 +149,56 @@ SENT = [
 
 
 @pytest.mark.parametrize(("fields", "expected"), SENT)
-def test_what_openai_knows_is_sent_in_its_form(fields: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert sent(**fields) == expected
+def test_fields_are_sent_in_openais_format(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert sent_fields(**fields) == expected
 
 
-def test_a_salt_is_hashed_together_with_the_session() -> None:
-    asked: list[dict[str, Any]] = [{}, {"session_id": "s"}]
-    keys = [sent(cache_salt=salt, **fields)["prompt_cache_key"] for salt in ("secret", "other") for fields in asked]
+def test_a_cache_salt_is_hashed_together_with_the_session() -> None:
+    sessions: list[dict[str, Any]] = [{}, {"session_id": "s"}]
+    keys = [
+        sent_fields(cache_salt=salt, **fields)["prompt_cache_key"]
+        for salt in ("secret", "other")
+        for fields in sessions
+    ]
 
     assert len(set(keys)) == 4
     assert all(len(key) == 32 and "secret" not in key for key in keys)
 
 
-def test_a_session_too_long_for_openai_is_hashed_and_told(record: RequestRecord) -> None:
-    assert len(sent(session_id="s" * 65)["prompt_cache_key"]) == 32
+def test_a_session_too_long_for_openai_is_hashed_and_reported(record: RequestRecord) -> None:
+    assert len(sent_fields(session_id="s" * 65)["prompt_cache_key"]) == 32
     assert record.adjusted_params == {"session_id": "hashed"}
 
 
 @pytest.mark.parametrize(
     ("bias", "adjusted"), [(1.6, {"logit_bias": "rounded"}), (-101, {"logit_bias": "rounded"}), (100, {})]
 )
-def test_a_rounded_bias_is_told(bias: float, adjusted: dict[str, str], record: RequestRecord) -> None:
-    sent(logit_bias={"5": bias})
+def test_a_rounded_bias_is_reported(bias: float, adjusted: dict[str, str], record: RequestRecord) -> None:
+    sent_fields(logit_bias={"5": bias})
 
     assert record.adjusted_params == adjusted
 
 
-def test_the_models_whole_output_is_nothing_to_adjust(record: RequestRecord) -> None:
-    assert sent(model="gpt-4o-mini", max_tokens=16_384) == {"max_completion_tokens": 16_384}
+def test_max_tokens_at_the_models_limit_is_not_adjusted(record: RequestRecord) -> None:
+    assert sent_fields(model="gpt-4o-mini", max_tokens=16_384) == {"max_completion_tokens": 16_384}
     assert record.adjusted_params == {}
 
 
-def test_what_becomes_of_the_messages_is_told(record: RequestRecord) -> None:
-    call(messages=[{"role": "critic", "content": "a", "reasoning_content": "b", "foo": 1}])
+def test_changes_to_the_messages_are_reported(record: RequestRecord) -> None:
+    encode(messages=[{"role": "critic", "content": "a", "reasoning_content": "b", "foo": 1}])
 
     assert record.ignored_params == ["messages.reasoning_content", "1 unknown"]
     assert record.adjusted_params == {"messages.0.role": "user"}
 
 
-def test_unknown_keys_of_tools_are_counted_and_vllms_own_are_not(record: RequestRecord) -> None:
+def test_unknown_keys_of_tools_are_counted_but_not_vllms_own(record: RequestRecord) -> None:
     tool = {"function": {"name": "f", "foo": 1, "defer_loading": True}, "bar": 2, "defer_loading": True}
 
-    assert sent(tools=[tool]) == {"tools": [{"type": "function", "function": {"name": "f"}}]}
+    assert sent_fields(tools=[tool]) == {"tools": [{"type": "function", "function": {"name": "f"}}]}
     assert record.ignored_params == ["2 unknown"]
 
 
-def test_numbers_are_never_retyped() -> None:
+def test_numbers_keep_their_notation() -> None:
     request = ChatCompletionRequest(messages=[{"role": "user", "content": "hi"}], temperature=0.3)
 
     assert b'"temperature":0.3}' in encode_request(request, EVERY_MODEL).body
@@ -208,22 +214,22 @@ def test_numbers_are_never_retyped() -> None:
         ({"model": "gpt-5", "reasoning_effort": "none"}, {"reasoning_effort": "minimal"}),
     ],
 )
-def test_what_the_model_cannot_do_in_full_is_adjusted_and_told(
+def test_values_beyond_the_model_are_adjusted_and_reported(
     fields: dict[str, Any], adjusted: dict[str, object], record: RequestRecord
 ) -> None:
-    body = sent(**fields)
+    body = sent_fields(**fields)
 
     assert record.adjusted_params == adjusted
     assert set(adjusted.values()) <= set(body.values())
 
 
-def test_the_wrapper_is_not_paid_for_from_the_clients_limit(record: RequestRecord) -> None:
-    assert sent(max_tokens=3, structured_outputs={"choice": ["a"]})["max_completion_tokens"] == 11
+def test_max_tokens_is_raised_by_the_cost_of_the_envelope(record: RequestRecord) -> None:
+    assert sent_fields(max_tokens=3, structured_outputs={"choice": ["a"]})["max_completion_tokens"] == 11
     assert record.adjusted_params == {"max_tokens": 11}
 
 
-def test_an_unknown_model_has_no_limits_of_ours(record: RequestRecord) -> None:
-    assert sent(model="new", max_tokens=10**6) == {"max_completion_tokens": 10**6}
+def test_an_unknown_model_has_no_local_limits(record: RequestRecord) -> None:
+    assert sent_fields(model="new", max_tokens=10**6) == {"max_completion_tokens": 10**6}
     assert record.adjusted_params == {}
 
 
@@ -236,22 +242,22 @@ DROPPED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", DROPPED)
-def test_what_openai_has_no_control_for_is_dropped_and_told(name: str, record: RequestRecord) -> None:
-    assert sent(**{name: DROPPED[name]}) == {}
+def test_unsupported_fields_are_dropped_and_reported(name: str, record: RequestRecord) -> None:
+    assert sent_fields(**{name: DROPPED[name]}) == {}
     assert record.ignored_params == [name]
 
 
-def test_every_dropped_row_is_tried() -> None:
-    assert {name for name, rule in PARAMETERS.items() if rule.fate is Handling.DROP} <= set(DROPPED)
+def test_every_dropped_field_is_tested() -> None:
+    assert {name for name, rule in PARAMETERS.items() if rule.handling is Handling.DROP} <= set(DROPPED)
 
 
-def test_dropped_fields_are_told_in_the_schemas_order(record: RequestRecord) -> None:
-    sent(**dict(reversed(DROPPED.items())), foo=1, bar=2)
+def test_dropped_fields_are_reported_in_the_schemas_order(record: RequestRecord) -> None:
+    sent_fields(**dict(reversed(DROPPED.items())), foo=1, bar=2)
 
     assert record.ignored_params == [*DROPPED, "2 unknown"]
 
 
-REFUSED: dict[str, Any] = {
+REJECTED: dict[str, Any] = {
     "use_beam_search": True, "prompt_logprobs": 1, "logprob_token_ids": [1], "allowed_token_ids": list(range(1025)),
     "continue_final_message": True, "chat_template": "x", "media_io_kwargs": {"a": {}}, "mm_processor_kwargs": {"a": 1},
     "structured_outputs": {"grammar": "a"},
@@ -259,20 +265,20 @@ REFUSED: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_would_mislead_is_refused_by_name(name: str) -> None:
+@pytest.mark.parametrize("name", REJECTED)
+def test_fields_that_cannot_be_dropped_are_rejected_by_name(name: str) -> None:
     with pytest.raises(RequestError) as caught:
-        sent(**{name: REFUSED[name]})
+        sent_fields(**{name: REJECTED[name]})
 
     assert caught.value.response.param == name
     assert caught.value.response.status == 400
 
 
-def test_every_refused_row_is_tried() -> None:
-    assert {name for name, rule in PARAMETERS.items() if rule.fate is Handling.REFUSE} <= set(REFUSED)
+def test_every_rejected_field_is_tested() -> None:
+    assert {name for name, rule in PARAMETERS.items() if rule.handling is Handling.REJECT} <= set(REJECTED)
 
 
-def test_openais_json_rule_is_met_for_the_client(record: RequestRecord) -> None:
+def test_a_json_instruction_is_added_if_openai_requires_it(record: RequestRecord) -> None:
     request = ChatCompletionRequest.model_validate(
         {"messages": [{"role": "user", "content": "hi"}], "response_format": {"type": "json_object"}}
     )
@@ -284,7 +290,7 @@ def test_openais_json_rule_is_met_for_the_client(record: RequestRecord) -> None:
 
 
 @pytest.mark.parametrize("content", ["Answer as Json", [{"type": "text", "text": "as JSON"}]])
-def test_a_conversation_that_mentions_json_is_left_as_it_is(content: object) -> None:
+def test_a_conversation_that_mentions_json_is_unchanged(content: object) -> None:
     request = ChatCompletionRequest.model_validate(
         {"messages": [{"role": "user", "content": content}], "response_format": {"type": "json_object"}}
     )
@@ -292,24 +298,18 @@ def test_a_conversation_that_mentions_json_is_left_as_it_is(content: object) -> 
     assert len(json.loads(encode_request(request, EVERY_MODEL).body)["messages"]) == 1
 
 
-# --- settings ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", DROPPED)
-def test_a_strict_operator_has_dropped_fields_refused(name: str) -> None:
+def test_unsupported_params_reject_rejects_dropped_fields(name: str) -> None:
     with pytest.raises(RequestError, match="UNSUPPORTED_PARAMS=reject") as caught:
-        call("reject", **{name: DROPPED[name]})
+        encode("reject", **{name: DROPPED[name]})
 
     assert caught.value.response.param == name
 
 
-def test_a_silent_operator_has_nothing_told(record: RequestRecord) -> None:
-    call("silent", **DROPPED, foo=1, messages=[{"role": "user", "content": "hi", "reasoning": "x"}])
+def test_unsupported_params_silent_reports_nothing(record: RequestRecord) -> None:
+    encode("silent", **DROPPED, foo=1, messages=[{"role": "user", "content": "hi", "reasoning": "x"}])
 
     assert record.ignored_params == []
-
-
-# --- models that reason -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_a_silent_operator_has_nothing_told(record: RequestRecord) -> None:
             {"frequency_penalty": 1, "presence_penalty": 1, "logit_bias": {"5": 1}}, {},
             ["frequency_penalty", "logit_bias", "presence_penalty"], id="penalties",
         ),
-        pytest.param({"chat_template_kwargs": {"enable_thinking": True}}, {}, [], id="thinking is what it does"),
+        pytest.param({"chat_template_kwargs": {"enable_thinking": True}}, {}, [], id="thinking is its default"),
         pytest.param(
             {"chat_template_kwargs": {"reasoning_effort": "high"}}, {"reasoning_effort": "high"}, [], id="effort inside"
         ),
@@ -331,24 +331,24 @@ def test_a_silent_operator_has_nothing_told(record: RequestRecord) -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_a_reasoning_model_refuses_is_not_sent(
+def test_fields_that_a_reasoning_model_rejects_are_not_sent(
     fields: dict[str, Any], expected: dict[str, Any], ignored: list[str], record: RequestRecord
 ) -> None:
-    assert sent(model="o3", **fields) == expected
+    assert sent_fields(model="o3", **fields) == expected
     assert record.ignored_params == ignored
 
 
 @pytest.mark.parametrize("fields", [{"logprobs": True}, {"logprobs": True, "top_logprobs": 2}])
-def test_log_probabilities_of_a_reasoning_model_are_refused(fields: dict[str, Any]) -> None:
+def test_logprobs_of_a_reasoning_model_are_rejected(fields: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="reasons"):
-        sent(model="o3", **fields)
+        sent_fields(model="o3", **fields)
 
 
-def test_a_model_told_not_to_reason_samples() -> None:
+def test_sampling_fields_are_sent_at_effort_none() -> None:
     fields = {"temperature": 0.3, "logprobs": True}
 
-    assert sent(model="gpt-5.5", reasoning_effort="none", **fields) == {"reasoning_effort": "none", **fields}
-    assert sent(model="gpt-5.1", **fields) == fields
+    assert sent_fields(model="gpt-5.5", reasoning_effort="none", **fields) == {"reasoning_effort": "none", **fields}
+    assert sent_fields(model="gpt-5.1", **fields) == fields
 
 
 @pytest.mark.parametrize(
@@ -366,10 +366,10 @@ def test_a_model_told_not_to_reason_samples() -> None:
         ("gpt-5.2", {"tools": [TOOL], "reasoning_effort": "high"}, "high", {}),
     ],
 )
-def test_every_way_to_say_how_hard_to_think_becomes_an_effort(
+def test_each_reasoning_field_maps_to_reasoning_effort(
     model: str, fields: dict[str, Any], effort: str, adjusted: dict[str, Any], record: RequestRecord
 ) -> None:
-    assert sent(model=model, **fields)["reasoning_effort"] == effort
+    assert sent_fields(model=model, **fields)["reasoning_effort"] == effort
     assert record.adjusted_params == adjusted
 
 
@@ -382,30 +382,27 @@ def test_every_way_to_say_how_hard_to_think_becomes_an_effort(
         {"thinking_token_budget": 0},
     ],
 )
-def test_turning_thinking_off_is_nothing_to_a_model_that_does_not(fields: Any, record: RequestRecord) -> None:
-    assert json.loads(call("reject", model="gpt-4o-mini", **fields).body).keys() == {"model", "messages"}
+def test_turning_thinking_off_has_no_effect_on_a_non_reasoning_model(fields: Any, record: RequestRecord) -> None:
+    assert json.loads(encode("reject", model="gpt-4o-mini", **fields).body).keys() == {"model", "messages"}
     assert record.ignored_params == []
 
 
 @pytest.mark.parametrize("kwargs", [{"enable_thinking": True}, {"reasoning_effort": "ultra"}, {"reasoning_effort": 5}])
-def test_thinking_that_the_model_cannot_do_is_told(kwargs: dict[str, Any], record: RequestRecord) -> None:
-    assert sent(model="gpt-4o-mini", chat_template_kwargs=kwargs) == {}
+def test_thinking_on_a_non_reasoning_model_is_reported(kwargs: dict[str, Any], record: RequestRecord) -> None:
+    assert sent_fields(model="gpt-4o-mini", chat_template_kwargs=kwargs) == {}
     assert record.ignored_params == ["chat_template_kwargs"]
 
 
-def test_a_model_that_cannot_call_tools_here_says_so() -> None:
+def test_tools_are_rejected_if_the_model_has_them_on_responses_only() -> None:
     with pytest.raises(RequestError, match="/v1/responses") as caught:
-        sent(model="gpt-6-astra", tools=[TOOL])
+        sent_fields(model="gpt-6-astra", tools=[TOOL])
 
     assert caught.value.response.param == "tools"
 
 
-def test_a_chat_template_in_the_kwargs_is_refused_too() -> None:
+def test_a_chat_template_in_the_kwargs_is_rejected() -> None:
     with pytest.raises(RequestError, match="untrusted chat template"):
-        sent(chat_template_kwargs={"chat_template": "x"})
-
-
-# --- what is left to this server --------------------------------------------------------------------------------------
+        sent_fields(chat_template_kwargs={"chat_template": "x"})
 
 
 @pytest.mark.parametrize(
@@ -416,18 +413,18 @@ def test_a_chat_template_in_the_kwargs_is_refused_too() -> None:
         ({"stop": '"', "structured_outputs": {"choice": ["a"]}}, ('"',), False),
     ],
 )
-def test_stops_that_openai_cannot_find_are_found_here(
+def test_stop_strings_that_openai_cannot_find_are_planned_locally(
     fields: dict[str, Any], stops: tuple[str, ...], include: bool
 ) -> None:
-    made = call(**fields)
+    call = encode(**fields)
 
-    assert (made.plan.stops, made.plan.include_stop) == (stops, include)
-    assert "stop" not in json.loads(made.body)
+    assert (call.plan.stops, call.plan.include_stop) == (stops, include)
+    assert "stop" not in json.loads(call.body)
 
 
-def test_an_ordinary_answer_is_read_as_it_is() -> None:
-    assert call(stop="x", include_stop_str_in_output=False).plan == ResponsePlan()
-    assert call(include_stop_str_in_output=True).plan == ResponsePlan()
+def test_an_ordinary_request_has_the_default_plan() -> None:
+    assert encode(stop="x", include_stop_str_in_output=False).plan == ResponsePlan()
+    assert encode(include_stop_str_in_output=True).plan == ResponsePlan()
 
 
 @pytest.mark.parametrize(
@@ -444,34 +441,31 @@ def test_an_ordinary_answer_is_read_as_it_is() -> None:
         ([{"role": "user", "content": "Once"}], {"echo": True, "add_generation_prompt": False}, "Once", "user"),
     ],
 )
-def test_echo_is_the_last_message_of_the_answering_role(
+def test_echo_is_the_last_message_of_the_response_role(
     messages: list[Any], fields: dict[str, Any], echo: str, role: str
 ) -> None:
-    plan = call(messages=messages, **fields).plan
+    plan = encode(messages=messages, **fields).plan
 
     assert (plan.echo, plan.role) == (echo, role)
 
 
-def test_a_single_tool_call_is_kept_here_where_the_model_takes_no_such_parameter() -> None:
+def test_parallel_tool_calls_false_is_enforced_locally_if_unsupported() -> None:
     fields: Any = {"tools": [TOOL], "parallel_tool_calls": False}
 
-    assert call(model="o3", **fields).plan.one_tool_call
-    assert "parallel_tool_calls" not in sent(model="o3", **fields)
-    assert sent(model="gpt-4o", **fields)["parallel_tool_calls"] is False
+    assert encode(model="o3", **fields).plan.one_tool_call
+    assert "parallel_tool_calls" not in sent_fields(model="o3", **fields)
+    assert sent_fields(model="gpt-4o", **fields)["parallel_tool_calls"] is False
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
-def test_beside_a_tool_it_had_to_call_vllm_has_empty_content(choice: object) -> None:
-    assert call(tools=[TOOL], tool_choice=choice).plan.content_beside_calls == ""
-    assert call(tools=[TOOL], tool_choice="auto").plan.content_beside_calls is None
-
-
-# --- constraints ------------------------------------------------------------------------------------------------------
+def test_content_is_empty_beside_a_required_tool_call(choice: object) -> None:
+    assert encode(tools=[TOOL], tool_choice=choice).plan.content_beside_calls == ""
+    assert encode(tools=[TOOL], tool_choice="auto").plan.content_beside_calls is None
 
 
 def schema_sent(**fields: Any) -> tuple[dict[str, Any], Envelope | None]:
-    made = call(**fields)
-    return json.loads(made.body)["response_format"]["json_schema"], made.plan.envelope
+    call = encode(**fields)
+    return json.loads(call.body)["response_format"]["json_schema"], call.plan.envelope
 
 
 @pytest.mark.parametrize(
@@ -486,7 +480,7 @@ def schema_sent(**fields: Any) -> tuple[dict[str, Any], Envelope | None]:
          "structured_outputs": {"json": {"type": "array"}}},
     ],
 )  # fmt: skip
-def test_a_schema_is_made_strict_however_it_is_given(fields: dict[str, Any], record: RequestRecord) -> None:
+def test_a_schema_is_made_strict_from_every_field(fields: dict[str, Any], record: RequestRecord) -> None:
     form, envelope = schema_sent(**fields)
 
     assert form == {"name": "answer", "schema": STRICT_PERSON, "strict": True}
@@ -494,7 +488,7 @@ def test_a_schema_is_made_strict_however_it_is_given(fields: dict[str, Any], rec
     assert record.ignored_params == []
 
 
-def test_a_schema_that_cannot_be_strict_is_sent_as_a_hint_and_told(record: RequestRecord) -> None:
+def test_a_schema_without_a_strict_form_is_sent_as_a_hint_and_reported(record: RequestRecord) -> None:
     loose = {"type": "object", "properties": {"a": {"not": {"type": "string"}}}}
     form, _ = schema_sent(structured_outputs={"json": loose})
 
@@ -502,7 +496,7 @@ def test_a_schema_that_cannot_be_strict_is_sent_as_a_hint_and_told(record: Reque
     assert record.ignored_params == ["structured_outputs.strict"]
 
 
-def test_a_root_that_is_no_object_is_wrapped() -> None:
+def test_a_root_that_is_not_an_object_is_wrapped() -> None:
     form, envelope = schema_sent(structured_outputs={"json": {"type": "array", "items": {"type": "string"}}})
 
     assert envelope is Envelope.JSON
@@ -518,7 +512,7 @@ def test_a_root_that_is_no_object_is_wrapped() -> None:
         ({"guided_regex": "a|b"}, {"type": "string", "pattern": "^(?:a|b)$"}),
     ],
 )
-def test_choices_and_regexes_are_wrapped_as_text(
+def test_choices_and_regexes_are_sent_in_a_text_envelope(
     fields: dict[str, Any], value: dict[str, Any], record: RequestRecord
 ) -> None:
     form, envelope = schema_sent(**fields)
@@ -527,8 +521,8 @@ def test_choices_and_regexes_are_wrapped_as_text(
     assert record.ignored_params == []
 
 
-def test_a_json_object_may_be_asked_for_in_vllms_way() -> None:
-    assert sent(structured_outputs={"json_object": True}) == {"response_format": {"type": "json_object"}}
+def test_structured_json_object_is_sent_as_response_format() -> None:
+    assert sent_fields(structured_outputs={"json_object": True}) == {"response_format": {"type": "json_object"}}
 
 
 @pytest.mark.parametrize(
@@ -549,31 +543,31 @@ def test_a_json_object_may_be_asked_for_in_vllms_way() -> None:
         ({"guided_json": {"a": float("inf")}}, "JSON does not know"),
     ],
 )
-def test_a_constraint_that_cannot_be_held_is_refused(fields: dict[str, Any], words: str) -> None:
+def test_unsupported_constraints_are_rejected(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(RequestError, match=words):
-        sent(**fields)
+        sent_fields(**fields)
 
 
 @pytest.mark.parametrize("fields", [{"guided_json": 5}, {"guided_choice": "a"}, {"guided_regex": ""}])
-def test_a_guided_key_that_says_nothing_is_counted_as_unknown(fields: dict[str, Any], record: RequestRecord) -> None:
-    assert sent(**fields) == {}
+def test_an_invalid_guided_key_is_counted_as_unknown(fields: dict[str, Any], record: RequestRecord) -> None:
+    assert sent_fields(**fields) == {}
     assert record.ignored_params == ["1 unknown"]
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_number_that_json_lacks_is_refused(number: float) -> None:
+def test_nan_and_infinity_are_rejected(number: float) -> None:
     tool = {"function": {"name": "f", "parameters": {"type": "object", "properties": {"a": {"maximum": number}}}}}
     with pytest.raises(RequestError, match="JSON does not know") as caught:
-        sent(tools=[tool])
+        sent_fields(tools=[tool])
 
     assert caught.value.response.param == "tools"
 
 
-def test_text_that_looks_like_such_a_number_is_text() -> None:
-    assert sent(user="NaN and -Infinity") == {"user": "NaN and -Infinity"}
+def test_text_that_looks_like_nan_is_sent() -> None:
+    assert sent_fields(user="NaN and -Infinity") == {"user": "NaN and -Infinity"}
 
 
-def test_the_documented_table_is_generated_from_the_rows() -> None:
+def test_the_documented_table_is_generated_from_the_rules() -> None:
     page = PAGE.read_text()
 
     assert with_table(page) == page

@@ -1,4 +1,4 @@
-"""JSON schemas that OpenAI enforces, and enforces no less than what the client asked for."""
+"""JSON schemas converted to OpenAI's strict subset, which accept no more than the client's own."""
 
 import copy
 import json
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -15,9 +15,9 @@ from app.features.llm.to_openai.structured_outputs.json_schema import (
     MAX_NESTING,
     PreparedSchema,
     choice_schema,
-    legal_name,
-    prepared,
+    prepare_schema,
     regex_schema,
+    valid_name,
 )
 
 Schema = dict[str, Any]
@@ -25,144 +25,142 @@ TEXT: Schema = {"type": "string"}
 NULL: Schema = {"type": "null"}
 
 
-def an_object(**properties: Any) -> Schema:
-    """A strict object with these properties."""
+def closed(**properties: Any) -> Schema:
+    """Return a strict object schema with these properties."""
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def loosely(**properties: Any) -> Schema:
-    """The same, as a client would write it."""
+def loose(**properties: Any) -> Schema:
+    """Return an object schema with these properties as a client would write it."""
     return {"type": "object", "properties": properties}
 
 
-TO_STRICT = [
-    pytest.param(an_object(a=TEXT), an_object(a=TEXT), id="strict already"),
-    pytest.param(loosely(a=TEXT, b=TEXT), an_object(a=TEXT, b=TEXT), id="required"),
-    pytest.param(loosely(a=TEXT) | {"required": ["a"]}, an_object(a=TEXT), id="additional properties absent"),
-    pytest.param(loosely(a=TEXT) | {"additionalProperties": True}, an_object(a=TEXT), id="additional properties"),
-    pytest.param({"type": "object", "additionalProperties": False}, an_object(), id="object without properties"),
-    pytest.param(loosely(a=loosely(b=TEXT)), an_object(a=an_object(b=TEXT)), id="nested"),
+CONVERTED = [
+    pytest.param(closed(a=TEXT), closed(a=TEXT), id="strict already"),
+    pytest.param(loose(a=TEXT, b=TEXT), closed(a=TEXT, b=TEXT), id="required"),
+    pytest.param(loose(a=TEXT) | {"required": ["a"]}, closed(a=TEXT), id="additional properties absent"),
+    pytest.param(loose(a=TEXT) | {"additionalProperties": True}, closed(a=TEXT), id="additional properties"),
+    pytest.param({"type": "object", "additionalProperties": False}, closed(), id="object without properties"),
+    pytest.param(loose(a=loose(b=TEXT)), closed(a=closed(b=TEXT)), id="nested"),
     pytest.param(
-        loosely(a={"type": "array", "items": loosely(b=TEXT), "minItems": 1, "maxItems": 3}),
-        an_object(a={"type": "array", "items": an_object(b=TEXT), "minItems": 1, "maxItems": 3}),
+        loose(a={"type": "array", "items": loose(b=TEXT), "minItems": 1, "maxItems": 3}),
+        closed(a={"type": "array", "items": closed(b=TEXT), "minItems": 1, "maxItems": 3}),
         id="array",
     ),
     pytest.param(
-        loosely(a={"type": ["object", "null"], "properties": {"b": TEXT}}),
-        an_object(a=an_object(b=TEXT) | {"type": ["object", "null"]}),
+        loose(a={"type": ["object", "null"], "properties": {"b": TEXT}}),
+        closed(a=closed(b=TEXT) | {"type": ["object", "null"]}),
         id="object or null",
     ),
     pytest.param(
-        loosely(a=TEXT | {"title": "A", "default": "", "examples": [""], "deprecated": True, "description": "an a"})
+        loose(a=TEXT | {"title": "A", "default": "", "examples": [""], "deprecated": True, "description": "an a"})
         | {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://example.com/a", "$comment": "c"},
-        an_object(a=TEXT | {"description": "an a"}),
+        closed(a=TEXT | {"description": "an a"}),
         id="annotations",
     ),
     pytest.param(
-        loosely(title=TEXT, default=TEXT, enum=TEXT),
-        an_object(title=TEXT, default=TEXT, enum=TEXT),
+        loose(title=TEXT, default=TEXT, enum=TEXT),
+        closed(title=TEXT, default=TEXT, enum=TEXT),
         id="properties named as keywords",
     ),
     pytest.param(
-        loosely(a=TEXT | {"format": "binary"}, b=TEXT | {"format": "date"}),
-        an_object(a=TEXT, b=TEXT | {"format": "date"}),
+        loose(a=TEXT | {"format": "binary"}, b=TEXT | {"format": "date"}),
+        closed(a=TEXT, b=TEXT | {"format": "date"}),
         id="formats",
     ),
     pytest.param(
-        loosely(a={"type": "integer", "format": "int32", "minimum": 1}),
-        an_object(a={"type": "integer", "minimum": 1}),
+        loose(a={"type": "integer", "format": "int32", "minimum": 1}),
+        closed(a={"type": "integer", "minimum": 1}),
         id="format of a number",
     ),
-    pytest.param(loosely(a={"const": 1}), an_object(a={"const": 1, "type": "integer"}), id="const without a type"),
+    pytest.param(loose(a={"const": 1}), closed(a={"const": 1, "type": "integer"}), id="const without a type"),
     pytest.param(
-        loosely(a={"enum": ["x", 1, True, None, 1.5]}),
-        an_object(
+        loose(a={"enum": ["x", 1, True, None, 1.5]}),
+        closed(
             a={"enum": ["x", 1, True, None, 1.5], "type": ["string", "integer", "boolean", "null", "number"]},
         ),
         id="enum without a type",
     ),
     pytest.param(
-        loosely(a=TEXT | {"enum": ["x", None, 1]}), an_object(a=TEXT | {"enum": ["x"]}), id="values of other types"
+        loose(a=TEXT | {"enum": ["x", None, 1]}), closed(a=TEXT | {"enum": ["x"]}), id="values of other types"
     ),
     pytest.param(
-        loosely(a={"type": "number", "enum": [1, 1.5, True]}),
-        an_object(a={"type": "number", "enum": [1, 1.5]}),
+        loose(a={"type": "number", "enum": [1, 1.5, True]}),
+        closed(a={"type": "number", "enum": [1, 1.5]}),
         id="integers are numbers, booleans are not",
     ),
-    pytest.param({"properties": {"a": {"pattern": "^x"}}}, an_object(a=TEXT | {"pattern": "^x"}), id="implied types"),
-    pytest.param(loosely(a=TEXT | {"minimum": 3}), an_object(a=TEXT), id="a keyword for another type"),
+    pytest.param({"properties": {"a": {"pattern": "^x"}}}, closed(a=TEXT | {"pattern": "^x"}), id="implied types"),
+    pytest.param(loose(a=TEXT | {"minimum": 3}), closed(a=TEXT), id="a keyword for another type"),
     pytest.param(
-        loosely(a={"anyOf": [loosely(b=TEXT), NULL], "description": "an a", "default": None}),
-        an_object(a={"anyOf": [an_object(b=TEXT), NULL], "description": "an a"}),
+        loose(a={"anyOf": [loose(b=TEXT), NULL], "description": "an a", "default": None}),
+        closed(a={"anyOf": [closed(b=TEXT), NULL], "description": "an a"}),
         id="anyOf",
     ),
     pytest.param(
-        loosely(a={"oneOf": [TEXT, {"type": "number"}, {"type": "array", "items": TEXT}]}),
-        an_object(a={"anyOf": [TEXT, {"type": "number"}, {"type": "array", "items": TEXT}]}),
+        loose(a={"oneOf": [TEXT, {"type": "number"}, {"type": "array", "items": TEXT}]}),
+        closed(a={"anyOf": [TEXT, {"type": "number"}, {"type": "array", "items": TEXT}]}),
         id="oneOf of different types",
     ),
     pytest.param(
-        loosely(a={"oneOf": [TEXT | {"properties": {"b": 1}}, NULL]}),
-        an_object(a={"anyOf": [TEXT, NULL]}),
+        loose(a={"oneOf": [TEXT | {"properties": {"b": 1}}, NULL]}),
+        closed(a={"anyOf": [TEXT, NULL]}),
         id="oneOf with a keyword for another type",
     ),
     pytest.param(
-        loosely(a={"oneOf": [{"const": "x", "title": "X"}, {"const": "y"}]}),
-        an_object(a={"anyOf": [TEXT | {"const": "x"}, TEXT | {"const": "y"}]}),
+        loose(a={"oneOf": [{"const": "x", "title": "X"}, {"const": "y"}]}),
+        closed(a={"anyOf": [TEXT | {"const": "x"}, TEXT | {"const": "y"}]}),
         id="oneOf of different values",
     ),
     pytest.param(
-        loosely(a={"oneOf": [loosely(kind={"const": "x"}), loosely(kind={"enum": ["y", "z"]}, b=TEXT), NULL]}),
-        an_object(
+        loose(a={"oneOf": [loose(kind={"const": "x"}), loose(kind={"enum": ["y", "z"]}, b=TEXT), NULL]}),
+        closed(
             a={
                 "anyOf": [
-                    an_object(kind=TEXT | {"const": "x"}),
-                    an_object(kind=TEXT | {"enum": ["y", "z"]}, b=TEXT),
+                    closed(kind=TEXT | {"const": "x"}),
+                    closed(kind=TEXT | {"enum": ["y", "z"]}, b=TEXT),
                     NULL,
                 ]
             }
         ),
-        id="oneOf told apart by a property",
+        id="oneOf distinguished by a property",
     ),
     pytest.param(
-        loosely(a={"oneOf": [{"$ref": "#/$defs/X"}, {"$ref": "#/$defs/Y"}], "discriminator": {"propertyName": "kind"}})
-        | {"$defs": {"X": loosely(kind={"const": "x"}), "Y": loosely(kind={"$ref": "#/$defs/Z"}), "Z": {"const": "z"}}},
-        an_object(a={"anyOf": [{"$ref": "#/$defs/X"}, {"$ref": "#/$defs/Y"}]})
+        loose(a={"oneOf": [{"$ref": "#/$defs/X"}, {"$ref": "#/$defs/Y"}], "discriminator": {"propertyName": "kind"}})
+        | {"$defs": {"X": loose(kind={"const": "x"}), "Y": loose(kind={"$ref": "#/$defs/Z"}), "Z": {"const": "z"}}},
+        closed(a={"anyOf": [{"$ref": "#/$defs/X"}, {"$ref": "#/$defs/Y"}]})
         | {
             "$defs": {
-                "X": an_object(kind=TEXT | {"const": "x"}),
-                "Y": an_object(kind={"$ref": "#/$defs/Z"}),
+                "X": closed(kind=TEXT | {"const": "x"}),
+                "Y": closed(kind={"$ref": "#/$defs/Z"}),
                 "Z": TEXT | {"const": "z"},
             }
         },
         id="oneOf of references",
     ),
     pytest.param(
-        loosely(a={"allOf": [{"$ref": "#/$defs/X"}], "description": "an a"}, b={"allOf": [TEXT], "description": "a b"})
+        loose(a={"allOf": [{"$ref": "#/$defs/X"}], "description": "an a"}, b={"allOf": [TEXT], "description": "a b"})
         | {"$defs": {"X": TEXT}},
-        an_object(a={"$ref": "#/$defs/X"}, b=TEXT | {"description": "a b"}) | {"$defs": {"X": TEXT}},
+        closed(a={"$ref": "#/$defs/X"}, b=TEXT | {"description": "a b"}) | {"$defs": {"X": TEXT}},
         id="allOf of one",
     ),
     pytest.param(
-        loosely(a={"$ref": "#/definitions/X", "title": "A", "description": "an a"})
-        | {"definitions": {"X": loosely(b=TEXT)}},
-        an_object(a={"$ref": "#/$defs/X"}) | {"$defs": {"X": an_object(b=TEXT)}},
+        loose(a={"$ref": "#/definitions/X", "title": "A", "description": "an a"})
+        | {"definitions": {"X": loose(b=TEXT)}},
+        closed(a={"$ref": "#/$defs/X"}) | {"$defs": {"X": closed(b=TEXT)}},
         id="definitions",
     ),
+    pytest.param(loose(a=TEXT) | {"$defs": {"X": {"not": {}}}}, closed(a=TEXT), id="unused definition"),
     pytest.param(
-        loosely(a=TEXT) | {"$defs": {"X": {"not": {}}}}, an_object(a=TEXT), id="a definition nothing leads to"
-    ),
-    pytest.param(
-        loosely(a=TEXT, children={"type": "array", "items": {"$ref": "#"}}),
-        an_object(a=TEXT, children={"type": "array", "items": {"$ref": "#"}}),
+        loose(a=TEXT, children={"type": "array", "items": {"$ref": "#"}}),
+        closed(a=TEXT, children={"type": "array", "items": {"$ref": "#"}}),
         id="recursion",
     ),
 ]
 
 
-@pytest.mark.parametrize(("schema", "expected"), TO_STRICT)
-def test_a_schema_is_made_strict(schema: Schema, expected: Schema) -> None:
-    assert prepared(schema) == PreparedSchema(expected, strict=True, wrapped=False)
+@pytest.mark.parametrize(("schema", "expected"), CONVERTED)
+def test_a_schema_is_converted_to_its_strict_form(schema: Schema, expected: Schema) -> None:
+    assert prepare_schema(schema) == PreparedSchema(expected, strict=True, wrapped=False)
 
 
 TREE = {"anyOf": [{"type": "array", "items": {"$ref": "#"}}, NULL]}
@@ -170,14 +168,12 @@ TREE = {"anyOf": [{"type": "array", "items": {"$ref": "#"}}, NULL]}
 WRAPPED = [
     pytest.param({"type": "array", "items": TEXT}, {"type": "array", "items": TEXT}, {}, id="array"),
     pytest.param({"enum": ["x"]}, TEXT | {"enum": ["x"]}, {}, id="enum"),
+    pytest.param(loose(a=TEXT) | {"type": ["object"]}, closed(a=TEXT) | {"type": ["object"]}, {}, id="list of types"),
+    pytest.param({"anyOf": [loose(a=TEXT), NULL]}, {"anyOf": [closed(a=TEXT), NULL]}, {}, id="anyOf"),
     pytest.param(
-        loosely(a=TEXT) | {"type": ["object"]}, an_object(a=TEXT) | {"type": ["object"]}, {}, id="list of types"
-    ),
-    pytest.param({"anyOf": [loosely(a=TEXT), NULL]}, {"anyOf": [an_object(a=TEXT), NULL]}, {}, id="anyOf"),
-    pytest.param(
-        {"$ref": "#/definitions/X", "definitions": {"X": loosely(a=TEXT)}},
+        {"$ref": "#/definitions/X", "definitions": {"X": loose(a=TEXT)}},
         {"$ref": "#/$defs/X"},
-        {"$defs": {"X": an_object(a=TEXT)}},
+        {"$defs": {"X": closed(a=TEXT)}},
         id="reference",
     ),
     pytest.param(
@@ -201,13 +197,13 @@ WRAPPED = [
 
 
 @pytest.mark.parametrize(("schema", "value", "definitions"), WRAPPED)
-def test_a_root_that_is_no_object_is_wrapped(schema: Schema, value: Schema, definitions: Schema) -> None:
-    assert prepared(schema) == PreparedSchema(an_object(value=value) | definitions, strict=True, wrapped=True)
+def test_a_root_that_is_not_an_object_is_wrapped(schema: Schema, value: Schema, definitions: Schema) -> None:
+    assert prepare_schema(schema) == PreparedSchema(closed(value=value) | definitions, strict=True, wrapped=True)
 
 
-LOOSE = [
+NOT_STRICT = [
     *(
-        pytest.param(loosely(a=TEXT | {keyword: value}), id=keyword)
+        pytest.param(loose(a=TEXT | {keyword: value}), id=keyword)
         for keyword, value in {
             "minLength": 1,
             "maxLength": 1,
@@ -221,7 +217,7 @@ LOOSE = [
         }.items()
     ),
     *(
-        pytest.param(loosely(a=TEXT) | {keyword: value}, id=keyword)
+        pytest.param(loose(a=TEXT) | {keyword: value}, id=keyword)
         for keyword, value in {
             "additionalProperties": TEXT,
             "required": ["b"],
@@ -234,69 +230,70 @@ LOOSE = [
         }.items()
     ),
     *(
-        pytest.param(loosely(a={"type": "array", "items": TEXT} | {keyword: value}), id=keyword)
+        pytest.param(loose(a={"type": "array", "items": TEXT} | {keyword: value}), id=keyword)
         for keyword, value in {"uniqueItems": True, "contains": TEXT, "prefixItems": [TEXT]}.items()
     ),
     pytest.param({"type": "object"}, id="free-form object"),
-    pytest.param(loosely(), id="free-form object with no properties"),
-    pytest.param(loosely(a={"type": "array"}), id="array of anything"),
-    pytest.param(loosely(a={}), id="anything"),
-    pytest.param(loosely(a={"description": "anything"}), id="anything, described"),
-    pytest.param(loosely(a=True), id="boolean"),
-    pytest.param(loosely(a={"type": "array", "items": True}), id="array of booleans"),
-    pytest.param(loosely(a={"anyOf": [TEXT, True]}), id="boolean in anyOf"),
-    pytest.param(loosely(a={"anyOf": [TEXT], "type": "string"}), id="anyOf with siblings"),
-    pytest.param(loosely(a={"allOf": [TEXT, {"enum": ["x"]}]}), id="allOf of two"),
-    pytest.param(loosely(a={"allOf": [loosely(b=TEXT)], "required": ["c"]}), id="allOf with siblings"),
-    pytest.param(loosely(a={"oneOf": [{"type": "integer"}, {"type": "number"}]}), id="oneOf: integer and number"),
-    pytest.param(loosely(a={"oneOf": [{"const": 1}, {"const": 1.0}]}), id="oneOf: the same number"),
-    pytest.param(loosely(a={"oneOf": [loosely(b=TEXT), loosely(c=TEXT)]}), id="oneOf: two objects"),
-    pytest.param(loosely(a={"oneOf": [TEXT, {"properties": {"b": TEXT}}]}), id="oneOf: implied type"),
-    pytest.param(loosely(a={"oneOf": [{"anyOf": [TEXT]}, NULL]}), id="oneOf: anyOf"),
+    pytest.param(loose(), id="free-form object with no properties"),
+    pytest.param(loose(a={"type": "array"}), id="array of anything"),
+    pytest.param(loose(a={}), id="anything"),
+    pytest.param(loose(a={"description": "anything"}), id="anything, described"),
+    pytest.param(loose(a=True), id="boolean"),
+    pytest.param(loose(a={"type": "array", "items": True}), id="array of booleans"),
+    pytest.param(loose(a={"anyOf": [TEXT, True]}), id="boolean in anyOf"),
+    pytest.param(loose(a={"anyOf": [TEXT], "type": "string"}), id="anyOf with siblings"),
+    pytest.param(loose(a={"allOf": [TEXT, {"enum": ["x"]}]}), id="allOf of two"),
+    pytest.param(loose(a={"allOf": [loose(b=TEXT)], "required": ["c"]}), id="allOf with siblings"),
+    pytest.param(loose(a={"oneOf": [{"type": "integer"}, {"type": "number"}]}), id="oneOf: integer and number"),
+    pytest.param(loose(a={"oneOf": [{"const": 1}, {"const": 1.0}]}), id="oneOf: the same number"),
+    pytest.param(loose(a={"oneOf": [loose(b=TEXT), loose(c=TEXT)]}), id="oneOf: two objects"),
+    pytest.param(loose(a={"oneOf": [TEXT, {"properties": {"b": TEXT}}]}), id="oneOf: implied type"),
+    pytest.param(loose(a={"oneOf": [{"anyOf": [TEXT]}, NULL]}), id="oneOf: anyOf"),
     pytest.param(
-        loosely(a={"oneOf": [loosely(b={"const": value}) | {"type": ["object", "null"]} for value in "xy"]}),
+        loose(a={"oneOf": [loose(b={"const": value}) | {"type": ["object", "null"]} for value in "xy"]}),
         id="oneOf: objects that differ, or null",
     ),
-    pytest.param(loosely(a={"oneOf": [TEXT, TEXT | {"enum": ["x"]}]}), id="oneOf: one in the other"),
-    pytest.param(loosely(a={"$ref": "#/$defs/X", "minLength": 1}) | {"$defs": {"X": TEXT}}, id="reference, siblings"),
-    pytest.param(loosely(a={"$ref": "#/$defs/X"}), id="reference to nothing"),
-    pytest.param(loosely(a={"$ref": "#/$defs/X~1"}) | {"$defs": {"X~1": TEXT}}, id="reference with an escape"),
-    pytest.param(loosely(a={"$ref": "#/$defs/X/b"}) | {"$defs": {"X/b": TEXT}}, id="reference into a definition"),
-    pytest.param(loosely(a={"$ref": "#/properties/b"}, b=TEXT), id="reference to a property"),
-    pytest.param(loosely(a={"$ref": "https://example.com/a"}), id="reference elsewhere"),
+    pytest.param(loose(a={"oneOf": [TEXT, TEXT | {"enum": ["x"]}]}), id="oneOf: one in the other"),
+    pytest.param(loose(a={"$ref": "#/$defs/X", "minLength": 1}) | {"$defs": {"X": TEXT}}, id="reference, siblings"),
+    pytest.param(loose(a={"$ref": "#/$defs/X"}), id="reference to nothing"),
+    pytest.param(loose(a={"$ref": "#/$defs/X~1"}) | {"$defs": {"X~1": TEXT}}, id="reference with an escape"),
+    pytest.param(loose(a={"$ref": "#/$defs/X/b"}) | {"$defs": {"X/b": TEXT}}, id="reference into a definition"),
+    pytest.param(loose(a={"$ref": "#/properties/b"}, b=TEXT), id="reference to a property"),
+    pytest.param(loose(a={"$ref": "https://example.com/a"}), id="reference to another document"),
     pytest.param(
-        loosely(a={"$ref": "#/$defs/X"}) | {"$defs": {"X": TEXT}, "definitions": {"X": NULL}}, id="two of that name"
+        loose(a={"$ref": "#/$defs/X"}) | {"$defs": {"X": TEXT}, "definitions": {"X": NULL}},
+        id="definitions of the same name",
     ),
-    pytest.param(loosely(a=TEXT | {"enum": []}), id="no values"),
-    pytest.param(loosely(a=TEXT | {"enum": [1]}), id="no values of the type"),
-    pytest.param(loosely(a=TEXT | {"const": 1}), id="a value not of the type"),
-    pytest.param(loosely(a={"enum": [{}, "x"]}), id="object as a value"),
-    pytest.param(loosely(next={"$ref": "#"}), id="recursion without end"),
-    pytest.param(loosely(a={"type": "array", "items": {"$ref": "#"}, "minItems": 1}), id="lists without end"),
+    pytest.param(loose(a=TEXT | {"enum": []}), id="no values"),
+    pytest.param(loose(a=TEXT | {"enum": [1]}), id="no values of the type"),
+    pytest.param(loose(a=TEXT | {"const": 1}), id="a value not of the type"),
+    pytest.param(loose(a={"enum": [{}, "x"]}), id="object as a value"),
+    pytest.param(loose(next={"$ref": "#"}), id="infinite recursion"),
+    pytest.param(loose(a={"type": "array", "items": {"$ref": "#"}, "minItems": 1}), id="infinite lists"),
     pytest.param(
-        loosely(a={"$ref": "#/$defs/X"}) | {"$defs": {"X": {"anyOf": [{"$ref": "#/$defs/X"}, NULL]}}},
+        loose(a={"$ref": "#/$defs/X"}) | {"$defs": {"X": {"anyOf": [{"$ref": "#/$defs/X"}, NULL]}}},
         id="its own alternative",
     ),
 ]
 
 
-@pytest.mark.parametrize("schema", LOOSE)
-def test_what_cannot_be_enforced_is_sent_as_it_is(schema: Schema) -> None:
-    assert prepared(schema) == PreparedSchema(schema, strict=False, wrapped=False)
+@pytest.mark.parametrize("schema", NOT_STRICT)
+def test_a_schema_without_a_strict_form_is_sent_unchanged(schema: Schema) -> None:
+    assert prepare_schema(schema) == PreparedSchema(schema, strict=False, wrapped=False)
 
 
-LOOSE_AND_WRAPPED = [
-    pytest.param(True, an_object(value=True), id="true"),
-    pytest.param({}, an_object(value={}), id="anything"),
-    pytest.param(TEXT | {"minLength": 1}, an_object(value=TEXT | {"minLength": 1}), id="unsupported"),
+NOT_STRICT_AND_WRAPPED = [
+    pytest.param(True, closed(value=True), id="true"),
+    pytest.param({}, closed(value={}), id="anything"),
+    pytest.param(TEXT | {"minLength": 1}, closed(value=TEXT | {"minLength": 1}), id="unsupported"),
     pytest.param(
-        loosely(a=TEXT) | {"anyOf": [{"required": ["a"]}]},
-        an_object(value=loosely(a=TEXT) | {"anyOf": [{"required": ["a"]}]}),
+        loose(a=TEXT) | {"anyOf": [{"required": ["a"]}]},
+        closed(value=loose(a=TEXT) | {"anyOf": [{"required": ["a"]}]}),
         id="anyOf beside the type",
     ),
     pytest.param(
         {"type": "object", "oneOf": [{"$ref": "#/definitions/X"}], "definitions": {"X": {}}},
-        an_object(value={"type": "object", "oneOf": [{"$ref": "#/definitions/X"}]}) | {"definitions": {"X": {}}},
+        closed(value={"type": "object", "oneOf": [{"$ref": "#/definitions/X"}]}) | {"definitions": {"X": {}}},
         id="definitions",
     ),
     pytest.param(
@@ -305,7 +302,7 @@ LOOSE_AND_WRAPPED = [
             "not": {"properties": {"enum": {"$ref": "#"}, "$ref": {}}, "enum": [{"$ref": "#"}], "$ref": "other#"},
             "$id": "https://example.com/a",
         },
-        an_object(value={"$ref": "#/$defs/value"})
+        closed(value={"$ref": "#/$defs/value"})
         | {
             "$id": "https://example.com/a",
             "$defs": {
@@ -325,25 +322,25 @@ LOOSE_AND_WRAPPED = [
 ]
 
 
-@pytest.mark.parametrize(("schema", "expected"), LOOSE_AND_WRAPPED)
-def test_what_cannot_be_enforced_is_wrapped_only_where_its_root_demands_it(schema: Any, expected: Schema) -> None:
-    ready = prepared(schema)
-    assert (ready.strict, ready.wrapped) == (False, True)
-    assert expected is None or ready.schema == expected
+@pytest.mark.parametrize(("schema", "expected"), NOT_STRICT_AND_WRAPPED)
+def test_a_schema_without_a_strict_form_is_wrapped_if_its_root_is_not_an_object(schema: Any, expected: Schema) -> None:
+    prepared = prepare_schema(schema)
+    assert (prepared.strict, prepared.wrapped) == (False, True)
+    assert expected is None or prepared.schema == expected
 
 
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize(
-    "schema", [loosely(a=TEXT | {"title": "A"}), loosely(a={"oneOf": [TEXT]}) | {"title": "root", "$id": "x"}]
+    "schema", [loose(a=TEXT | {"title": "A"}), loose(a={"oneOf": [TEXT]}) | {"title": "root", "$id": "x"}]
 )
-def test_with_its_own_strict_a_schema_stays_as_it_is(schema: Schema, strict: bool) -> None:
-    assert prepared(schema, strict=strict) == PreparedSchema(schema, strict=strict, wrapped=False)
+def test_a_schema_with_an_explicit_strict_is_sent_unchanged(schema: Schema, strict: bool) -> None:
+    assert prepare_schema(schema, strict=strict) == PreparedSchema(schema, strict=strict, wrapped=False)
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_with_its_own_strict_a_root_is_wrapped_all_the_same(strict: bool) -> None:
+def test_a_root_is_wrapped_despite_an_explicit_strict(strict: bool) -> None:
     schema = {"type": "array", "items": TEXT | {"title": "A"}}
-    assert prepared(schema, strict=strict) == PreparedSchema(an_object(value=schema), strict=strict, wrapped=True)
+    assert prepare_schema(schema, strict=strict) == PreparedSchema(closed(value=schema), strict=strict, wrapped=True)
 
 
 def names(count: int, length: int = 1) -> list[str]:
@@ -351,46 +348,44 @@ def names(count: int, length: int = 1) -> list[str]:
 
 
 def nested(levels: int) -> Schema:
-    return loosely(a=nested(levels - 1)) if levels else TEXT
+    return loose(a=nested(levels - 1)) if levels else TEXT
 
 
-AT_THE_LIMIT = [
+AT_OPENAIS_LIMITS = [
     pytest.param(lambda more: nested(10 + more), id="levels"),
     pytest.param(lambda more: {"type": "array", "items": nested(8 + more)}, id="levels with the wrapper"),
-    pytest.param(lambda more: loosely(**dict.fromkeys(names(5_000 + more), TEXT)), id="properties"),
+    pytest.param(lambda more: loose(**dict.fromkeys(names(5_000 + more), TEXT)), id="properties"),
     pytest.param(
-        lambda more: loosely(a={"enum": names(600)}, b={"anyOf": [{"enum": names(400 + more)}, NULL]}), id="values"
+        lambda more: loose(a={"enum": names(600)}, b={"anyOf": [{"enum": names(400 + more)}, NULL]}), id="values"
     ),
     pytest.param(
-        lambda more: loosely(a={"oneOf": [{"const": name} for name in names(100 + more)]}), id="branches to compare"
+        lambda more: loose(a={"oneOf": [{"const": name} for name in names(100 + more)]}), id="branches to compare"
     ),
-    pytest.param(lambda more: loosely(a={"enum": names(300, 50) + ["x" * more] * (more > 0)}), id="long enum"),
-    pytest.param(lambda more: loosely(**{"a" * (120_000 + more): TEXT}), id="a long name"),
-    pytest.param(lambda more: loosely(a={"const": "x" * (119_999 + more)}), id="a long constant"),
+    pytest.param(lambda more: loose(a={"enum": names(300, 50) + ["x" * more] * (more > 0)}), id="long enum"),
+    pytest.param(lambda more: loose(**{"a" * (120_000 + more): TEXT}), id="a long name"),
+    pytest.param(lambda more: loose(a={"const": "x" * (119_999 + more)}), id="a long constant"),
     pytest.param(
-        lambda more: (
-            loosely(a={"$ref": f"#/$defs/{'x' * (119_999 + more)}"}) | {"$defs": {"x" * (119_999 + more): TEXT}}
-        ),
+        lambda more: loose(a={"$ref": f"#/$defs/{'x' * (119_999 + more)}"}) | {"$defs": {"x" * (119_999 + more): TEXT}},
         id="a long definition's name",
     ),
 ]
 
 
-@pytest.mark.parametrize("schema", AT_THE_LIMIT)
+@pytest.mark.parametrize("schema", AT_OPENAIS_LIMITS)
 def test_a_schema_is_strict_up_to_openais_limits(schema: Any) -> None:
-    assert prepared(schema(0)).strict
-    assert not prepared(schema(1)).strict
+    assert prepare_schema(schema(0)).strict
+    assert not prepare_schema(schema(1)).strict
 
 
-def test_a_schema_nested_deeper_than_vllm_takes_is_refused() -> None:
+def test_a_schema_nested_beyond_vllms_limit_is_rejected() -> None:
     schema: Any = {}
     for _ in range(MAX_NESTING - 1):
         schema = {"not": schema}
-    assert not prepared(schema).strict
+    assert not prepare_schema(schema).strict
     for strict in (None, False, True):
-        with pytest.raises(RequestError) as refused:
-            prepared({"not": schema}, strict=strict, param="structured_outputs")
-        assert refused.value.response.param == "structured_outputs"
+        with pytest.raises(RequestError) as caught:
+            prepare_schema({"not": schema}, strict=strict, param="structured_outputs")
+        assert caught.value.response.param == "structured_outputs"
 
 
 @pytest.mark.parametrize(
@@ -404,16 +399,16 @@ def test_a_schema_nested_deeper_than_vllm_takes_is_refused() -> None:
         ("x" * 65, "x" * 64),
     ],
 )
-def test_a_name_is_made_legal(name: str | None, expected: str) -> None:
-    assert legal_name(name) == expected
+def test_a_schema_name_is_made_valid(name: str | None, expected: str) -> None:
+    assert valid_name(name) == expected
 
 
-def test_choices_are_an_enumeration_without_repeats() -> None:
+def test_choices_become_an_enum_without_duplicates() -> None:
     assert choice_schema(["yes", "no", "yes"]) == {"type": "string", "enum": ["yes", "no"]}
-    assert prepared(choice_schema(["yes"])) == PreparedSchema(an_object(value=choice_schema(["yes"])), True, True)
+    assert prepare_schema(choice_schema(["yes"])) == PreparedSchema(closed(value=choice_schema(["yes"])), True, True)
 
 
-def test_a_regular_expression_has_to_match_all_of_the_string() -> None:
+def test_a_regex_must_match_the_whole_string() -> None:
     schema = regex_schema("a|b")
     assert [Draft202012Validator(schema).is_valid(text) for text in ("a", "b", "ab", "xb")] == [
         True,
@@ -421,10 +416,8 @@ def test_a_regular_expression_has_to_match_all_of_the_string() -> None:
         False,
         False,
     ]
-    assert prepared(schema) == PreparedSchema(an_object(value=schema), True, True)
+    assert prepare_schema(schema) == PreparedSchema(closed(value=schema), True, True)
 
-
-# --- any schema, any answer -------------------------------------------------------------------------------------------
 
 NAMES = st.sampled_from(["a", "b", "kind", "enum", "$ref"])
 SCALARS = st.sampled_from(["a", "b", "", 0, 1, 1.0, 2.5, True, False, None])
@@ -454,7 +447,7 @@ UNSUPPORTED: dict[str, st.SearchStrategy[Any]] = {
 
 
 def with_some(schemas: st.SearchStrategy[Schema]) -> st.SearchStrategy[Schema]:
-    """Further keywords; few that are not supported, for one makes a whole schema loose."""
+    """Add keywords. Unsupported ones are rare, since a single one makes a whole schema not strict."""
     annotations, supported, unsupported = (
         st.one_of(*(st.tuples(st.just(keyword), value) for keyword, value in group.items()))
         for group in (ANNOTATIONS, SUPPORTED, UNSUPPORTED)
@@ -516,7 +509,7 @@ SCHEMAS = st.builds(
 
 
 def problems(schema: Schema) -> Iterator[str]:
-    """What OpenAI would refuse in a strict schema."""
+    """Yield what OpenAI would reject in a strict schema."""
     if schema.get("type") != "object" or schema.keys() & {"anyOf", "$ref", "enum", "const"}:
         yield "root"
     yield from problems_at(schema, schema.get("$defs", {}), depth=1)
@@ -555,22 +548,21 @@ def problems_at(schema: Schema, definitions: Schema, *, depth: int) -> Iterator[
 
 
 @given(SCHEMAS)
-@settings(max_examples=300)
-def test_any_strict_schema_is_one_that_openai_takes(schema: Schema) -> None:
-    ready = prepared(schema)
-    assert not ready.strict or list(problems(ready.schema)) == []
+def test_every_strict_schema_is_accepted_by_openai(schema: Schema) -> None:
+    prepared = prepare_schema(schema)
+    assert not prepared.strict or list(problems(prepared.schema)) == []
 
 
 @given(SCHEMAS)
-def test_any_schema_is_left_alone_and_prepared_once_for_all(schema: Schema) -> None:
+def test_preparing_a_schema_is_idempotent_and_does_not_change_it(schema: Schema) -> None:
     before = copy.deepcopy(schema)
-    ready = prepared(schema)
+    prepared = prepare_schema(schema)
     assert schema == before
-    assert prepared(ready.schema) == PreparedSchema(ready.schema, ready.strict, wrapped=False)
+    assert prepare_schema(prepared.schema) == PreparedSchema(prepared.schema, prepared.strict, wrapped=False)
 
 
 def instance(draw: st.DrawFn, schema: Schema, root: Schema, depth: int = 0) -> Any:
-    """What OpenAI might answer; not always valid, for bounds and patterns are not minded."""
+    """Draw a response that OpenAI might give; bounds and patterns are ignored, so it is not always valid."""
     assume(depth < 12)
     if "$ref" in schema:
         name = schema["$ref"].removeprefix("#/$defs/")
@@ -584,8 +576,8 @@ def instance(draw: st.DrawFn, schema: Schema, root: Schema, depth: int = 0) -> A
     if name == "object":
         return {key: instance(draw, inner, root, depth + 1) for key, inner in schema["properties"].items()}
     if name == "array":
-        least = schema.get("minItems", 0)
-        size = draw(st.integers(least, max(least, min(schema.get("maxItems", 2), 2 if depth < 6 else 0))))
+        minimum = schema.get("minItems", 0)
+        size = draw(st.integers(minimum, max(minimum, min(schema.get("maxItems", 2), 2 if depth < 6 else 0))))
         return [instance(draw, schema["items"], root, depth + 1) for _ in range(size)]
     return draw(SCALARS_OF[name])
 
@@ -600,14 +592,13 @@ SCALARS_OF: dict[str, st.SearchStrategy[Any]] = {
 
 
 @given(SCHEMAS, st.data())
-@settings(max_examples=400)
-def test_any_answer_to_a_strict_schema_is_valid_under_the_clients(schema: Schema, data: st.DataObject) -> None:
-    ready = prepared(schema)
-    assume(ready.strict)
-    answer = data.draw(st.composite(lambda draw: instance(draw, ready.schema, ready.schema))())
-    assume(Draft202012Validator(ready.schema).is_valid(answer))
+def test_every_response_to_a_strict_schema_is_valid_under_the_original(schema: Schema, data: st.DataObject) -> None:
+    prepared = prepare_schema(schema)
+    assume(prepared.strict)
+    response = data.draw(st.composite(lambda draw: instance(draw, prepared.schema, prepared.schema))())
+    assume(Draft202012Validator(prepared.schema).is_valid(response))
 
-    assert Draft202012Validator(schema).is_valid(answer["value"] if ready.wrapped else answer)
+    assert Draft202012Validator(schema).is_valid(response["value"] if prepared.wrapped else response)
 
 
 OTHERS = ("type", "properties", "required", "additionalProperties", "enum", "const", "anyOf", "oneOf", "allOf", "$ref")
@@ -619,9 +610,8 @@ ANYTHING = st.recursive(
 
 
 @given(st.dictionaries(KEYWORDS, ANYTHING, max_size=5))
-@settings(max_examples=300)
-def test_what_is_no_schema_is_sent_all_the_same(schema: Schema) -> None:
-    ready = prepared(schema)
-    assert ready.schema["type"] == "object"
-    assert not ready.strict or list(problems(ready.schema)) == []
-    assert json.dumps(ready.schema)
+def test_an_invalid_schema_is_sent_too(schema: Schema) -> None:
+    prepared = prepare_schema(schema)
+    assert prepared.schema["type"] == "object"
+    assert not prepared.strict or list(problems(prepared.schema)) == []
+    assert json.dumps(prepared.schema)

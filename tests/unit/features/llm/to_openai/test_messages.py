@@ -1,4 +1,4 @@
-"""Conversations as OpenAI takes them."""
+"""vLLM's messages converted to OpenAI's."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def nested(depth: int) -> dict[str, Any]:
     return value
 
 
-def sent(*messages: Any) -> list[dict[str, Any]]:
+def converted(*messages: Any) -> list[dict[str, Any]]:
     return Conversation(messages).messages
 
 
@@ -38,14 +38,14 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments
         pytest.param({"role": "user", "content": [{"type": "file", "file": {"file_id": "x"}}]}, id="file"),
     ],
 )
-def test_what_openai_takes_stays_as_it_is(message: dict[str, Any]) -> None:
-    assert sent(message) == [message]
+def test_openais_own_messages_are_sent_unchanged(message: dict[str, Any]) -> None:
+    assert converted(message) == [message]
 
 
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        pytest.param({"role": "assistant", "content": None}, {"role": "assistant", "content": ""}, id="no answer"),
+        pytest.param({"role": "assistant", "content": None}, {"role": "assistant", "content": ""}, id="empty"),
         pytest.param({"role": "user", "content": "hi", "name": None}, {"role": "user", "content": "hi"}, id="null"),
         pytest.param(
             {"role": "assistant", "content": "hi", "tool_calls": []}, {"role": "assistant", "content": "hi"},
@@ -74,7 +74,7 @@ def test_what_openai_takes_stays_as_it_is(message: dict[str, Any]) -> None:
         pytest.param(
             {"role": "assistant", "content": [{"type": "thinking", "thinking": "x"}]},
             {"role": "assistant", "content": ""},
-            id="only a thought",
+            id="reasoning only",
         ),
         pytest.param(
             {"role": "assistant", "audio": {"id": "a", "data": "x"}}, {"role": "assistant", "audio": {"id": "a"}},
@@ -92,18 +92,18 @@ def test_what_openai_takes_stays_as_it_is(message: dict[str, Any]) -> None:
         ),
     ],
 )  # fmt: skip
-def test_vllms_forms_become_openais(message: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert sent(message) == [expected]
+def test_vllms_messages_are_converted_to_openais(message: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert converted(message) == [expected]
 
 
-def test_an_unknown_role_is_a_user_and_told() -> None:
+def test_an_unknown_role_is_sent_as_user_and_reported() -> None:
     conversation = Conversation([{"role": "user", "content": "a"}, {"role": "critic", "content": "b"}])
 
     assert conversation.messages[1] == {"role": "user", "content": "b"}
     assert conversation.adjusted == {"messages.1.role": "user"}
 
 
-def test_keys_without_a_place_are_told_or_counted() -> None:
+def test_vllms_keys_are_reported_and_unknown_keys_counted() -> None:
     vllms = {"reasoning_content": "b", "reasoning": "c", "tools": [], "task": "d"}
     message: Any = {"role": "assistant", "content": "a", **vllms, "foo": 1, "bar": 2}
     conversation = Conversation([message])
@@ -113,7 +113,7 @@ def test_keys_without_a_place_are_told_or_counted() -> None:
     assert conversation.unknown_keys == 2
 
 
-def test_keys_of_parts_without_a_place_are_counted() -> None:
+def test_unknown_keys_of_content_parts_are_counted() -> None:
     parts: Any = [
         {"type": "text", "text": "a", "foo": 1},
         {**IMAGE, "uuid": "u", "bar": 2},
@@ -124,14 +124,14 @@ def test_keys_of_parts_without_a_place_are_counted() -> None:
     assert conversation.unknown_keys == 3
 
 
-def test_a_thought_is_told() -> None:
-    thought = {"type": "thinking", "thinking": "x"}
+def test_a_dropped_reasoning_part_is_reported() -> None:
+    reasoning = {"type": "thinking", "thinking": "x"}
 
-    assert list(Conversation([{"role": "assistant", "content": [thought]}]).ignored) == ["messages.thinking"]
+    assert list(Conversation([{"role": "assistant", "content": [reasoning]}]).ignored) == ["messages.thinking"]
 
 
 @pytest.mark.parametrize("text", [5, None])
-def test_a_text_that_is_none_mentions_nothing(text: object) -> None:
+def test_a_text_part_without_a_string_mentions_nothing(text: object) -> None:
     part = {"type": "text", "text": text}
 
     assert not Conversation([{"role": "user", "content": [part]}]).mentions("json")
@@ -147,8 +147,8 @@ def test_a_text_that_is_none_mentions_nothing(text: object) -> None:
         ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": nested(300)}}]}, "too deep"),
     ],
 )
-def test_what_openai_cannot_read_is_refused(message: dict[str, Any], words: str) -> None:
+def test_messages_that_openai_cannot_accept_are_rejected(message: dict[str, Any], words: str) -> None:
     with pytest.raises(RequestError, match=words) as caught:
-        sent(message)
+        converted(message)
 
     assert caught.value.response.param == "messages"

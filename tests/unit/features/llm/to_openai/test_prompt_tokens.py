@@ -1,4 +1,4 @@
-"""The conversation as token ids: as many as OpenAI counts."""
+"""Prompts encoded as token ids, in OpenAI's number."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from app.features.llm.to_openai.prompt_tokens import prompt_ids
 
 O200K = encoding("o200k_base")
 
-# The example of OpenAI's cookbook, with what the API itself reported for it.
-SPOKEN = """\
+# The example of OpenAI's cookbook, whose token counts are those that the API reported.
+TRANSCRIPT = """\
 system: You are a helpful, pattern-following assistant that translates corporate jargon into plain English.
 system example_user: New synergies will help drive top-line growth.
 system example_assistant: Things working well together will increase revenue.
@@ -23,7 +23,7 @@ system example_assistant: Let's talk later when we're less busy about how to do 
 user: This late pivot means we don't have time to boil the ocean for the client deliverable."""
 COOKBOOK = [
     {**dict(zip(("role", "name"), speaker.split(), strict=False)), "content": content}
-    for speaker, content in (line.split(": ", 1) for line in SPOKEN.splitlines())
+    for speaker, content in (line.split(": ", 1) for line in TRANSCRIPT.splitlines())
 ]
 WEATHER = [
     {"role": "system", "content": "You are a helpful assistant that can answer to questions about the weather."},
@@ -58,34 +58,34 @@ def text(messages: list[Any], **options: Any) -> str:
     return O200K.decode(ids(messages, **options))
 
 
-def said(content: object, role: str = "user", **keys: object) -> dict[str, object]:
+def message_of(content: object, role: str = "user", **keys: object) -> dict[str, object]:
     return {"role": role, "content": content, **keys}
 
 
-@pytest.mark.parametrize(("name", "counted"), [("o200k_base", 124), ("cl100k_base", 129)])
-def test_the_cookbooks_conversation_has_as_many_tokens_as_openai_counted(name: EncodingName, counted: int) -> None:
-    assert len(prompt_ids(encoding(name), COOKBOOK)) == counted
+@pytest.mark.parametrize(("name", "expected"), [("o200k_base", 124), ("cl100k_base", 129)])
+def test_the_cookbooks_conversation_has_openais_token_count(name: EncodingName, expected: int) -> None:
+    assert len(prompt_ids(encoding(name), COOKBOOK)) == expected
 
 
-@pytest.mark.parametrize(("name", "counted"), [("o200k_base", 101), ("cl100k_base", 105)])
-def test_the_cookbooks_tools_have_as_many_tokens_as_openai_counted(name: EncodingName, counted: int) -> None:
-    assert len(prompt_ids(encoding(name), WEATHER, [Tool(**GET_WEATHER)])) == counted
+@pytest.mark.parametrize(("name", "expected"), [("o200k_base", 101), ("cl100k_base", 105)])
+def test_the_cookbooks_tools_have_openais_token_count(name: EncodingName, expected: int) -> None:
+    assert len(prompt_ids(encoding(name), WEATHER, [Tool(**GET_WEATHER)])) == expected
 
 
-def test_each_message_stands_between_marks_and_the_answer_is_opened() -> None:
-    assert text([said("Hi 🦩", name="ann"), said("Hello", "assistant")]) == (
+def test_messages_are_enclosed_in_marks_and_the_response_is_opened() -> None:
+    assert text([message_of("Hi 🦩", name="ann"), message_of("Hello", "assistant")]) == (
         "<|im_start|>user:ann<|im_sep|>Hi 🦩<|im_end|><|im_start|>assistant<|im_sep|>Hello<|im_end|>"
         "<|im_start|>assistant<|im_sep|>"
     )
 
 
-def test_without_a_generation_prompt_the_prompt_ends_with_the_last_message() -> None:
-    assert text([said("Hi")], add_generation_prompt=False).endswith("Hi<|im_end|>")
+def test_without_a_generation_prompt_the_prompt_ends_after_the_last_message() -> None:
+    assert text([message_of("Hi")], add_generation_prompt=False).endswith("Hi<|im_end|>")
 
 
 @pytest.mark.parametrize("opened", [True, False])
-def test_a_message_to_be_continued_is_left_open(opened: bool) -> None:
-    prompt = text([said("Once", "assistant")], add_generation_prompt=opened, continue_final_message=True)
+def test_a_continued_message_is_left_open(opened: bool) -> None:
+    prompt = text([message_of("Once", "assistant")], add_generation_prompt=opened, continue_final_message=True)
 
     assert prompt.endswith("<|im_sep|>Once")
 
@@ -96,27 +96,30 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "argume
 @pytest.mark.parametrize(
     ("message", "shown"),
     [
-        (said([{"type": "text", "text": "a"}, "b"]), "user<|im_sep|>ab"),
-        (said([{"type": "image_url", "image_url": "https://a.b"}, {"type": "text", "text": "c"}]), "user<|im_sep|>c"),
-        (said("x", "critic"), "user<|im_sep|>x"),
-        (said("x", "tool", tool_call_id="call_1", name="look"), "tool<|im_sep|>x"),
-        (said(None, "assistant", tool_calls=[CALL]), 'assistant<|im_sep|>look{"at":"海"}'),
-        (said(None, "assistant", function_call={"name": "f", "arguments": "{}"}), "assistant<|im_sep|>f{}"),
-        (said(None, "assistant"), "assistant<|im_sep|>"),
-        (said("<|im_end|>"), "user<|im_sep|><|im_end|>"),
+        (message_of([{"type": "text", "text": "a"}, "b"]), "user<|im_sep|>ab"),
+        (
+            message_of([{"type": "image_url", "image_url": "https://a.b"}, {"type": "text", "text": "c"}]),
+            "user<|im_sep|>c",
+        ),
+        (message_of("x", "critic"), "user<|im_sep|>x"),
+        (message_of("x", "tool", tool_call_id="call_1", name="look"), "tool<|im_sep|>x"),
+        (message_of(None, "assistant", tool_calls=[CALL]), 'assistant<|im_sep|>look{"at":"海"}'),
+        (message_of(None, "assistant", function_call={"name": "f", "arguments": "{}"}), "assistant<|im_sep|>f{}"),
+        (message_of(None, "assistant"), "assistant<|im_sep|>"),
+        (message_of("<|im_end|>"), "user<|im_sep|><|im_end|>"),
     ],
-    ids=["parts", "image", "unknown role", "tool", "call", "former call", "nothing", "a mark's name"],
+    ids=["parts", "image", "unknown role", "tool", "call", "legacy function call", "nothing", "a special token's name"],
 )
-def test_a_message_is_counted_as_it_is_sent(message: dict[str, Any], shown: str) -> None:
+def test_a_message_is_encoded_as_it_is_sent(message: dict[str, Any], shown: str) -> None:
     assert text([message], add_generation_prompt=False) == f"<|im_start|>{shown}<|im_end|>"
 
 
-def test_parts_are_encoded_one_by_one() -> None:
-    assert len(ids([said(["hel", "lo"])])) == len(ids([said("hel")])) + len(O200K.encode("lo"))
+def test_content_parts_are_encoded_separately() -> None:
+    assert len(ids([message_of(["hel", "lo"])])) == len(ids([message_of("hel")])) + len(O200K.encode("lo"))
 
 
-def test_a_marks_name_in_a_text_is_text() -> None:
-    assert ids([said("<|im_end|>")]).count(O200K.chat_marks.end) == 1
+def test_the_name_of_a_special_token_in_a_text_is_plain_text() -> None:
+    assert ids([message_of("<|im_end|>")]).count(O200K.chat_marks.end) == 1
 
 
 @pytest.mark.parametrize(
@@ -124,23 +127,23 @@ def test_a_marks_name_in_a_text_is_text() -> None:
     [None, {}, {"properties": {}}, {"properties": None}, {"properties": {"a": True}}],
     ids=["none", "empty", "no properties", "null", "no schema"],
 )
-def test_a_function_without_described_properties_is_its_name_and_structure(parameters: object) -> None:
+def test_a_function_without_properties_counts_its_name_and_structure(parameters: object) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
 
-    assert len(ids([said("x")], [tool])) - len(ids([said("x")])) == 7 + len(O200K.encode("f:")) + 12
+    assert len(ids([message_of("x")], [tool])) - len(ids([message_of("x")])) == 7 + len(O200K.encode("f:")) + 12
 
 
 @pytest.mark.parametrize(
     "schema",
     [{"enum": [1, None]}, {"type": ["string", "null"]}, {"description": 3}, {"enum": "x"}, {"$ref": "#/a"}],
-    ids=["no texts", "types", "no text", "no list", "elsewhere"],
+    ids=["no texts", "types", "no text", "no list", "reference"],
 )
-def test_any_schema_of_a_property_is_counted_somehow(schema: object) -> None:
+def test_unusual_property_schemas_are_counted(schema: object) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"p": schema}}}}
 
-    assert len(ids([said("x")], [tool])) > len(ids([said("x")])) + 7 + 12 + 3
+    assert len(ids([message_of("x")], [tool])) > len(ids([message_of("x")])) + 7 + 12 + 3
 
 
-def test_a_part_that_openai_does_not_take_is_refused() -> None:
+def test_an_unsupported_content_part_is_rejected() -> None:
     with pytest.raises(RequestError, match="video_url"):
-        ids([said([{"type": "video_url", "video_url": {"url": "https://a.b"}}])])
+        ids([message_of([{"type": "video_url", "video_url": {"url": "https://a.b"}}])])
