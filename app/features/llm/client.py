@@ -72,7 +72,7 @@ def _unused_http_client() -> httpx2.AsyncClient:
 class OpenAIClient:
     """Answers vLLM's requests by calling OpenAI.
 
-    A failed call raises the openai SDK's exception for it; `app.core.errors.errors` maps each to a response. Calls use
+    A failed call raises the openai SDK's exception for it; `app.core.errors.upstream_errors` maps each to a response. Calls use
     `api_key` or one of `further_keys`.
     """
 

@@ -25,7 +25,7 @@ _ORDER = {name: index for index, name in enumerate(PARAMETERS)}
 # OpenAI's fields that vLLM does not have, each with a check whether OpenAI accepts the value.
 _OPENAI_FIELDS: dict[str, Callable[[Any], bool]] = {
     "store": lambda value: isinstance(value, bool),
-    "service_tier": lambda value: value in ("auto", "default", "flex", "scale", "priority"),
+    "service_tier": lambda value: value in ("auto", "default", "flex", "scale", "priority", "fast"),
     "safety_identifier": lambda value: isinstance(value, str) and len(value) <= 64,
     "prompt_cache_key": lambda value: isinstance(value, str),
 }
