@@ -72,8 +72,8 @@ def _unused_http_client() -> httpx2.AsyncClient:
 class OpenAIClient:
     """Answers vLLM's requests by calling OpenAI.
 
-    A failed call raises the openai SDK's exception for it; `app.core.errors.upstream_errors` maps each to a response. Calls use
-    `api_key` or one of `further_keys`.
+    A failed call raises the openai SDK's exception for it; `app.core.errors.upstream_errors` maps each to a response.
+    Calls use `api_key` or one of `further_keys`.
     """
 
     def __init__(
