@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -279,10 +280,11 @@ def spoiled(draw: st.DrawFn, value: Any) -> Any:
 
 
 def index_of(choice: JSONObject, choices: int) -> int | None:
-    try:
-        return int(choice["index"])
-    except (KeyError, TypeError, ValueError):
-        return 0 if choices == 1 else None
+    """The index of a choice; one that is missing or no count is supplied where there is only one choice."""
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
+        if 0 <= int(choice["index"]) == float(choice["index"]):
+            return int(choice["index"])
+    return 0 if choices == 1 else None
 
 
 def has_ended(choice: object) -> bool:
