@@ -1,14 +1,16 @@
-# make run    serve on port 8002 (over the built-in simulator when no OPENAI_API_KEY is set)
-# make test   every test; needs Python only
-# make coverage   the unit tests, with what they cover of app/
-# make test-container   builds the image and tests it; needs a Docker engine
-# make check  format, lint, types, imports, locks
-# make soak   ten minutes of mixed load, and whether the server grows under it
-# make fuzz   requests made from the described interface, and from anything at all
-# make lock   makes the locks anew from the pins (needs the package index)
-# make audit  looks the locked packages up among the known vulnerabilities (needs pypi.org)
-# make sbom   writes sbom.json, what the server consists of, in CycloneDX's form
-# make bench  compares with a plain sketch and, once `make bench-peers` has installed them, with other gateways
+# make run             serve on port 8002, with the built-in simulator if OPENAI_API_KEY is not set
+# make test            all tests; needs only Python
+# make coverage        unit tests with the coverage of app/
+# make test-container  build and test the image; needs a Docker engine
+# make check           format, lint, types, imports, locks
+# make format          fix formatting and regenerate the documents
+# make soak            ten minutes of mixed load; fails if memory, descriptors or tasks grow
+# make fuzz            schemathesis over /openapi.json, and arbitrary bytes
+# make lock            regenerate the locks from the pins; needs the package index
+# make audit           check the locked packages for known vulnerabilities; needs pypi.org
+# make sbom            write sbom.json in CycloneDX format
+# make boot            time to the first response, and memory after it
+# make bench           compare with a plain sketch and, after `make bench-peers`, with other gateways
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: run announce test coverage test-container image check format boot bench bench-peers soak fuzz lock audit sbom
 
-# Statuses of the announcement: 0 there is a key, 3 there is none, 2 a setting is wrong.
+# Exit status of the announcement: 0 with a key, 3 without one, 2 for an invalid setting.
 ANNOUNCE = $(BIN)/python -m app.announcement
 
 run: $(VENV)/run
@@ -31,10 +33,10 @@ run: $(VENV)/run
 announce: $(VENV)/run
 	@$(ANNOUNCE) || [ $$? = 3 ]
 
-# Two processes suit two cores. Each import is compiled once, not in every process.
+# Two processes for two cores. Bytecode is written, so that each module is compiled only once.
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-# Tracing doubles the CPU time, so that only CI and `make coverage` measure.
+# Coverage doubles the CPU time, so only CI and `make coverage` measure it.
 COVERAGE = $(if $(CI),--cov=app)
 
 test: $(VENV)/test
@@ -46,7 +48,7 @@ coverage: $(VENV)/test
 	$(PYTEST) tests/unit --cov=app
 
 image:
-	@docker info >/dev/null 2>&1 || { echo 'No Docker engine answers: start one, or set DOCKER_HOST.' >&2; exit 1; }
+	@docker info >/dev/null 2>&1 || { echo 'No Docker engine is reachable: start one, or set DOCKER_HOST.' >&2; exit 1; }
 	docker build --quiet --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" --tag llm-server .
 
 test-container: image $(VENV)/test
@@ -97,10 +99,10 @@ lock: $(TOOLS)/installed
 	$(LOCK) --output-file requirements-run.lock requirements-run.txt
 	$(LOCK) --constraint requirements-run.lock --output-file requirements.lock requirements.txt
 
-# Strict: a package whose data cannot be had is a failure, not a pass.
+# Strict: a package without vulnerability data is a failure.
 audit: $(TOOLS)/installed
 	@$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-run.lock \
-	|| { echo 'Something above is vulnerable, or the data of pypi.org could not be reached and nothing is known.' >&2; exit 1; }
+	|| { echo 'A package above is vulnerable, or pypi.org could not be reached.' >&2; exit 1; }
 
 sbom: $(TOOLS)/installed
 	$(TOOLS)/bin/cyclonedx-py requirements --output-reproducible --of JSON -o sbom.json requirements-run.lock

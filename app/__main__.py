@@ -1,11 +1,11 @@
-"""`python -m app`: the server from the command line, with flags named as `vllm serve` names them."""
+"""`python -m app`: the command line of the server, with the flag names of `vllm serve`."""
 
 import os
 import signal
 
 if __name__ == "__main__":
-    # The imports below take a second. In that time SIGINT would be a traceback, and process 1 of a container deaf to
-    # SIGTERM.
+    # The imports below take a second. Until then SIGINT would print a traceback, and process 1 of a container would
+    # ignore SIGTERM.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: os._exit(0))
 
@@ -20,11 +20,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.core.config import Settings, SettingsError, documented_settings, load_settings
-from app.core.log_records import log_all_output
-from app.core.server.access_log import disable_unused_log_fields, logging_config
+from app.core.logs.access_log import disable_unused_log_fields, logging_config
+from app.core.logs.records import log_all_output
 from app.core.server.connection import HttpConnection
 from app.core.server.listening import bound_sockets
-from app.core.server.process import leave, log_nothing_of_logging, open_missing_streams, print_error
+from app.core.server.process import exit_now, ignore_logging_errors, open_missing_streams, print_error
 from app.core.server.server import Server
 from app.core.server.tls import tls_context
 from app.main import create_app
@@ -38,11 +38,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> dict[str, object]:
-    """The settings that the command line gives, by name.
+    """Settings from the command line, by field name.
 
     Raises:
-        SettingsError: the command line cannot be understood.
-        SystemExit: status 0, with the help on standard output.
+        SettingsError: the command line is invalid.
+        SystemExit: status 0, after `--help`.
     """
     parser = _Parser(
         prog="llm-server",
@@ -75,9 +75,9 @@ def _settings_help() -> str:
 
 
 def tune_gc() -> None:
-    """Let it look less often, and never again at what stays: modules, models, routes.
+    """Run the garbage collector less often, and exclude what stays: modules, models, routes.
 
-    With Python's own thresholds it takes a third of the time of a request.
+    With Python's default thresholds it takes a third of the time of a request.
     """
     gc.collect()
     gc.freeze()
@@ -85,7 +85,7 @@ def tune_gc() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until a signal; returns the process's exit status."""
+    """Serve until a signal arrives. Returns the exit status."""
     try:
         settings = load_settings(**parse_arguments(arguments))
         settings.require_api_key()
@@ -98,21 +98,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tune_gc()
     log_all_output()
     disable_unused_log_fields()
-    log_nothing_of_logging()
+    ignore_logging_errors()
     return _serve(Server(config, app.state.components.lifecycle), sockets)
 
 
 def _serve(server: Server, sockets: list[socket.socket]) -> int:
-    # Never closed, or it would wait for threads: see `leave`.
+    # Never closed, because that waits for threads: see `exit_now`.
     runner = asyncio.Runner(loop_factory=server.config.get_loop_factory())
     try:
         runner.run(server.serve(sockets))
     except OSError as exc:
-        # Another process has come to listen since the sockets were bound.
+        # Another process has started to listen since the sockets were bound.
         print_error(f"HOST, PORT: {exc.strerror}")
         return WRONG_SETTINGS
     except SystemExit:
-        if server.refused_to_start:
+        if server.startup_failed:
             return WRONG_SETTINGS
         raise
     return 0 if server.started else 1
@@ -129,15 +129,15 @@ def _configuration(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=logging_config(),
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,
-        # uvicorn would read WEB_CONCURRENCY.
+        # Otherwise uvicorn reads WEB_CONCURRENCY.
         workers=1,
     )
 
 
 def run() -> NoReturn:
-    """The process: `main`, with standard streams that nothing depends on, and its end."""
+    """Console script: run `main` and exit with its status. Works without standard streams."""
     open_missing_streams()
-    leave(main())
+    exit_now(main())
 
 
 if __name__ == "__main__":

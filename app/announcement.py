@@ -1,4 +1,4 @@
-"""What `make run` says first: who responds to requests, and a command to try."""
+"""The first output of `make run`: where responses come from, and a command to try."""
 
 import sys
 
@@ -6,14 +6,14 @@ from app.core.config import Settings, SettingsError, load_settings
 from app.core.server.process import print_error
 
 HAS_KEY, WRONG_SETTINGS, NO_KEY = 0, 2, 3
-"""Exit statuses; the Makefile knows them."""
+"""Exit statuses; the Makefile depends on them."""
 
 _OPENAI = "Responses come from OpenAI, and are billed to OPENAI_API_KEY."
 _SIMULATOR = "No OPENAI_API_KEY is set: responses come from the built-in simulator, not from OpenAI."
 
 
 def main() -> int:
-    """Print it; returns whether there is a key to call OpenAI with."""
+    """Print the announcement. Returns `HAS_KEY`, `NO_KEY` or `WRONG_SETTINGS`."""
     try:
         settings = load_settings()
     except SettingsError as exc:

@@ -1,4 +1,7 @@
-"""`python -m app.healthcheck`: status 0 if the server of this container is well. For Docker, so it is quick."""
+"""`python -m app.healthcheck`: exit status 0 if the server in this container is healthy.
+
+Imports only the standard library, because Docker runs it every few seconds.
+"""
 
 import http.client
 import os
@@ -10,16 +13,16 @@ TIMEOUT_S = 2
 
 
 def main() -> int:
-    """Ask /health where the environment's settings say that the server listens; returns the exit status."""
+    """Request /health on the port and with the TLS settings of the environment. Returns the exit status."""
     port = int(os.environ.get("PORT") or 8002)
     if not os.environ.get("SSL_CERTFILE"):
         return _status(http.client.HTTPConnection(HOST, port, timeout=TIMEOUT_S))
-    # Who answers on this machine's own address needs no proof of its name.
+    # The certificate need not be valid for the loopback address.
     context = ssl._create_unverified_context()  # noqa: S323
     connection = http.client.HTTPSConnection(HOST, port, timeout=TIMEOUT_S, context=context)
     if os.environ.get("SSL_CERT_REQS") != "2":
         return _status(connection)
-    # Only clients with a certificate may ask; that it takes the connection has to do.
+    # The server requires a client certificate, so an accepted connection has to suffice.
     connection.connect()
     return 0
 

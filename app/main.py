@@ -1,4 +1,4 @@
-"""The application: its middleware, handlers and routers, in order. No logic."""
+"""Assembles the application: error handlers, middleware and routers, in order."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +13,7 @@ from app.core.dependencies import build_components, lifespan
 from app.core.http.asgi_scope import PROBE_PATHS
 from app.core.http.error_handlers import register_error_handlers
 from app.core.http.openapi import register_models
+from app.core.logs.access_log import install_access_log_filter
 from app.core.middleware.authentication import AuthenticationMiddleware, ClientKeys
 from app.core.middleware.cors import CrossOriginMiddleware
 from app.core.middleware.direct_routes import DirectRoutesMiddleware
@@ -23,7 +24,6 @@ from app.core.middleware.request_record import RequestRecordMiddleware
 from app.core.middleware.request_size import RequestSizeMiddleware
 from app.core.middleware.sse_keep_alive import SSEKeepAliveMiddleware
 from app.core.middleware.startup_failure import StartupFailureMiddleware
-from app.core.server.access_log import install_access_log_filter
 from app.features.llm.catalogue import utc_today
 from app.features.llm.router import REQUEST_MODELS as LLM_REQUEST_MODELS
 from app.features.llm.router import router as llm_router
@@ -33,19 +33,22 @@ from app.features.tokenizer.router import info_router as tokenizer_info_router
 from app.features.tokenizer.router import router as tokenizer_router
 
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
-"""FastAPI would look for an OpenTelemetry SDK at every request; none is installed with this server."""
+"""Otherwise FastAPI looks for an OpenTelemetry SDK on every request; none is installed with this server."""
 
 
 def create_app(settings: Settings, *, today: Callable[[], date] = utc_today) -> FastAPI:
-    """The server for these settings. Makes no connection and reads no environment.
+    """Build the application for these settings, without opening connections.
 
-    `today` decides which models have ended.
+    `today` decides which models OpenAI has shut down.
+
+    Raises:
+        SettingsError: the description of a model in MODEL_FAMILIES is invalid.
     """
     app = FastAPI(title="llm-server", lifespan=lifespan, telemetry=NO_TELEMETRY)
     app.state.components = components = build_components(settings, today=today)
     register_error_handlers(app)
     app.add_middleware(DirectRoutesMiddleware, routes=llm_router.routes)
-    # Without origins too, as in vLLM: a browser is told that none is allowed.
+    # Also without allowed origins, as in vLLM: browsers then get an explicit rejection.
     app.add_middleware(
         CrossOriginMiddleware,
         allow_origins=settings.allowed_origins,
@@ -59,11 +62,11 @@ def create_app(settings: Settings, *, today: Callable[[], date] = utc_today) -> 
         app.add_middleware(SSEKeepAliveMiddleware, interval_s=settings.sse_keep_alive_interval)
     app.add_middleware(RequestSizeMiddleware, max_body_bytes=settings.max_body_bytes)
     if components.rate_limiter:
-        app.add_middleware(RateLimitMiddleware, limits=components.rate_limiter)
+        app.add_middleware(RateLimitMiddleware, rate_limiter=components.rate_limiter)
     app.add_middleware(OverloadMiddleware, concurrency_limiter=components.concurrency_limiter)
     app.add_middleware(DrainingMiddleware, lifecycle=components.lifecycle)
     if settings.vllm_api_key:
-        # Outside of CORS, as in vLLM.
+        # Outside CORS, as in vLLM: a 401 has no CORS headers.
         keys = ClientKeys([key.get_secret_value() for key in settings.vllm_api_key])
         app.add_middleware(AuthenticationMiddleware, keys=keys)
     app.add_middleware(RequestRecordMiddleware, load=components.server_load)
@@ -77,7 +80,7 @@ def create_app(settings: Settings, *, today: Callable[[], date] = utc_today) -> 
 
 
 def __getattr__(name: str) -> FastAPI:
-    """`app.main:app`, for uvicorn: made from the environment when it is asked for, not by every import."""
+    """`app.main:app`, for uvicorn: built from the environment on first access, not on import."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _app_of_environment()
@@ -88,17 +91,17 @@ def _app_of_environment() -> FastAPI:
     try:
         return create_app(load_settings())
     except SettingsError as exc:
-        return _refusing_app(exc)
+        return _failing_app(exc)
 
 
-def _refusing_app(problem: SettingsError) -> FastAPI:
-    """An application that cannot start, and says why where the server logs it, rather than in a traceback."""
+def _failing_app(problem: SettingsError) -> FastAPI:
+    """An application whose startup fails with `problem`, so that the server logs one line instead of a traceback."""
 
     @asynccontextmanager
-    async def refuse(_app: FastAPI) -> AsyncIterator[None]:
+    async def fail(_app: FastAPI) -> AsyncIterator[None]:
         raise problem
         yield
 
-    app = FastAPI(lifespan=refuse)
+    app = FastAPI(lifespan=fail)
     app.add_middleware(StartupFailureMiddleware)
     return app

@@ -1,4 +1,4 @@
-"""`make bench`: measures, prints the table, and, unless quick, writes docs/benchmark.md with its plot."""
+"""`make bench`: measure, print the table, and, unless `--quick`, write docs/benchmark.md and its plot."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ QUICK_CANDIDATES = ("direct", "sketch", "ours")
 
 
 def main() -> int:
-    """Status 1 where something was not answered as it should be."""
+    """Return 1 if any candidate failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="sketch and llm-server only, in under 90 s; writes nothing"

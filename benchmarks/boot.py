@@ -1,7 +1,7 @@
-"""How long the server takes to its first answer, and what it weighs then: `make boot`.
+"""Start-up time and memory of the server: `make boot`.
 
-Time is from starting the process to the first answered GET /health, memory is resident memory after that. The best of
-three starts counts: the first one compiles, and other work on the machine only ever adds. Linux only (/proc).
+Time is from starting the process to the first response to GET /health; memory is resident memory after that. The best
+of three starts counts, because the first compiles bytecode and other load only adds. Linux only (/proc).
 """
 
 import os
@@ -18,7 +18,7 @@ STARTS = 3
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -26,10 +26,10 @@ def free_port() -> int:
 
 
 def wait_for_health(port: int) -> None:
-    """Ask until it answers.
+    """Poll /health until the server responds.
 
     Raises:
-        TimeoutError: it did not, for 30 seconds.
+        TimeoutError: no response within 30 seconds.
     """
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -38,7 +38,7 @@ def wait_for_health(port: int) -> None:
                 return
         except OSError:
             time.sleep(0.005)
-    raise TimeoutError("no answer from /health")
+    raise TimeoutError("no response from /health")
 
 
 def resident_mb(pid: int) -> float:
@@ -48,25 +48,25 @@ def resident_mb(pid: int) -> float:
 
 
 def start() -> tuple[float, float]:
-    """Seconds to the first answer and megabytes after it, of one start."""
+    """Start once; return the seconds to the first response and the megabytes after it."""
     port = free_port()
     command = [sys.executable, "-m", "app", "--host", "127.0.0.1", "--port", str(port)]
-    began = time.monotonic()
+    start_time = time.monotonic()
     with subprocess.Popen(  # noqa: S603 - our own command
         command, env={**os.environ, "OPENAI_API_KEY": "sk-boot"}, stderr=subprocess.DEVNULL
     ) as server:
         try:
             wait_for_health(port)
-            return time.monotonic() - began, resident_mb(server.pid)
+            return time.monotonic() - start_time, resident_mb(server.pid)
         finally:
             server.terminate()
 
 
 def main() -> int:
-    """Print the figures; status 1 beyond the limits."""
+    """Print the figures; return 1 if they exceed the limits."""
     starts = [start() for _ in range(STARTS)]
     seconds, megabytes = min(taken for taken, _ in starts), min(used for _, used in starts)
-    print(f"boot to the first answered /health: {seconds:.2f} s (limit {BOOT_LIMIT_S} s)")
+    print(f"boot to the first response from /health: {seconds:.2f} s (limit {BOOT_LIMIT_S} s)")
     print(f"resident memory after boot: {megabytes:.0f} MB (limit {MEMORY_LIMIT_MB} MB)")
     return int(seconds > BOOT_LIMIT_S or megabytes > MEMORY_LIMIT_MB)
 

@@ -1,4 +1,4 @@
-"""Who is compared, and how each is started."""
+"""The servers that are compared, and how each is started."""
 
 import shutil
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.load import CLIENT_KEY
 
 PEERS = Path(sys.prefix) / "peers"
-"""Where `make bench-peers` installs."""
+"""The folder where `make bench-peers` installs."""
 
 _LITELLM = """\
 model_list:
@@ -34,7 +34,7 @@ http {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of those compared. `$port`, `$upstream`, `$upstream_address` and `$folder` are filled in everywhere."""
+    """A server to measure. `$port`, `$upstream`, `$upstream_address` and `$folder` are substituted in every text."""
 
     title: str
     command: tuple[str, ...]
@@ -45,7 +45,7 @@ class Candidate:
 
     @property
     def installed(self) -> bool:
-        """Whether it can be started here."""
+        """True if its programs are installed."""
         programs = [part for part in self.command[:2] if "/" in part or part == self.command[0]]
         return all(shutil.which(program) or Path(program).is_file() for program in programs)
 
@@ -57,7 +57,7 @@ EVERYTHING_ON = {
     "KEY_TOKENS_PER_MINUTE": "1000000000000",
     "KEY_CONCURRENT_REQUESTS": "1000000",
 }
-"""What an operator would switch on beside what is on anyway, with limits that the load does not reach."""
+"""The optional features an operator would enable, with limits that the load does not reach."""
 
 CANDIDATES = {
     "direct": Candidate("the upstream alone", (sys.executable, "-m", "benchmarks.upstream", "$port")),
@@ -77,7 +77,7 @@ CANDIDATES = {
         (f"{PEERS}/litellm/bin/litellm", "--config", "$folder/litellm.yaml", "--host", "127.0.0.1", "--port", "$port"),
         {
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            # Without a key of its own, like the others; it listens on 127.0.0.1 for some minutes.
+            # Without a master key, like the others; it listens on 127.0.0.1 for a few minutes.
             "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
         },
         files={"litellm.yaml": _LITELLM},

@@ -1,8 +1,8 @@
-"""What a request and an event cost in function calls, which no busy machine changes: `python -m benchmarks.counting`.
+"""Function calls per request and per event, a measure that does not depend on load: `python -m benchmarks.counting`.
 
-The server runs in this thread, where Python's and C's calls are counted (`sys.setprofile`); upstream and client are in
-others, and send the next only when the one before has come through, so that every read brings the same. Status 1 beyond
-a ceiling. Whoever means to spend more raises it here, in the commit that spends.
+The server runs in this thread, where Python and C calls are counted (`sys.setprofile`). Upstream and client run in
+other threads and send each item only after the previous one has arrived, so that every read returns the same. The exit
+status is 1 above a ceiling. A commit that needs more calls raises the ceiling here.
 """
 
 import asyncio
@@ -24,41 +24,41 @@ CEILINGS = {
     "an event that comes alone": 46.2,
     "an event among many": 6.0,
 }
-"""Calls for each. Counts vary by 0.2: an event has room for less than one call more, a request for some twenty."""
+"""Maximum calls. Counts vary by 0.2; the margin is below one call for an event and about twenty for a request."""
 
-WARMING = 30
+WARM_UP = 30
 COUNTED = 200
-AT_ONCE = {canned.IDLE: 1, canned.BURST: 100}
-"""Events that come in one piece, by the word that asks for them."""
+EVENTS_PER_READ = {canned.IDLE: 1, canned.BURST: 100}
+"""The events that arrive in one read, by the word that selects the stream."""
 LIMIT_S = 20
 
 
 class Calls:
-    """Counts the calls of the thread that installs it."""
+    """A profile function that counts the calls of its thread."""
 
     def __init__(self) -> None:
         self.made = 0
 
     def __call__(self, _frame: FrameType, event: str, _argument: object) -> None:
-        """One event of the profiler (sys.setprofile)."""
+        """Count one profiler event (sys.setprofile)."""
         self.made += event in {"call", "c_call"}
 
 
 class Upstream:
-    """Answers each connection in a thread; the events of a stream wait until they are called for."""
+    """Serves each connection in a thread; the events of a stream are sent when they are released."""
 
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
-        self.called_for = {prompt: threading.Semaphore(0) for prompt in AT_ONCE}
+        self.released = {prompt: threading.Semaphore(0) for prompt in EVENTS_PER_READ}
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         while True:
             connection, _ = self._listening.accept()
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._respond, args=(connection,), daemon=True).start()
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _respond(self, connection: socket.socket) -> None:
         request = b""
         while data := connection.recv(2**16):
             request += data
@@ -67,38 +67,38 @@ class Upstream:
                 request = b""
 
     def _send(self, connection: socket.socket, request: bytes) -> None:
-        prompt = next((prompt for prompt in AT_ONCE if prompt in request), None)
+        prompt = next((prompt for prompt in EVENTS_PER_READ if prompt in request), None)
         if prompt is None:
-            connection.sendall(canned.JSON_ANSWER)
+            connection.sendall(canned.JSON_RESPONSE)
             return
-        connection.sendall(canned.BEGUN_STREAM)
-        while self.called_for[prompt].acquire():
-            connection.sendall(canned.CONTENT_EVENTS[0] * AT_ONCE[prompt])
+        connection.sendall(canned.STREAM_START)
+        while self.released[prompt].acquire():
+            connection.sendall(canned.CONTENT_EVENTS[0] * EVENTS_PER_READ[prompt])
 
 
 class Client:
-    """One connection to the server, which it waits for."""
+    """A blocking connection to the server."""
 
     def __init__(self, port: int) -> None:
         self._target = Target(port)
         self._connection = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
 
-    def ask(self) -> None:
-        """A whole answer."""
+    def request_json(self) -> None:
+        """Send a request and read its whole response."""
         self._connection.sendall(self._target.request())
-        answer = b""
-        while not is_complete(answer):
-            answer += self._read()
+        response = b""
+        while not is_complete(response):
+            response += self._read()
 
-    def begin(self, prompt: bytes) -> None:
-        """A stream, up to its first bytes."""
+    def start_stream(self, prompt: bytes) -> None:
+        """Start a stream and read its first bytes."""
         self._connection.sendall(self._target.request(prompt))
         self._read()
 
     def receive(self, events: int) -> None:
-        """So many content events."""
+        """Read this many content events."""
         while events > 0:
-            events -= self._read().count(canned.MARK)
+            events -= self._read().count(canned.EVENT_MARK)
 
     def _read(self) -> bytes:
         data = self._connection.recv(2**20)
@@ -108,31 +108,31 @@ class Client:
 
 
 def calls_for_a_request(calls: Calls, port: int) -> float:
-    """Of whole answers on one connection."""
+    """Return the calls per whole response on one connection."""
     client = Client(port)
     before = 0
-    for number in range(WARMING + COUNTED):
-        if number == WARMING:
+    for number in range(WARM_UP + COUNTED):
+        if number == WARM_UP:
             before = calls.made
-        client.ask()
+        client.request_json()
     return (calls.made - before) / COUNTED
 
 
 def calls_for_an_event(calls: Calls, port: int, upstream: Upstream, prompt: bytes) -> float:
-    """Of one stream's events."""
+    """Return the calls per event of one stream."""
     client = Client(port)
-    client.begin(prompt)
+    client.start_stream(prompt)
     before = 0
-    for number in range(WARMING + COUNTED):
-        if number == WARMING:
+    for number in range(WARM_UP + COUNTED):
+        if number == WARM_UP:
             before = calls.made
-        upstream.called_for[prompt].release()
-        client.receive(AT_ONCE[prompt])
-    return (calls.made - before) / COUNTED / AT_ONCE[prompt]
+        upstream.released[prompt].release()
+        client.receive(EVENTS_PER_READ[prompt])
+    return (calls.made - before) / COUNTED / EVENTS_PER_READ[prompt]
 
 
 def measure(calls: Calls, port: int, upstream: Upstream) -> dict[str, float]:
-    """Calls for each of `CEILINGS`."""
+    """Return the calls for each of `CEILINGS`."""
     return {
         "a JSON request": calls_for_a_request(calls, port),
         "an event that comes alone": calls_for_an_event(calls, port, upstream, canned.IDLE),
@@ -141,7 +141,7 @@ def measure(calls: Calls, port: int, upstream: Upstream) -> dict[str, float]:
 
 
 async def count() -> dict[str, float]:
-    """Serve in this thread and measure from another one."""
+    """Serve in this thread and measure from another."""
     upstream, calls = Upstream(), Calls()
     base_url, on = (
         f"http://127.0.0.1:{upstream.port}/v1",
@@ -156,7 +156,7 @@ async def count() -> dict[str, float]:
 
 
 def main() -> int:
-    """Print the counts; status 1 beyond a ceiling."""
+    """Print the counts; return 1 if one exceeds its ceiling."""
     beyond = 0
     for name, made in uvloop.run(count()).items():
         beyond += made > CEILINGS[name]

@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as the benchmark needs to read (RFC 9112)."""
+"""The parts of HTTP/1.1 parsing that the benchmark needs (RFC 9112)."""
 
 import re
 
@@ -6,12 +6,12 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"transfer-encoding: *chunked", re.IGNORECASE)
 
 
-class WrongAnswer(Exception):
-    """A candidate answered something else than what was asked for."""
+class WrongResponse(Exception):
+    """A candidate's response is not the expected one."""
 
 
 def is_complete(message: bytes) -> bool:
-    """Whether these bytes are a whole request or answer; nothing of a second one may follow."""
+    """Return True if these bytes are a whole request or response; they must not contain more than one."""
     head, separator, body = message.partition(b"\r\n\r\n")
     if not separator:
         return False
@@ -20,15 +20,15 @@ def is_complete(message: bytes) -> bool:
     return not _CHUNKED.search(head) or body.endswith(b"0\r\n\r\n")
 
 
-def content_of(answer: bytes) -> bytes:
-    """The body of a whole HTTP answer, without its chunks' frames.
+def content_of(response: bytes) -> bytes:
+    """Return the body of a whole HTTP response without chunk framing.
 
     Raises:
         WrongAnswer: the status is not 200.
     """
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _, body = response.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200"):
-        raise WrongAnswer(answer[:300].decode(errors="replace"))
+        raise WrongResponse(response[:300].decode(errors="replace"))
     return _without_chunks(body) if b"transfer-encoding: chunked" in head.lower() else body
 
 

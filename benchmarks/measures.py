@@ -1,4 +1,4 @@
-"""What is measured of a candidate. Each measure is a few seconds and gives named figures; units are in the names."""
+"""The measures. Each takes a few seconds and returns named figures with units in their names."""
 
 import math
 import time
@@ -19,7 +19,7 @@ IDLE_STREAMS = 2000
 
 @dataclass(frozen=True)
 class Lengths:
-    """Seconds that each measure takes."""
+    """The duration of each measure in seconds."""
 
     json: float
     one: float
@@ -28,31 +28,31 @@ class Lengths:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile; NaN of nothing."""
+    """Return the nearest-rank percentile; NaN if there are no values."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(len(ranked) * percent / 100))] if ranked else math.nan
 
 
 async def _window(load: Load, running: Running, seconds: float) -> tuple[float, float]:
-    """Wall and CPU seconds of a window over which the load's tally counts anew."""
+    """Reset the tally, run the load, and return the wall and CPU seconds used."""
     load.tally.clear()
-    began, used = time.perf_counter(), running.cpu_s()
+    start_time, used = time.perf_counter(), running.cpu_s()
     await load.run(seconds)
-    return time.perf_counter() - began, running.cpu_s() - used
+    return time.perf_counter() - start_time, running.cpu_s() - used
 
 
 async def json_at_32(running: Running, lengths: Lengths) -> Figures:
-    """Whole answers as fast as they come."""
+    """Throughput of whole responses."""
     async with Load(running.target) as load:
         await load.open(JSON_CONNECTIONS)
         await load.run(WARM_UP_S)
         wall_s, cpu_s = await _window(load, running, lengths.json)
-        answers = load.tally.answers
-    return {"requests_per_s": answers / wall_s, "cpu_us_per_request": cpu_s / answers * 1e6}
+        responses = load.tally.responses
+    return {"requests_per_s": responses / wall_s, "cpu_us_per_request": cpu_s / responses * 1e6}
 
 
 async def json_at_1(running: Running, lengths: Lengths) -> Figures:
-    """Latency of whole answers, one at a time."""
+    """Latency of whole responses, one at a time."""
     async with Load(running.target) as load:
         await load.open(1)
         await load.run(WARM_UP_S)
@@ -67,12 +67,12 @@ async def bursts(running: Running, lengths: Lengths) -> Figures:
         await load.open(BURST_CONNECTIONS)
         await load.run(WARM_UP_S)
         wall_s, cpu_s = await _window(load, running, lengths.burst)
-        answers = load.tally.answers
-    return {"bursts_per_s": answers / wall_s, "burst_cpu_us_per_event": cpu_s / load.tally.events * 1e6}
+        responses = load.tally.responses
+    return {"bursts_per_s": responses / wall_s, "burst_cpu_us_per_event": cpu_s / load.tally.events * 1e6}
 
 
 async def paced(running: Running, lengths: Lengths) -> Figures:
-    """200 streams at their pace; as many begin as end, spread over time."""
+    """200 paced streams with staggered starts, each restarted when it ends."""
     async with Load(running.target, canned.PACED) as load:
         await load.open(PACED_STREAMS, spread_s=canned.STREAM_S)
         wall_s, cpu_s = await _window(load, running, lengths.paced)
@@ -88,16 +88,16 @@ async def paced(running: Running, lengths: Lengths) -> Figures:
 
 
 async def memory(running: Running) -> Figures:
-    """At rest after the first answer, and what each of 2,000 open streams adds."""
+    """Memory at rest, and the increase for each of 2,000 open streams."""
     at_rest = running.resident_bytes()
     async with Load(running.target, canned.BURST) as load:
         await load.open(1)
         await load.run(WARM_UP_S)
     before = running.resident_bytes()
     async with Load(running.target, canned.IDLE) as load:
-        held = await load.open_begun(IDLE_STREAMS)
+        open_count = await load.open_streams(IDLE_STREAMS)
         added = running.resident_bytes() - before
-    return {"rest_mb": at_rest / 2**20, "kb_per_stream": added / max(held, 1) / 1024, "streams_held": held}
+    return {"rest_mb": at_rest / 2**20, "kb_per_stream": added / max(open_count, 1) / 1024, "streams_held": open_count}
 
 
 MEASURES = {"json": json_at_32, "one": json_at_1, "burst": bursts, "paced": paced}

@@ -1,4 +1,4 @@
-"""The picture of docs/benchmark.md."""
+"""The plot in docs/benchmark.md."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ PANELS = {
 
 
 def draw(outcomes: Outcomes, path: Path) -> None:
-    """Bars for each candidate, the upstream alone left out: medians as a PNG at `path`."""
+    """Write a PNG to `path`: bars of each candidate's medians, without the upstream alone."""
     mpl.use("Agg")
     figure, panels = plt.subplots(2, 2, figsize=(11, 7), layout="constrained")
     for panel, (name, title) in zip(panels.flat, PANELS.items(), strict=True):

@@ -1,4 +1,4 @@
-"""docs/benchmark.md: the figures of one run as a table, a plot and sentences for a stranger."""
+"""Writes docs/benchmark.md: the figures of one run as a table and a plot, with an explanation."""
 
 import json
 import os
@@ -36,11 +36,11 @@ ROWS: dict[str, tuple[str, Format]] = {
     "streams_held": ("streams held open", "{:,.0f}".format),
     "boot_s": ("Start to the first chat response, s", "{:.2f}".format),
 }
-"""Title and form of each figure, in the table's order."""
+"""Title and format of each figure, in the table's order."""
 
 
 def table(outcomes: Outcomes) -> str:
-    """Medians over the rounds, with the least and the greatest beside them."""
+    """Return a table of medians over the rounds, with minimum and maximum."""
     header = ["", *[CANDIDATES[name].title for name in outcomes]]
     lines = [header, ["---"] * len(header)]
     for name, (title, form) in ROWS.items():
@@ -63,7 +63,7 @@ def _cell(outcome: Outcome, name: str, form: Format) -> str:
 
 
 def machine() -> str:
-    """The machine in a line."""
+    """Describe the machine in one line."""
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": unknown")
     memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     processor = f"{os.cpu_count()} cores of {model.partition(': ')[2]}, {memory_gb:.0f} GB"
@@ -71,8 +71,8 @@ def machine() -> str:
 
 
 def write(outcomes: Outcomes) -> None:
-    """The document, the plot beside it, and every round's figures."""
-    from benchmarks.plot import draw  # matplotlib takes a second to load, and a quick run does without
+    """Write the document, its plot, and every round's figures."""
+    from benchmarks.plot import draw  # loading matplotlib takes a second; a quick run does not need it
 
     draw(outcomes, PLOT)
     RAW.write_text(json.dumps({name: outcome.rounds for name, outcome in outcomes.items()}, indent=1) + "\n")
@@ -88,5 +88,5 @@ def write(outcomes: Outcomes) -> None:
 
 def _cores() -> str:
     if len(os.sched_getaffinity(0)) == 1 and (os.cpu_count() or 1) == 1:
-        return "This machine has one core, which all of them shared: the figures say little."
+        return "This machine has one core, shared by all processes: the figures say little."
     return "The candidate had one core to itself; the load generator and the upstream shared another."

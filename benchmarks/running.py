@@ -1,4 +1,4 @@
-"""Processes of the benchmark: pinned to a core, weighed by /proc, stopped while another one is measured. Linux only."""
+"""The candidates' processes: pinned to a core, measured through /proc, stopped while others run. Linux only."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ from string import Template
 
 from benchmarks.boot import free_port
 from benchmarks.candidates import Candidate
-from benchmarks.load import Target, answer_once
+from benchmarks.load import Target, request_once
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -26,11 +26,11 @@ OTHER_CORES = set(_CORES[1:2]) or CANDIDATE_CORES
 SETTLING_LIMIT_S = 15
 SETTLING_STEP_S = 0.1
 IDLE_SHARE = 0.15
-"""Of a core; some do a little all the time."""
+"""Fraction of a core; some candidates are never fully idle."""
 
 
 class Running:
-    """A candidate's processes, those that its own process started among them."""
+    """A candidate's process and its children."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], target: Target, folder: tempfile.TemporaryDirectory[str]
@@ -53,32 +53,32 @@ class Running:
         return sum(int(fields[11]) + int(fields[12]) for _, fields in self._processes()) / _TICKS_PER_S
 
     def resident_bytes(self) -> int:
-        """Resident memory."""
+        """Resident memory of all processes."""
         return sum(int(fields[21]) * _PAGE_BYTES for _, fields in self._processes())
 
     async def settle(self) -> None:
-        """Wait until nothing of the load before is left to do, and it answers.
+        """Wait until the work of the previous load is done and the candidate responds.
 
         Raises:
-            TimeoutError: it does not come to rest.
+            TimeoutError: it does not become idle.
         """
         async with asyncio.timeout(SETTLING_LIMIT_S):
             used = -math.inf
             while self.cpu_s() - used > IDLE_SHARE * SETTLING_STEP_S:
                 used = self.cpu_s()
                 await asyncio.sleep(SETTLING_STEP_S)
-            await answer_once(self.target, limit_s=SETTLING_LIMIT_S)
+            await request_once(self.target, limit_s=SETTLING_LIMIT_S)
 
     def sleep(self) -> None:
-        """Take no CPU time until woken."""
+        """Stop the processes (SIGSTOP)."""
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def wake(self) -> None:
-        """Go on."""
+        """Continue the processes (SIGCONT)."""
         os.killpg(self._process.pid, signal.SIGCONT)
 
     def end(self) -> None:
-        """End it; it has nothing to finish."""
+        """Kill the processes (SIGKILL)."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._folder.cleanup()
@@ -86,7 +86,7 @@ class Running:
 
 @contextmanager
 def _pinned(cores: set[int]) -> Iterator[None]:
-    """What is started in the block runs on these cores."""
+    """Pin processes that are started in the block to these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -96,7 +96,7 @@ def _pinned(cores: set[int]) -> Iterator[None]:
 
 
 def start(candidate: Candidate, upstream_port: int, cores: set[int]) -> Running:
-    """Start it on these cores, without waiting for it."""
+    """Start a candidate on these cores, without waiting for it to listen."""
     folder, port = tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True), free_port()
     address = f"127.0.0.1:{upstream_port}"
     values = {"port": str(port), "other_port": str(free_port()), "folder": folder.name}
@@ -118,16 +118,16 @@ def start(candidate: Candidate, upstream_port: int, cores: set[int]) -> Running:
 
 
 async def boot(candidate: Candidate, upstream_port: int, cores: set[int]) -> tuple[Running, float]:
-    """Start it and wait for its first chat answer; also how many seconds that took.
+    """Start a candidate and wait for its first chat response; also return the seconds that took.
 
     Raises:
-        TimeoutError: there was none for a minute; it has been ended.
+        TimeoutError: no response within a minute; the candidate has been killed.
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     running = start(candidate, upstream_port, cores)
     try:
-        await answer_once(running.target)
+        await request_once(running.target)
     except BaseException:
         running.end()
         raise
-    return running, time.perf_counter() - began
+    return running, time.perf_counter() - start_time

@@ -1,7 +1,6 @@
-"""The plain way to write this server, which the benchmark compares with.
+"""The obvious way to write this server, for comparison.
 
-FastAPI, the SDK's `create()`, models parsed and dumped. It translates nothing; a client would have to speak OpenAI's
-dialect to it.
+FastAPI, the SDK's `create()`, models parsed and dumped. It translates nothing: clients must use OpenAI's interface.
 """
 
 import os
@@ -54,8 +53,8 @@ class ChatCompletionResponse(BaseModel):
     usage: Usage | None
 
 
-def answer_of(completion: ChatCompletion) -> ChatCompletionResponse:
-    """The SDK's answer as ours."""
+def response_of(completion: ChatCompletion) -> ChatCompletionResponse:
+    """Convert the SDK's response to ours."""
     choices = [
         Choice(
             index=choice.index,
@@ -71,7 +70,7 @@ def answer_of(completion: ChatCompletion) -> ChatCompletionResponse:
 
 
 async def events(request: dict[str, Any]) -> AsyncIterator[str]:
-    """The SDK's chunks as server-sent events."""
+    """Yield the SDK's chunks as server-sent events."""
     stream = await client.chat.completions.create(**request)
     async for chunk in stream:
         yield f"data: {chunk.model_dump_json()}\n\n"
@@ -80,8 +79,8 @@ async def events(request: dict[str, Any]) -> AsyncIterator[str]:
 
 @app.post("/v1/chat/completions", response_model=ChatCompletionResponse)
 async def create_chat_completion(body: ChatCompletionRequest) -> Any:
-    """Answers a conversation, whole or as a stream."""
+    """Complete a conversation, whole or as a stream."""
     request = body.model_dump(exclude_none=True)
     if body.stream:
         return StreamingResponse(events(request), media_type="text/event-stream")
-    return answer_of(await client.chat.completions.create(**request))
+    return response_of(await client.chat.completions.create(**request))

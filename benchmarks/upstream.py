@@ -1,6 +1,6 @@
-"""A canned OpenAI on raw bytes, so that it costs next to nothing: `python -m benchmarks.upstream PORT`.
+"""A minimal OpenAI that sends prepared bytes at almost no cost: `python -m benchmarks.upstream PORT`.
 
-It parses no request: a word in the body says what is wanted (canned.py). It refuses nothing and keeps connections.
+Requests are not parsed: a word in the body selects the response (canned.py). Connections are kept alive.
 """
 
 import asyncio
@@ -24,42 +24,42 @@ class Upstream(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport (asyncio)."""
+        """Store the transport (asyncio)."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop a stream whose reader has left (asyncio)."""
+        """Stop the stream of a disconnected client (asyncio)."""
         if self._timer:
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Answer as soon as the request is whole (asyncio)."""
+        """Send the response once the request is complete (asyncio)."""
         self._pending += data
         if is_complete(self._pending):
             request, self._pending = self._pending, b""
-            self._answer(request)
+            self._respond(request)
 
-    def _answer(self, request: bytes) -> None:
+    def _respond(self, request: bytes) -> None:
         if not request.startswith(_CHAT):
-            self._transport.write(canned.MODELS_ANSWER if request.startswith(b"GET ") else canned.UNKNOWN)
+            self._transport.write(canned.MODELS_RESPONSE if request.startswith(b"GET ") else canned.UNKNOWN)
         elif canned.PACED in request:
-            self._begin_paced()
+            self._start_paced()
         elif canned.BURST in request:
             self._transport.write(canned.WHOLE_STREAM)
         elif canned.IDLE in request:
             self._transport.write(canned.IDLE_STREAM)
         else:
-            self._transport.write(canned.JSON_ANSWER)
+            self._transport.write(canned.JSON_RESPONSE)
 
-    def _begin_paced(self) -> None:
+    def _start_paced(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._events, self._began_at = 0, self._loop.time()
-        self._transport.write(canned.BEGUN_STREAM)
+        self._events, self._started_at = 0, self._loop.time()
+        self._transport.write(canned.STREAM_START)
         self._schedule()
 
     def _schedule(self) -> None:
-        # From the beginning, not from now: a late event does not delay those after it.
-        due = self._began_at + (self._events + 1) / canned.EVENTS_PER_S
+        # Relative to the start, so that a late event does not delay the next ones.
+        due = self._started_at + (self._events + 1) / canned.EVENTS_PER_S
         self._timer = self._loop.call_at(due, self._send_event)
 
     def _send_event(self) -> None:
@@ -72,7 +72,7 @@ class Upstream(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    """Answer on `port` of 127.0.0.1 until the process ends."""
+    """Serve on `port` of 127.0.0.1 until the process ends."""
     server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port, backlog=4096)
     await server.serve_forever()
 

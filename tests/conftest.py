@@ -1,4 +1,4 @@
-"""What every test can ask for: a simulator of OpenAI, our server over it, and a client of our server."""
+"""Fixtures for all tests: a simulator of OpenAI, a server that uses it, and a client of the server."""
 
 import gc
 from collections.abc import AsyncIterator, Iterator
@@ -16,12 +16,12 @@ from tests.serving import served_over
 CHAT = "/v1/chat/completions"
 LIVE_TESTS = "test_llm_integration.py"
 ON_REQUEST = (LIVE_TESTS, "test_container.py")
-"""These need what a test cannot make itself, a running server or a Docker engine; they run only when they are named."""
+"""Tests that need a running server or a Docker engine; they run only when named on the command line."""
 
-HUNG_S = 60
-"""A wait as long as this hangs. It ends a run that is broken; what is slow never comes near it."""
+HANG_TIMEOUT_S = 60
+"""Seconds after which a wait counts as hung; far above what a slow machine needs."""
 
-# No verdict is the machine's speed: an example may take any time to make and to run. Each run has other examples.
+# No result depends on the machine's speed: examples may take any time. Each run draws other examples.
 settings.register_profile(
     "tests", max_examples=50, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -36,39 +36,39 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(autouse=True, scope="session")
 def clean_environment() -> Iterator[None]:
-    """No setting of the developer's shell reaches a test."""
+    """Hide the settings of the developer's shell from tests."""
     names = [*Settings.model_fields, "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE"]
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
             patch.delenv(name.upper(), raising=False)
             patch.delenv(name.lower(), raising=False)
-        # It would be one more request for every server that a test starts, also to the real OpenAI.
+        # The check would send an additional request for every server that a test starts, also to the real OpenAI.
         patch.setenv("STARTUP_CHECK", "off")
         yield
 
 
 @pytest.fixture(autouse=True, scope="session")
-def spared_garbage_collector() -> None:
-    """It need not look at modules and test items again and again, which takes a seventh of the time."""
+def tuned_garbage_collector() -> None:
+    """Keep the collector from scanning modules and test items repeatedly, which takes a seventh of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def patient_clients() -> Iterator[None]:
-    """httpx waits longer than its five seconds, and its clients share what takes 20 ms of CPU to make for each."""
+def httpx_defaults() -> Iterator[None]:
+    """Raise httpx's timeout of five seconds, and share the SSL context, which takes 20 ms of CPU to create."""
     with pytest.MonkeyPatch.context() as patch:
         for defaults in (httpx.Client.__init__.__kwdefaults__, httpx.AsyncClient.__init__.__kwdefaults__):
             assert defaults is not None
-            patch.setitem(defaults, "timeout", httpx.Timeout(HUNG_S))
+            patch.setitem(defaults, "timeout", httpx.Timeout(HANG_TIMEOUT_S))
             patch.setitem(defaults, "verify", httpx.create_ssl_context())
         yield
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_secret_is_told() -> Iterator[None]:
-    """No key and no account id is in any answer or log of the whole run."""
+def no_secret_leaks() -> Iterator[None]:
+    """Check that no response and no log of the whole run contains a key or an account id."""
     leaks.searches = True
     with leaks.searching_logs():
         yield

@@ -1,4 +1,4 @@
-"""Runs schemathesis against our own description of the interface: `python -m tests.fuzz PATH-OF-SCHEMATHESIS`."""
+"""Runs schemathesis against the server's OpenAPI description: `python -m tests.fuzz PATH-OF-SCHEMATHESIS`."""
 
 import asyncio
 import sys
@@ -12,10 +12,10 @@ EXAMPLES = "100"
 
 
 async def main(schemathesis: str) -> int:
-    """Start our server over the simulator, try it, stop it; schemathesis's exit status."""
+    """Run schemathesis against a server that uses the simulator; return its exit status."""
     simulated = ("-m", "app.simulator", "--port", "0", "--", sys.executable)
     server = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
-    # A request has a time to be answered in, and no status may be a server's error.
+    # Every request must get a response within the timeout, and no 5xx.
     options = ("--checks=not_a_server_error", "--mode=all", "--request-timeout=20", "--no-color", "--workers=1")
     with tempfile.TemporaryDirectory() as folder:
         async with started(*simulated, *server, cwd=Path(folder), ENABLE_TOKENIZER_INFO_ENDPOINT="true") as process:

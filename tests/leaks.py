@@ -1,4 +1,4 @@
-"""Searches what the server answers and logs, during the whole test run, for what must not be in it."""
+"""Searches all responses and logs of a test run for secrets."""
 
 import html
 import logging
@@ -11,29 +11,29 @@ from urllib.parse import unquote
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Keys, masked ones too, and the ids of organizations and projects.
+# Keys, including masked ones, and organization and project ids.
 _SECRETS = re.compile(r"(?<![\w-])(?:sk-[\w*-]+|org-\w+|proj_\w+)", re.ASCII)
 _JSON_ESCAPE = re.compile(r"\\+(?:u00([0-9a-fA-F]{2})|/)")
-_TELLING_CHARACTERS = 10
-"""A shorter key may be in anything."""
-_OTHERS_LOGGERS = ("aiohttp.server", "httpx", "httpcore")
-"""The simulator's, and those of the tests' own clients."""
+_MIN_SECRET_CHARACTERS = 10
+"""Shorter keys could occur by chance."""
+_IGNORED_LOGGERS = ("aiohttp.server", "httpx", "httpcore")
+"""Loggers of the simulator and of the tests' clients."""
 
 found: list[str] = []
-"""In which test something was found, and where."""
+"""One entry for each secret found: test, place and secret."""
 searches = False
-"""Whether anything is searched: not by the benchmark, which counts calls."""
+"""True during a test run; False in the benchmark, which counts calls."""
 
 _configured: set[str] = set()
 
 
 def watch(secrets: Iterable[str]) -> None:
-    """Search for these from now on too, whatever they look like."""
-    _configured.update(secret for secret in secrets if len(secret) >= _TELLING_CHARACTERS)
+    """Also search for these secrets from now on."""
+    _configured.update(secret for secret in secrets if len(secret) >= _MIN_SECRET_CHARACTERS)
 
 
 def search(said: bytes | str, where: str) -> None:
-    """Note a secret in what was said, in JSON's escapes, percent-encoding and HTML's entities too."""
+    """Record a secret in this output, also in JSON escapes, percent-encoding and HTML entities."""
     text = said if isinstance(said, str) else said.decode("utf-8", "replace")
     for form in _forms(text):
         match = _SECRETS.search(form)
@@ -56,7 +56,7 @@ def _forms(text: str) -> Iterator[str]:
 
 
 class Watched:
-    """An application, with every byte that it sends searched while a test run is."""
+    """An ASGI application whose output is searched during a test run."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -64,8 +64,8 @@ class Watched:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def searching(message: Message) -> None:
-            search(message.get("body", b""), f"answer to {scope.get('path')}")
-            search(repr(message.get("headers", "")), f"headers of the answer to {scope.get('path')}")
+            search(message.get("body", b""), f"response to {scope.get('path')}")
+            search(repr(message.get("headers", "")), f"headers of the response to {scope.get('path')}")
             await send(message)
 
         await self.app(scope, receive, searching if searches else send)
@@ -73,12 +73,12 @@ class Watched:
 
 @contextmanager
 def searching_logs() -> Iterator[None]:
-    """Search every record as its logger lets it pass: uvicorn's hand theirs to no handler of the root."""
+    """Search every log record at its logger, because uvicorn's loggers do not propagate to the root."""
     call_handlers = logging.Logger.callHandlers
     formatted = logging.Formatter().format
 
     def search_and_call(logger: logging.Logger, record: logging.LogRecord) -> None:
-        if not record.name.startswith(_OTHERS_LOGGERS):
+        if not record.name.startswith(_IGNORED_LOGGERS):
             search(formatted(record), f"log of {record.name}")
         call_handlers(logger, record)
 

@@ -1,4 +1,4 @@
-"""Runs the live tests against a server that this starts, over the simulator: `python -m tests.live`."""
+"""Runs the live tests against a server that uses the simulator: `python -m tests.live`."""
 
 import asyncio
 import sys
@@ -10,14 +10,14 @@ from tests.processes import ROOT, environment, started
 
 
 async def main() -> int:
-    """Start, test, stop; the tests' exit status."""
+    """Start the server, run the tests, and return their exit status."""
     simulated = ("-m", "app.simulator", "--port", "0", "--", sys.executable)
     server = ("-m", "app", "--host", "127.0.0.1", "--port", "0")
     with tempfile.TemporaryDirectory() as folder:
         async with started(*simulated, *server, cwd=Path(folder)) as process:
             url = await process.url()
             tests = await asyncio.create_subprocess_exec(
-                # How long OpenAI takes is no question to a simulator.
+                # OpenAI's latency cannot be tested with a simulator.
                 *(sys.executable, "-m", "pytest", "-v", "-k", "not seconds", f"tests/integration/{LIVE_TESTS}"),
                 cwd=ROOT,
                 env=environment(LLM_SERVER_URL=url),

@@ -1,4 +1,4 @@
-"""Whether the locks are in step with the pins they were made from: `python -m tests.lock`. Asks no network."""
+"""Checks that the lock files match their pins, without network access: `python -m tests.lock`."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ _LOCKED = re.compile(r"([\w.-]+)==([\w.+!-]+)(?: ;[^\\\n]*)?((?: \\\n    --hash=
 
 
 def pins(name: str) -> dict[str, str]:
-    """Version by project, of a file of pins and of those it refers to."""
+    """Return the version of each project in a requirements file and the files it includes."""
     found: dict[str, str] = {}
     for line in (ROOT / name).read_text().splitlines():
         if line.startswith("-r "):
@@ -22,7 +22,7 @@ def pins(name: str) -> dict[str, str]:
 
 
 def problems(name: str) -> list[str]:
-    """What is wrong with the lock of the pins in the file `name`, one line each."""
+    """Return the problems of the lock of requirements file `name`, one line each."""
     text = (ROOT / LOCKS[name]).read_text()
     locked = {_normal(match[1]): match[2] for match in _LOCKED.finditer(text)}
     told = [

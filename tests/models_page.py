@@ -1,4 +1,4 @@
-"""The tables of docs/models.md, made from the table of models and from requests to each over the simulator.
+"""Generates the tables of docs/models.md from the model table and from requests to each model over the simulator.
 
 `python -m tests.models_page` writes them.
 """
@@ -41,23 +41,23 @@ _TOOLS_ON = {
 
 @dataclass
 class Outcome:
-    """What requests to one model came to."""
+    """The responses to requests to one model."""
 
     logprobs: httpx.Response
-    """The usual request: temperature 0, 64 tokens, a stop string and log probabilities, at the lowest effort."""
+    """Temperature 0, 64 tokens, a stop string and log probabilities, at the lowest effort."""
     chat: httpx.Response
-    """The same; without log probabilities, where the model returns none."""
+    """The same, without log probabilities if the model does not support them."""
     calls: httpx.Response
-    """A request that has to call a tool."""
+    """A request with a required tool call."""
     round_trip: httpx.Response | None = None
     """The response to the tool's result."""
     violations: list[str] = field(default_factory=list)
-    """What OpenAI's schema forbids in the bodies that were sent."""
+    """Violations of OpenAI's schema in the bodies sent upstream."""
 
 
 @dataclass
 class Walk:
-    """Every model's outcome, and the words that the simulator says to all of them."""
+    """The outcome of each model, the simulator's text, and the stop string."""
 
     outcomes: dict[str, Outcome]
     text: str
@@ -65,7 +65,7 @@ class Walk:
 
 
 async def walk() -> Walk:
-    """Ask every model of the table, over a simulator on which none has ended."""
+    """Send requests to every model of the table, over a simulator on which none is shut down."""
     served = {name: name for name in MODELS}
     async with (
         Simulator() as simulator,
@@ -97,7 +97,7 @@ async def _ask(name: str, stop: str, client: httpx.AsyncClient, simulator: Simul
 
 
 def tables(outcomes: Mapping[str, Outcome]) -> str:
-    """The rows of the table of models, and what requests to each come to."""
+    """Return the tables: the properties of each model, and the results of requests to it."""
     return (
         "| Model | Context | Output | Efforts (default) | Tools | Shutdown | Successor |\n"
         "|---|---|---|---|---|---|---|\n"
@@ -136,17 +136,17 @@ def _shown(response: httpx.Response, *, at_200: str = "") -> str:
 
 
 def _reported(response: httpx.Response) -> str:
-    told = {"ignored": "x-ignored-params", "adjusted": "x-adjusted-params"}
-    return "; ".join(f"{word} `{response.headers[name]}`" for word, name in told.items() if name in response.headers)
+    headers = {"ignored": "x-ignored-params", "adjusted": "x-adjusted-params"}
+    return "; ".join(f"{word} `{response.headers[name]}`" for word, name in headers.items() if name in response.headers)
 
 
 def with_tables(page: str, outcomes: Mapping[str, Outcome]) -> str:
-    """The page with the tables of now between its marks."""
+    """Return the page with the current tables between its markers."""
     before, _, rest = page.partition(BEGIN)
     return before + BEGIN + tables(outcomes) + END + rest.partition(END)[2]
 
 
 if __name__ == "__main__":
-    # The server warns of every model that has ended.
+    # The server logs a warning for every model that is shut down.
     logging.disable(logging.WARNING)
     PAGE.write_text(with_tables(PAGE.read_text(), asyncio.run(walk()).outcomes))

@@ -1,4 +1,4 @@
-"""OpenAI's published schema of a chat request, where it lies beside the checkout: no copy of it belongs to us."""
+"""Validates chat requests against OpenAI's published schema, if a copy lies beside the checkout."""
 
 import json
 import os
@@ -15,7 +15,7 @@ CHAT_PATH = "/chat/completions"
 
 
 def violations(exchanges: Iterable[Exchange]) -> list[str]:
-    """What in the chat requests that OpenAI got is not valid under its schema; nothing where there is no schema."""
+    """Return the schema violations in chat requests sent upstream; empty without a schema."""
     validator = _validator()
     if validator is None:
         return []

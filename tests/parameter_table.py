@@ -1,4 +1,4 @@
-"""The table in docs/parameters.md, generated from the rules: `python -m tests.parameter_table` writes it."""
+"""Generates the table in docs/parameters.md from the parameter rules: `python -m tests.parameter_table`."""
 
 import sys
 from pathlib import Path
@@ -10,13 +10,13 @@ BEGIN, END = "<!-- parameters: written by `make format` -->\n", "<!-- end of par
 
 
 def table() -> str:
-    """A row for each field, in the schema's order."""
+    """Return a row for each field, in the schema's order."""
     rules = [f"| `{name}` | {rule.handling} | {rule.note} |\n" for name, rule in PARAMETERS.items()]
     return "".join(["| Field | Handling | Details |\n|---|---|---|\n", *rules])
 
 
 def with_table(page: str) -> str:
-    """The page with the current table between its marks."""
+    """Return the page with the current table between its markers."""
     before, _, rest = page.partition(BEGIN)
     return before + BEGIN + table() + END + rest.partition(END)[2]
 

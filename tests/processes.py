@@ -1,4 +1,4 @@
-"""Our commands as processes of their own, as a user starts them."""
+"""Runs our commands as processes, as a user does."""
 
 import asyncio
 import os
@@ -17,12 +17,12 @@ _URL = re.compile(r"running on (http://\S+)")
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """This process's environment with `variables` added."""
+    """Return this process's environment with `variables` added."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **variables}
 
 
 class Process:
-    """A running command, what it has said on standard error, and its standard output."""
+    """A running command, its standard error so far, and its standard output."""
 
     def __init__(self, process: asyncio.subprocess.Process, out: IO[bytes]) -> None:
         self.process = process
@@ -30,16 +30,16 @@ class Process:
         self._out = out
 
     def answers(self) -> str:
-        """What it has written on standard output: a line for each answer."""
+        """Return its standard output so far: one access log line for each response."""
         self._out.seek(0)
         return self._out.read().decode()
 
     async def wait_for_line(self, pattern: str, *, timeout_s: float = 60) -> re.Match[str]:
-        """The first match of `pattern` in what it says from now on.
+        """Return the first match of `pattern` in further standard error.
 
         Raises:
-            TimeoutError: it has not said so in time.
-            RuntimeError: it ended first.
+            TimeoutError: no match in time.
+            RuntimeError: the process ended first.
         """
         assert self.process.stderr is not None
         async with asyncio.timeout(timeout_s):
@@ -54,11 +54,11 @@ class Process:
         self.said += said.decode()
 
     async def url(self) -> str:
-        """Where it listens, once it does."""
+        """Wait until it listens and return its URL."""
         return (await self.wait_for_line(_URL.pattern))[1]
 
     async def ended(self, *, timeout_s: float = 60) -> int:
-        """Its exit status; a signal's number is negative."""
+        """Wait for its end and return the exit status, negative for a signal."""
         async with asyncio.timeout(timeout_s):
             _out, err = await self.process.communicate()
         self._note(err)
@@ -68,7 +68,7 @@ class Process:
 
 @asynccontextmanager
 async def started(*arguments: str, cwd: Path, **variables: str) -> AsyncIterator[Process]:
-    """`python ARGUMENTS` in the folder `cwd`, killed at the end if it still runs."""
+    """Run `python ARGUMENTS` in the folder `cwd`; kill it at the end if it still runs."""
     leaks.watch(variables[name] for name in variables.keys() & {"OPENAI_API_KEY", "VLLM_API_KEY"})
     with TemporaryFile() as out:
         process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""How long the property-based tests of the whole server try, and what more than one of them draws."""
+"""Settings and strategies shared by the property-based tests of the whole server."""
 
 import os
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 LONGER = int(os.environ.get("MORE_EXAMPLES", "1"))
-"""How many times as many examples as a test run has time for: `make fuzz` takes it."""
+"""Multiplier of the number of examples; `make fuzz` sets it."""
 
 
 def examples(count: int) -> settings:
-    """As many examples as a file of a minute allows; how long each takes is not the question."""
+    """Return settings with this many examples, scaled, and without deadlines."""
     return settings(
         max_examples=count * LONGER,
         deadline=None,
@@ -23,7 +23,7 @@ def examples(count: int) -> settings:
 
 
 def places(value: object) -> Iterator[tuple[Any, Any]]:
-    """Every container in a JSON value with each of its keys or indexes."""
+    """Yield every container in a JSON value with each of its keys or indexes."""
     keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
     for key in keys:
         yield value, key
@@ -31,7 +31,7 @@ def places(value: object) -> Iterator[tuple[Any, Any]]:
 
 
 def place(draw: st.DrawFn, value: object) -> tuple[Any, Any]:
-    """One of them. Each name is as likely as any other, however often it is there; all of a list's items are one."""
+    """Draw a place. Each name is equally likely, however often it occurs; list items count as one name."""
     found = list(places(value))
     names = list(dict.fromkeys(key if isinstance(key, str) else "" for _, key in found))
     name = draw(st.sampled_from(names))

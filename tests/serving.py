@@ -1,4 +1,4 @@
-"""Our application on a real socket of this process."""
+"""Serves the application on a real socket in this process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from tests import leaks
 
 
 class ReadyServer(Server):
-    """A server that says when it listens, ends when it is told, and leaves the test runner's signals alone."""
+    """A server that signals when it listens, ends on an event, and installs no signal handlers."""
 
     def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
         super().__init__(config, lifecycle)
@@ -52,7 +52,7 @@ class ReadyServer(Server):
 
 @asynccontextmanager
 async def served(app: ASGIApp) -> AsyncIterator[str]:
-    """The base URL of `app`, listening on a free port until the block ends."""
+    """Serve `app` on a free port for the block; yields the base URL."""
     async with serving(app) as server:
         yield server.url
 
@@ -65,7 +65,7 @@ async def serving(
     shutdown_timeout_s: int = 1,
     http: type[HttpConnection] = HttpConnection,
 ) -> AsyncIterator[ReadyServer]:
-    """A server of `app` on a free port. It ends with the block, or once `ending` is set."""
+    """Serve `app` on a free port until the block ends or `ending` is set."""
     config = uvicorn.Config(
         leaks.Watched(app),
         host="127.0.0.1",
@@ -88,7 +88,7 @@ async def serving(
 
 
 def settings_for(upstream: str, **settings: object) -> Settings:
-    """Settings that use the API at `upstream`, untouched by this machine's environment and `.env`."""
+    """Return settings for the API at `upstream`, independent of the environment and `.env`."""
     given = {"openai_api_key": "sk-test-key", "openai_base_url": upstream, "_env_file": None, **settings}
     made = Settings(**given)  # type: ignore[arg-type]  # pydantic-settings' own parameters are untyped
     leaks.watch(made.secrets)
@@ -97,14 +97,14 @@ def settings_for(upstream: str, **settings: object) -> Settings:
 
 @asynccontextmanager
 async def served_over(upstream: str, **settings: object) -> AsyncIterator[str]:
-    """The base URL of our server over the API at `upstream`."""
+    """Serve the application with the API at `upstream`; yields the base URL."""
     app = create_app(settings_for(upstream, **settings))
     async with serving(app, app.state.components.lifecycle) as server:
         yield server.url
 
 
 def held_by(components: Components) -> tuple[int, int, int, int]:
-    """Requests, calls to OpenAI as Prometheus and as the keys count them, and connections in use."""
+    """Return requests, upstream calls (by the metrics and by the keys), and connections in use."""
     upstream = components.openai_client._upstream
     assert upstream.session is not None
     assert upstream.session.connector is not None
@@ -117,7 +117,7 @@ def held_by(components: Components) -> tuple[int, int, int, int]:
 
 
 async def nothing_is_held_by(components: Components) -> None:
-    """Soon. A failure shows what is."""
+    """Wait until nothing is held; a failure shows what is."""
     with suppress(TimeoutError):
         async with asyncio.timeout(60):
             while any(held_by(components)):  # noqa: ASYNC110 - numbers are no events

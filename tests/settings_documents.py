@@ -1,4 +1,4 @@
-"""The documents that list the settings, made from `Settings`: `python -m tests.settings_documents` writes them."""
+"""Generates the documents that list the settings from `Settings`: `python -m tests.settings_documents`."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 
 from app.core.config import SettingDocumentation, documented_settings
-from app.core.environment import VARIABLES
+from app.core.settings.environment import VARIABLES
 from tests.processes import ROOT
 
 FIXED_IN_CONTAINER = {"host", "port"}
@@ -37,7 +37,7 @@ These are read from the environment only, not from `.env`.
 
 
 def settings_page(_before: str) -> str:
-    """docs/settings.md."""
+    """Return docs/settings.md."""
     sections = "\n".join(_section(title, settings) for title, settings in _sections())
     variables = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in VARIABLES.items())
     return f"{_INTRODUCTION}\n{sections}\n{_OTHER_VARIABLES}{variables}"
@@ -59,7 +59,7 @@ def _row(setting: SettingDocumentation) -> str:
 
 
 def default_text(setting: SettingDocumentation) -> str:
-    """The default as an environment variable has it; "": unset."""
+    """Return the default as an environment variable's text; "" means unset."""
     default = setting.default
     if default is None or (default == () and setting.metavar != "JSON"):
         return ""
@@ -69,7 +69,7 @@ def default_text(setting: SettingDocumentation) -> str:
 
 
 def example_file(_before: str) -> str:
-    """.env.example."""
+    """Return .env.example."""
     lines = [
         "# Every setting of llm-server, with its default. Copy this file to .env and change what you need.",
         "# The environment wins over the file. Made from app/core/config.py by `make format`.",
@@ -84,16 +84,16 @@ def example_file(_before: str) -> str:
 
 
 def _comment(text: str) -> list[str]:
-    # What stands between backticks stays on one line.
+    # Do not wrap text between backticks.
     joined = re.sub("`[^`]*`", lambda code: code[0].replace(" ", "\0"), text)
     lines = textwrap.wrap(joined, 120, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
     return [line.replace("\0", " ") for line in lines]
 
 
 def compose_file(before: str) -> str:
-    """docker-compose.yml with the settings of now in the lists of both services."""
+    """Return docker-compose.yml with the current settings in the lists of both services."""
     handed_on = [setting for setting in documented_settings() if setting.field not in FIXED_IN_CONTAINER]
-    # SSL_CERT_FILE and its like name files of the host.
+    # SSL_CERT_FILE and the like name files on the host.
     proxies = [name for name in VARIABLES if name.endswith("_PROXY")]
     text = _with_list(before, "settings", [*(setting.name for setting in handed_on), *proxies])
     simulated = [
@@ -115,11 +115,11 @@ DOCUMENTS: dict[str, Callable[[str], str]] = {
     ".env.example": example_file,
     "docker-compose.yml": compose_file,
 }
-"""What makes each file, from what is there before."""
+"""The generator of each file; its argument is the current text."""
 
 
 def write() -> None:
-    """Write every document anew."""
+    """Write all documents."""
     for name, made in DOCUMENTS.items():
         path = ROOT / name
         path.write_text(made(path.read_text() if path.exists() else ""))

@@ -1,7 +1,7 @@
-"""Mixed load for a while, and whether the server grows under it: `python -m tests.soak [SECONDS]`.
+"""Soak test: does the server grow under mixed load? `python -m tests.soak [SECONDS]`.
 
-Streams, whole answers, errors and clients that leave. The server is a process of its own that tells its memory, its
-descriptors and its tasks; the first third of the time is for warming up.
+The load is streams, whole responses, errors and clients that disconnect. The server is a separate process that reports
+its memory, descriptors and tasks. The first third of the time is warm-up.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ SAMPLES = 40
 DEFAULT_S = 600.0
 SLOPE_MB_PER_MINUTE = 1.0
 NOISE_MB = 4.0
-"""What a short run may grow without meaning it: the allocator's steps."""
-SPARE_TASKS, SPARE_DESCRIPTORS = 2, CLIENTS
-"""What may be there at the end and was not before: as many connections to the upstream may be kept."""
+"""Growth allowed in a short run: the allocator's steps."""
+EXTRA_TASKS, EXTRA_DESCRIPTORS = 2, CLIENTS
+"""Growth allowed at the end: upstream connections that are kept alive."""
 CHAT = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the server says of itself."""
+    """Resources used by the server."""
 
     at_s: float
     memory_mb: float
@@ -115,11 +115,11 @@ KINDS: dict[Callable[[httpx.AsyncClient], Awaitable[int]], int] = {
     cut: 200,
     tokens: 200,
 }
-"""Each request with the status it is answered with; 499 is this client's own."""
+"""The expected status of each request; 499 is set by this client."""
 
 
 async def client_of(url: str, number: int, counts: Counter[str]) -> None:
-    """One client that asks for one thing after the other until it is cancelled."""
+    """Send random requests one after another until cancelled."""
     kinds = random.Random(number)  # noqa: S311
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         while True:
@@ -128,61 +128,61 @@ async def client_of(url: str, number: int, counts: Counter[str]) -> None:
 
 
 async def sample(client: httpx.AsyncClient, at_s: float) -> Sample:
-    said = (await client.get("/soak")).json()
-    return Sample(at_s, said["memory_mb"], said["descriptors"], said["tasks"])
+    report = (await client.get("/soak")).json()
+    return Sample(at_s, report["memory_mb"], report["descriptors"], report["tasks"])
 
 
 async def idle(client: httpx.AsyncClient, at_s: float) -> Sample:
-    """The server when nothing is going on any more."""
+    """Wait until the server is idle, then take a sample."""
     async with asyncio.timeout(20):
         while (await client.get("/load")).json()["server_load"]:  # noqa: ASYNC110 - it is another process
             await asyncio.sleep(0.1)
-    # Connections that are kept are closed after some five seconds.
+    # Idle connections are closed after about five seconds.
     await asyncio.sleep(7)
     return await sample(client, at_s)
 
 
 async def load(url: str, seconds: float, counts: Counter[str], probe: httpx.AsyncClient) -> list[Sample]:
-    """Samples under load, evenly over the time.
+    """Run the load and return samples taken at even intervals.
 
     Raises:
-        Exception: a client was not answered.
+        Exception: a client got no response.
     """
     now = asyncio.get_running_loop().time
-    begun, samples = now(), []
+    started_at, samples = now(), []
     async with asyncio.TaskGroup() as group:
         clients = [group.create_task(client_of(url, number, counts)) for number in range(CLIENTS)]
-        while now() - begun < seconds:
+        while now() - started_at < seconds:
             await asyncio.sleep(seconds / SAMPLES)
-            samples.append(await sample(probe, now() - begun))
+            samples.append(await sample(probe, now() - started_at))
         for client in clients:
             client.cancel()
     return samples
 
 
 def slope_mb_per_minute(samples: Sequence[Sample]) -> float:
-    """Of the line through the memory of these, by least squares."""
+    """Return the slope of memory over time by least squares."""
     mean_s = sum(sample.at_s for sample in samples) / len(samples)
     mean_mb = sum(sample.memory_mb for sample in samples) / len(samples)
     square = sum((sample.at_s - mean_s) ** 2 for sample in samples)
     return 60 * sum((sample.at_s - mean_s) * (sample.memory_mb - mean_mb) for sample in samples) / square
 
 
-def complaints(seconds: float, slope: float, before: Sample, after: Sample, counts: Counter[str]) -> list[str]:
-    """What is wrong, one line each."""
+def find_problems(seconds: float, slope: float, before: Sample, after: Sample, counts: Counter[str]) -> list[str]:
+    """Return the problems found, one line each."""
     expected = {f"{kind.__name__} {status}" for kind, status in KINDS.items()}
-    told = [f"{count} times {what}" for what, count in counts.items() if what not in expected]
+    problems = [f"{count} times {what}" for what, count in counts.items() if what not in expected]
     if slope * seconds / 60 > max(NOISE_MB, SLOPE_MB_PER_MINUTE * seconds / 60):
-        told.append(f"memory grows by {slope:.2f} MB a minute")
-    if after.descriptors > before.descriptors + SPARE_DESCRIPTORS:
-        told.append(f"{after.descriptors} descriptors after {before.descriptors}")
-    if after.tasks > before.tasks + SPARE_TASKS:
-        told.append(f"{after.tasks} tasks after {before.tasks}")
-    return told
+        problems.append(f"memory grows by {slope:.2f} MB a minute")
+    if after.descriptors > before.descriptors + EXTRA_DESCRIPTORS:
+        problems.append(f"{after.descriptors} descriptors after {before.descriptors}")
+    if after.tasks > before.tasks + EXTRA_TASKS:
+        problems.append(f"{after.tasks} tasks after {before.tasks}")
+    return problems
 
 
 async def main(seconds: float) -> int:
-    """Start, load, compare; 1 if the server grows or answers something else than it should."""
+    """Run the soak test; return 1 if the server grows or a response is unexpected."""
     counts: Counter[str] = Counter()
     async with Simulator() as simulator:
         variables = {"OPENAI_API_KEY": "sk-soak", "OPENAI_BASE_URL": simulator.base_url, "MAX_BODY_BYTES": "1000000"}
@@ -197,21 +197,21 @@ async def main(seconds: float) -> int:
             process.process.terminate()
             status = await reading
     slope = slope_mb_per_minute(samples)
-    told = complaints(seconds * 2 / 3, slope, before, after, counts)
+    problems = find_problems(seconds * 2 / 3, slope, before, after, counts)
     print(f"{sum(counts.values())} requests: {dict(sorted(counts.items()))}")
     print(f"idle before: {before}\nidle after: {after}\nslope: {slope:.2f} MB a minute, exit status {status}")
-    print("\n".join(told) or "The server does not grow.")
-    return bool(told) or status
+    print("\n".join(problems) or "The server does not grow.")
+    return bool(problems) or status
 
 
 def memory_mb() -> float:
-    """Resident memory of this process."""
+    """Return the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1_000_000
 
 
 def serve() -> int:
-    """Our server with one more route, `/soak`, and without an access log."""
+    """Run the server with the additional route `/soak` and without an access log."""
     import uvicorn
 
     app: FastAPI = create_app(load_settings(host="127.0.0.1", port=0))

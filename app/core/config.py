@@ -1,7 +1,6 @@
 """Settings, read from the environment and from `.env`.
 
-`Settings` is their only source: the command line, docs/settings.md, `.env.example` and docker-compose.yml's lists are
-made from it.
+The command line, docs/settings.md, `.env.example` and the lists in docker-compose.yml are generated from `Settings`.
 """
 
 import logging
@@ -17,8 +16,8 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.core.environment import VARIABLES, check_environment
-from app.core.setting_types import (
+from app.core.settings.environment import VARIABLES, check_environment
+from app.core.settings.types import (
     BaseURL,
     ClientKeys,
     Count,
@@ -43,18 +42,18 @@ EVERY_MODEL = "*"
 
 
 class SettingsError(Exception):
-    """The settings do not allow a start. The text is one line, names the setting and never repeats a secret."""
+    """The server cannot start with these settings. The text is one line, names the setting and quotes no secret."""
 
 
 class _EmptyIsUnset(PydanticBaseSettingsSource):
-    """A source whose empty variables count as unset: compose passes them. For the temperature empty has a meaning."""
+    """A source whose empty variables count as unset, because compose passes them; an empty temperature is `None`."""
 
     def __init__(self, source: PydanticBaseSettingsSource) -> None:
         super().__init__(source.settings_cls)
         self._source = source
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Unused: sources are read as a whole."""
+        """Unused: pydantic-settings calls the source as a whole."""
         return self._source.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
@@ -66,16 +65,16 @@ class _EmptyIsUnset(PydanticBaseSettingsSource):
 def _setting(
     default: Any, description: str, *, section: str = "", flag: str = "", metavar: str = "", **constraints: Any
 ) -> Any:
-    """A field with its documentation. `section` begins a section; `flag` is the command-line flag, named as vLLM's."""
+    """A field with its documentation. `section` starts a section of the documents; `flag` is named as in vLLM."""
     documentation: dict[str, JsonValue] = {"section": section, "flag": flag, "metavar": metavar}
     return Field(default, description=description, json_schema_extra=documentation, **constraints)
 
 
 class Settings(BaseSettings):
-    """The server's configuration, checked as a whole.
+    """The validated configuration of the server.
 
     Raises:
-        ValidationError: a value is out of its range, or `.env` has a key that is no setting.
+        ValidationError: a value is invalid, or `.env` has a key that is not a setting.
     """
 
     model_config = SettingsConfigDict(
@@ -283,24 +282,24 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The command line, the environment and `.env`, in this order."""
+        """Command line, environment and `.env`, in order of precedence."""
         return _EmptyIsUnset(init_settings), _EmptyIsUnset(env_settings), _EmptyIsUnset(dotenv_settings)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_text(cls, value: object) -> object:
+    def _check_text(cls, value: object) -> object:
         return check_text(value)
 
     @field_validator("openai_base_url")
     @classmethod
-    def _base_url_has_a_path(cls, url: str) -> str:
+    def _add_base_url_path(cls, url: str) -> str:
         if urlsplit(url).path:
             return url
         logger.warning("OPENAI_BASE_URL has no path: %s/v1 is used", url)
         return f"{url}/v1"
 
     @model_validator(mode="after")
-    def _default_model_is_served(self) -> Self:
+    def _check_served_models(self) -> Self:
         if not isinstance(self.served_models, dict):
             return self
         if not self.served_models or not all(name and model for name, model in self.served_models.items()):
@@ -310,16 +309,16 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _tls_is_complete(self) -> Self:
+    def _check_tls(self) -> Self:
         given = {
             "SSL_KEYFILE": self.ssl_keyfile,
             "SSL_CA_CERTS": self.ssl_ca_certs,
             "SSL_CERT_REQS": self.ssl_cert_reqs != "0",
             "SSL_CIPHERS": self.ssl_ciphers,
         }
-        useless = next((name for name, is_given in given.items() if is_given and not self.ssl_certfile), None)
-        if useless:
-            raise ValueError(f"{useless} needs SSL_CERTFILE")
+        unusable = next((name for name, is_given in given.items() if is_given and not self.ssl_certfile), None)
+        if unusable:
+            raise ValueError(f"{unusable} needs SSL_CERTFILE")
         if self.ssl_cert_reqs != "0" and not self.ssl_ca_certs:
             raise ValueError("SSL_CERT_REQS needs SSL_CA_CERTS")
         return self
@@ -332,10 +331,10 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no log and no response may contain: all keys, and the ids of organization and project."""
+        """Values that no log and no response may contain: all keys, and the organization and project ids."""
         clients = [key.get_secret_value() for key in self.vllm_api_key]
-        payers = [name for name in (self.openai_org_id, self.openai_project_id) if name]
-        return (*self.api_keys, *clients, *payers)
+        accounts = [name for name in (self.openai_org_id, self.openai_project_id) if name]
+        return (*self.api_keys, *clients, *accounts)
 
     def require_api_key(self) -> str:
         """The first key to call OpenAI with.
@@ -350,7 +349,7 @@ class Settings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class SettingDocumentation:
-    """One setting as the documents and the command line show it. Empty texts: it has none."""
+    """One setting as shown in the documents and in the command-line help. An empty string means none."""
 
     field: str
     section: str
@@ -372,9 +371,9 @@ def documented_settings() -> list[SettingDocumentation]:
     section = ""
     for name, field in Settings.model_fields.items():
         extra = field.json_schema_extra
-        told = extra if isinstance(extra, dict) else {}
-        section = str(told["section"] or section)
-        flag, metavar = str(told["flag"]), str(told["metavar"])
+        documentation = extra if isinstance(extra, dict) else {}
+        section = str(documentation["section"] or section)
+        flag, metavar = str(documentation["flag"]), str(documentation["metavar"])
         is_switch = field.annotation is bool
         found.append(
             SettingDocumentation(name, section, field.description or "", field.default, flag, metavar, is_switch)
@@ -386,7 +385,7 @@ def load_settings(**overrides: Any) -> Settings:
     """Settings from the environment and `.env`; `overrides` win over both.
 
     Raises:
-        SettingsError: they, or the environment's proxies and authorities, cannot work.
+        SettingsError: a setting, a proxy or a certificate authority variable is invalid.
     """
     try:
         _check_env_file(Path(ENV_FILE))
@@ -403,16 +402,16 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _check_env_file(path: Path) -> None:
-    """Find out what pydantic-settings would pass over: a path that is no file, and lines that are no assignment."""
+    """Reject what pydantic-settings would ignore: a path that is not a file, and lines that are not assignments."""
     if path.is_fifo() or not (path.exists() or path.is_symlink()):
         return
     lines = parse_stream(StringIO(path.read_text(encoding=ENV_FILE_ENCODING)))
-    if wrong := next((line for line in lines if line.error), None):
-        raise ValueError(f"{ENV_FILE}: line {wrong.original.line} is not NAME=value")
+    if invalid := next((line for line in lines if line.error), None):
+        raise ValueError(f"{ENV_FILE}: line {invalid.original.line} is not NAME=value")
 
 
 def settings_error(exc: ValidationError, *location: str) -> SettingsError:
-    """What is wrong with the settings, or with the value at `location`, in one line and without their values."""
+    """All errors of the settings, or of the value at `location`, in one line that quotes no value."""
     texts = [_error_text((*location, *error["loc"]), error["msg"]) for error in exc.errors(include_input=False)]
     return SettingsError("; ".join(texts))
 
@@ -421,9 +420,9 @@ def _error_text(location: Sequence[int | str], message: str) -> str:
     message = message.removeprefix("Value error, ")
     if not location:
         return message
-    setting, *place = [str(part) for part in location if "[" not in str(part)]
-    name = ".".join([setting.upper(), *place])
-    # A place is a key of a JSON object, so that it may be anything.
+    setting, *keys = [str(part) for part in location if "[" not in str(part)]
+    name = ".".join([setting.upper(), *keys])
+    # Keys of a JSON object may be any text.
     shown = name if name.isprintable() and len(name) <= 200 else ascii(name)[1:-1][:200]
     if message == "Extra inputs are not permitted":
         if shown in VARIABLES:

@@ -1,4 +1,4 @@
-"""Composition root: builds the parts from the settings, opens them in the lifespan, hands them to the routes."""
+"""Composition root: builds the components from the settings, opens them in the lifespan, provides them to routes."""
 
 import asyncio
 import logging
@@ -12,13 +12,13 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import ValidationError
 
 from app.core.config import EVERY_MODEL, Settings, SettingsError, settings_error
-from app.core.environment import environment_proxy
 from app.core.lifecycle import Aborted, Lifecycle
 from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.core.limits.rate_limit import RateLimiter
-from app.core.log_records import protect_logs
+from app.core.logs.records import protect_logs
 from app.core.metrics import Metrics, ServerLoad
 from app.core.redaction import Redactor, proxy_secrets
+from app.core.settings.environment import environment_proxy
 from app.features.llm.catalogue import Catalogue, RetirementPolicy, utc_today
 from app.features.llm.client import OpenAIClient
 from app.features.llm.model_families import ModelFamily, described_family
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """The parts of one application."""
+    """The components of one application."""
 
     settings: Settings
     openai_client: OpenAIClient
@@ -50,12 +50,12 @@ class Components:
 
 
 def build_components(settings: Settings, *, today: Callable[[], date] = utc_today) -> Components:
-    """The parts, wired, without I/O. From here on the process logs no secret of these settings.
+    """Build and wire the components, without I/O. From here on the process redacts the settings' secrets in its logs.
 
-    `today` decides which models have ended.
+    `today` decides which models OpenAI has shut down.
 
     Raises:
-        SettingsError: MODEL_FAMILIES describes a model in a way that cannot be understood.
+        SettingsError: the description of a model in MODEL_FAMILIES is invalid.
     """
     redactor = Redactor([*settings.secrets, *proxy_secrets(environment_proxy(settings.openai_base_url))])
     protect_logs(redactor)
@@ -69,7 +69,7 @@ def build_components(settings: Settings, *, today: Callable[[], date] = utc_toda
         max_queued=settings.max_num_queued_reqs,
         queue_timeout_s=settings.queue_timeout_s,
     )
-    # Without a key the lifespan refuses to start; /health and /v1/models answer without either.
+    # Without a key the lifespan fails; /health and /v1/models work even without the lifespan.
     first_key, *further_keys = settings.api_keys or ("missing",)
     client = OpenAIClient(
         first_key,
@@ -159,10 +159,10 @@ def _components(app: FastAPI) -> Components:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Holds the session to OpenAI open while the server runs.
+    """Keep the HTTP session for OpenAI open while the server runs.
 
     Raises:
-        SettingsError: there is no key, or the check of it that was required failed.
+        SettingsError: there is no key, or a required startup check failed.
     """
     components = _components(app)
     components.settings.require_api_key()
@@ -174,33 +174,33 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _startup_check(components: Components) -> AsyncIterator[None]:
-    """Asks OpenAI before the start if that is required, else beside it."""
+    """Run the startup check: before the server starts if it is required, else in the background."""
     mode = components.settings.startup_check
     if mode == "require":
-        # A signal aborts the check, and the server ends as soon as it has started.
+        # A signal aborts the check; the server then exits right after its startup.
         with suppress(Aborted), components.lifecycle.abortable():
             problem = await _problem(components)
             if problem:
                 raise SettingsError(problem)
-    checking = asyncio.create_task(_warn(components)) if mode == "warn" else None
-    if checking is None:
-        _warn_of_ends(components)
+    check = asyncio.create_task(_warn(components)) if mode == "warn" else None
+    if check is None:
+        _warn_of_shutdowns(components)
     try:
         yield
     finally:
-        if checking:
-            checking.cancel()
-            await asyncio.gather(checking, return_exceptions=True)
+        if check:
+            check.cancel()
+            await asyncio.gather(check, return_exceptions=True)
 
 
 async def _warn(components: Components) -> None:
     if problem := await _problem(components):
         logger.warning("%s", problem)
-    _warn_of_ends(components)
+    _warn_of_shutdowns(components)
 
 
-def _warn_of_ends(components: Components) -> None:
-    for line in components.catalogue.ending():
+def _warn_of_shutdowns(components: Components) -> None:
+    for line in components.catalogue.shutdown_notices():
         logger.warning("%s", line)
 
 

@@ -1,4 +1,4 @@
-"""Finds secrets in foreign text, however they are encoded, and replaces them."""
+"""Finds and replaces secrets in foreign text, also in encoded forms."""
 
 import html
 import re
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 REDACTED = "[redacted]"
 RESPONSE_TEXT_CHARACTERS = 16_000
-"""More than an error response repeats. The rest of an upstream error is dropped."""
+"""Maximum text of an upstream error; the rest is dropped. More than an error response quotes."""
 SHORT_SECRET_CHARACTERS = 8
 """A shorter secret may be part of an ordinary word, so it is replaced only as a whole word."""
 

@@ -1,1 +1,1 @@
-"""An OpenAI API that needs no key: real sockets, OpenAI's shapes, refusals and faults, reproducible answers."""
+"""A simulator of the OpenAI API: real sockets, OpenAI's schemas, errors and faults, reproducible responses."""

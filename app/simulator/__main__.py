@@ -1,4 +1,4 @@
-"""The simulator from the command line, alone or around a command that is to use it."""
+"""Command line of the simulator: runs it alone, or while a command that uses it runs."""
 
 import argparse
 import asyncio
@@ -13,19 +13,19 @@ from typing import NoReturn
 
 from app.simulator.server import Catalogue, Pacing, Simulator
 
-KEY_BY_DEFAULT = "sk-simulator"
+DEFAULT_KEY = "sk-simulator"
 TODAY_VARIABLE = "SIMULATOR_TODAY"
 LAST_PORT = 65_535
-LONGEST_PACE_S = 86_400.0
+MAX_PACE_S = 86_400.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# As shells have it.
+# As in shells.
 USAGE_ERROR = 2
 COMMAND_NOT_FOUND = 127
 KILLED_BY_SIGNAL = 128
 
 
 class UsageError(Exception):
-    """The command line cannot be followed; the message says why."""
+    """The command line is invalid; the message says why."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=_port, default=8003, help="port to listen on, 0 for a free one (%(default)s)")
     parser.add_argument("--api-key", help="the only key to accept (any that begins with sk-)")
-    parser.add_argument("--time-to-first-token-s", type=_seconds, default=0.0, help="seconds before an answer begins")
+    parser.add_argument("--time-to-first-token-s", type=_seconds, default=0.0, help="seconds before the first token")
     parser.add_argument("--time-per-token-s", type=_seconds, default=0.0, help="seconds between two tokens")
     parser.add_argument(
         "--today",
@@ -67,10 +67,10 @@ def _port(word: str) -> int:
 
 
 def _seconds(word: str) -> float:
-    # Digits and one point: neither "nan" nor "1e9" nor "-1" is a pace.
+    # float() would also accept "nan", "1e9" and "-1".
     if not word.replace(".", "", 1).isdecimal():
         raise argparse.ArgumentTypeError(f"{word} is not a number of seconds")
-    return min(float(word), LONGEST_PACE_S)
+    return min(float(word), MAX_PACE_S)
 
 
 def _date(word: str) -> date:
@@ -92,7 +92,7 @@ async def _run(options: argparse.Namespace) -> int:
             await stack.enter_async_context(simulator)
         except (OSError, UnicodeError) as error:
             raise UsageError(f"cannot listen on {options.host}:{options.port}: {_reason(error)}") from error
-        # Nobody has to read it.
+        # Standard output may be closed.
         with contextlib.suppress(OSError):
             print(f"simulator: OpenAI API on {simulator.base_url}", flush=True)
         command = options.command[1:] if options.command[:1] == ["--"] else options.command
@@ -104,7 +104,7 @@ async def _run(options: argparse.Namespace) -> int:
 
 async def _run_command(command: Sequence[str], environment: Mapping[str, str], signals: "_Signals") -> int:
     try:
-        # In a group of its own: Ctrl-C in a terminal would otherwise reach it twice, and end it the hard way.
+        # In its own process group: otherwise it would receive Ctrl-C twice, from the terminal and from us.
         process = await asyncio.create_subprocess_exec(*command, env=environment, process_group=0)
     except OSError as error:
         print(f"simulator: cannot run {command[0]}: {_reason(error)}", file=sys.stderr)
@@ -115,7 +115,7 @@ async def _run_command(command: Sequence[str], environment: Mapping[str, str], s
 
 
 class _Signals:
-    """SIGINT and SIGTERM: remembered from the beginning, and passed on once there is a process to pass them to."""
+    """Records SIGINT and SIGTERM from the start and forwards them to a process once there is one."""
 
     def __init__(self) -> None:
         self._received: list[signal.Signals] = []
@@ -129,7 +129,7 @@ class _Signals:
         await self._arrived.wait()
 
     def pass_on_to(self, process: Process) -> None:
-        """Send ``process`` every signal that has arrived or will."""
+        """Forward all signals, past and future, to ``process``."""
         self._process = process
         self._pass_on()
 
@@ -140,13 +140,13 @@ class _Signals:
 
     def _pass_on(self) -> None:
         while self._process is not None and self._received:
-            # The command may have ended a moment ago.
+            # The command may just have ended.
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(self._received.pop(0))
 
 
 def _environment(base_url: str, api_key: str | None) -> Mapping[str, str]:
-    return {**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": api_key or KEY_BY_DEFAULT}
+    return {**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": api_key or DEFAULT_KEY}
 
 
 def _reason(error: OSError | UnicodeError) -> str:

@@ -1,4 +1,4 @@
-"""Which keys the simulator takes, and how OpenAI refuses the others."""
+"""API key checks with OpenAI's error messages."""
 
 import secrets
 
@@ -17,17 +17,17 @@ NO_KEY = (
 
 
 def authorize(header: str | None, *, api_key: str | None) -> None:
-    """Return if the ``Authorization`` header carries a key that is taken.
+    """Check the key in the ``Authorization`` header.
 
-    That is ``api_key`` and no other, or without one any key that begins with ``sk-`` and does not contain ``wrong``.
+    Only ``api_key`` is accepted; if it is None, any key that begins with ``sk-`` and does not contain ``wrong``.
 
     Raises:
-        OpenAIError: 401, in OpenAI's words.
+        OpenAIError: 401 with OpenAI's message.
     """
     key = (header or "").removeprefix(SCHEME).strip() if (header or "").startswith(SCHEME) else ""
     if not key:
         raise OpenAIError(401, ErrorBody(NO_KEY))
-    if not _taken(key, api_key):
+    if not _is_accepted(key, api_key):
         message = (
             f"Incorrect API key provided: {_masked(key)}. "
             "You can find your API key at https://platform.openai.com/account/api-keys."
@@ -35,7 +35,7 @@ def authorize(header: str | None, *, api_key: str | None) -> None:
         raise OpenAIError(401, ErrorBody(message, code="invalid_api_key"))
 
 
-def _taken(key: str, api_key: str | None) -> bool:
+def _is_accepted(key: str, api_key: str | None) -> bool:
     if api_key is not None:
         return secrets.compare_digest(key.encode(), api_key.encode())
     return key.startswith("sk-") and "wrong" not in key
@@ -43,7 +43,7 @@ def _taken(key: str, api_key: str | None) -> bool:
 
 def _masked(key: str) -> str:
     hidden = len(key) - SHOWN_AT_START - SHOWN_AT_END
-    # OpenAI repeats a key that is too short to be one.
+    # OpenAI shows a key that is too short to be real.
     if hidden <= 0:
         return key
     return key[:SHOWN_AT_START] + "*" * hidden + key[-SHOWN_AT_END:]

@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: from the bytes that arrived to the answer on the socket."""
+"""``POST /v1/chat/completions``."""
 
 import asyncio
 from dataclasses import replace
@@ -6,11 +6,11 @@ from typing import NoReturn
 
 from aiohttp import web
 
-from app.simulator.answers import completion
 from app.simulator.delivery import faults, rendering
 from app.simulator.delivery.faults import HangUp
 from app.simulator.delivery.pacing import Pacing
 from app.simulator.delivery.sending import hang_up, send_script, start_stream
+from app.simulator.generation import completion
 from app.simulator.json_text import indented
 from app.simulator.models import Catalogue
 from app.simulator.request import ChatRequest
@@ -18,14 +18,14 @@ from app.simulator.rules.acceptance import accept
 from app.simulator.traffic import Exchange, Traffic
 
 
-async def answer(
+async def respond(
     request: web.Request, exchange: Exchange, pacing: Pacing, traffic: Traffic, catalogue: Catalogue
 ) -> web.StreamResponse:
-    """Answer one chat request of ``traffic``, at ``pacing`` unless the request asks for another.
+    """Send the response to one chat request, at ``pacing`` unless the request overrides it.
 
     Raises:
-        OpenAIError: the request is refused, or asked for an error.
-        HangUpError: the answer ended with the connection, as the request asked.
+        OpenAIError: the request is invalid, or a directive requests an error.
+        HangUpError: a directive requested that the connection end early.
     """
     chat = accept(exchange, catalogue)
     directive = faults.in_effect(
@@ -37,7 +37,7 @@ async def answer(
         hang_up(request, HangUp.RESET)
     if directive.fault == "slow":
         await asyncio.sleep(directive.seconds)
-    plain = faults.PLAIN_ANSWERS.get(directive.fault or "")
+    plain = faults.PLAIN_RESPONSES.get(directive.fault or "")
     if plain is not None:
         return web.Response(status=plain.status, body=plain.body, content_type=plain.content_type)
     send = _stream if chat.streams else _whole
@@ -53,7 +53,7 @@ async def _stream(request: web.Request, chat: ChatRequest, pacing: Pacing) -> we
 
 async def _whole(request: web.Request, chat: ChatRequest, pacing: Pacing) -> web.StreamResponse:
     answered = completion.complete(chat)
-    await asyncio.sleep(pacing.whole_answer_s(answered.longest))
+    await asyncio.sleep(pacing.whole_response_s(answered.longest))
     body = indented(rendering.body(answered))
     if chat.directive.fault in faults.BODY_FAULTS:
         await _half(request, body)

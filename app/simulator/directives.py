@@ -1,4 +1,4 @@
-"""What a request asks of the simulator itself: ``[sim key=value …]`` in the text of any of its messages."""
+"""Directives to the simulator: ``[sim key=value …]`` in the text of any message."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -18,12 +18,11 @@ FAULTS = frozenset(FAULT_LIST.split())
 
 @dataclass(frozen=True)
 class Directive:
-    """How this one request is to be answered; None leaves it to the simulator's own settings.
+    """The directives of one request; None means the simulator's default.
 
-    ``tokens`` is the answer's length; ``after`` counts the events of a stream before a fault shows, where None means
-    the fault's own default; ``seconds`` is how long a fault lasts; ``retry_after`` is in seconds; ``should_retry`` is
-    what an error's header of that name says. The fault is for the first ``times`` of equal requests, and for the key
-    that ends in ``key``.
+    ``tokens`` is the length of the text; ``after`` is the number of events before a stream's fault; ``seconds`` is how
+    long a fault lasts; ``retry_after`` is in seconds; ``should_retry`` is the error's ``X-Should-Retry``. The fault
+    applies to the first ``times`` equal requests, and only to keys that end in ``key``.
     """
 
     fault: str | None = None
@@ -53,7 +52,7 @@ def _count(word: str) -> int:
 
 def _duration(word: str) -> float:
     seconds = float(word)
-    # "nan" and "inf" are numbers to Python and durations to nobody; a day outlasts every test.
+    # float() accepts "nan" and "inf", which are no durations.
     if not 0 <= seconds <= 86_400:
         raise ValueError(word)
     return seconds
@@ -72,7 +71,7 @@ def _flag(word: str) -> str:
     return word
 
 
-READERS: Mapping[str, Callable[[str], Any]] = {
+PARSERS: Mapping[str, Callable[[str], Any]] = {
     "fault": _fault,
     "tokens": _count,
     "ttft": _duration,
@@ -87,11 +86,11 @@ READERS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-def read(texts: Iterable[str]) -> Directive:
-    """Return what all directives in ``texts`` say together; a later one wins.
+def parse(texts: Iterable[str]) -> Directive:
+    """Return the directives in ``texts`` combined; later ones win.
 
     Raises:
-        OpenAIError: 400, naming a key, a fault or a value the simulator does not know.
+        OpenAIError: 400 that names an unknown key, fault or value.
     """
     directive = Directive()
     for text in texts:
@@ -100,17 +99,17 @@ def read(texts: Iterable[str]) -> Directive:
     return directive
 
 
-def without(text: str) -> str:
+def remove_from(text: str) -> str:
     """Return ``text`` with its directives removed."""
     return DIRECTIVE.sub("", text)
 
 
 def _pair(word: str) -> tuple[str, Any]:
     key, _, value = word.partition("=")
-    if key not in READERS:
+    if key not in PARSERS:
         raise _unknown(word)
     try:
-        return key, READERS[key](value)
+        return key, PARSERS[key](value)
     except ValueError as error:
         raise _unknown(word) from error
 

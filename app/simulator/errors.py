@@ -1,4 +1,4 @@
-"""What the simulator refuses: one exception that carries OpenAI's status and error body."""
+"""Errors of the simulator: one exception that carries OpenAI's status and error body."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ NOT_JSON = (
 
 @dataclass(frozen=True)
 class ErrorBody:
-    """The four members of OpenAI's error object; ``param`` and ``code`` are null where OpenAI names none."""
+    """The four members of OpenAI's error object; ``param`` and ``code`` may be null."""
 
     message: str
     type: str = INVALID_REQUEST
@@ -23,12 +23,12 @@ class ErrorBody:
     code: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the body OpenAI sends: the members under the key ``error``."""
+        """Return OpenAI's body: the members under the key ``error``."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
 class OpenAIError(Exception):
-    """The request is answered with an error status; ``headers`` come on top of those of every answer."""
+    """An error response; ``headers`` are added to those of every response."""
 
     def __init__(self, status: int, body: ErrorBody, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(body.message)
@@ -43,12 +43,12 @@ def bad_request(message: str, *, param: str | None = None, code: str | None = No
 
 
 def not_json() -> OpenAIError:
-    """Return OpenAI's 400 for a body that is not a JSON object, or is not said to be one."""
+    """Return OpenAI's 400 for a body that is not a JSON object, or whose content type is not JSON."""
     return bad_request(NOT_JSON)
 
 
 def model_not_found(name: str) -> OpenAIError:
-    """Return OpenAI's 404 for a model that is unknown or not open to this key."""
+    """Return OpenAI's 404 for a model that is unknown or not available to this key."""
     message = f"The model `{name}` does not exist or you do not have access to it."
     return OpenAIError(404, ErrorBody(message, code="model_not_found"))
 

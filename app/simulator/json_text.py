@@ -1,4 +1,4 @@
-"""JSON text in and out, as strict as OpenAI's own parser."""
+"""Parses and writes JSON as strictly as OpenAI."""
 
 from typing import Any, TypeAlias
 
@@ -8,7 +8,7 @@ JSONObject: TypeAlias = dict[str, Any]
 
 
 def parse(raw: bytes) -> Any:
-    """Return what ``raw`` says; NaN, Infinity and lone surrogates are not JSON.
+    """Return the value in ``raw``; NaN, Infinity and lone surrogates are rejected.
 
     Raises:
         ValueError: ``raw`` is not JSON.
@@ -17,10 +17,10 @@ def parse(raw: bytes) -> Any:
 
 
 def compact(value: Any) -> bytes:
-    """Return ``value`` as UTF-8 JSON on one line, as the events of a stream carry it."""
+    """Return ``value`` as UTF-8 JSON on one line, as in OpenAI's events."""
     return pydantic_core.to_json(value)
 
 
 def indented(value: Any) -> bytes:
-    """Return ``value`` as UTF-8 JSON with two spaces of indent, as OpenAI's ordinary answers are written."""
+    """Return ``value`` as UTF-8 JSON with two spaces of indent, as in OpenAI's whole responses."""
     return pydantic_core.to_json(value, indent=2)

@@ -1,6 +1,6 @@
-"""The models the simulator has, their limits, what each family takes on chat completions, and when each ends.
+"""The simulator's models: their limits, what each family accepts on chat completions, and their shutdown dates.
 
-Limits, effort levels and dates are those published for these models in November 2026.
+Limits, effort levels and dates are as published by OpenAI in November 2026.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,28 +21,28 @@ REASONING_TOKENS = {"none": 0, "minimal": 16, "low": 32, "medium": MEDIUM_REASON
 
 @dataclass(frozen=True)
 class Family:
-    """What a group of models takes; without ``efforts`` it does not reason.
+    """What a group of models accepts; without ``efforts`` they are not reasoning models.
 
-    ``refused`` names the parameters it never takes, ``incompatible`` those it refuses in the words of search models;
-    ``tools`` says when it calls functions on this endpoint, ``schemas`` whether it follows a JSON schema.
+    ``unsupported`` names the parameters that are always rejected, ``incompatible`` those rejected with the message of
+    search models; ``tools`` says when functions are supported on this endpoint, ``schemas`` whether JSON schemas are.
     """
 
     efforts: tuple[str, ...] = ()
     default_effort: str = "none"
-    refused: frozenset[str] = frozenset()
+    unsupported: frozenset[str] = frozenset()
     tools: ToolUse = "always"
     schemas: bool = True
     incompatible: frozenset[str] = frozenset()
 
     @property
     def reasons(self) -> bool:
-        """Whether the models of this family reason at all."""
+        """True for reasoning models."""
         return bool(self.efforts)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model by the name people use; its first snapshot is what that name stands for. From ``ends`` on it is gone."""
+    """A model by its alias, which stands for its first snapshot. It is shut down on ``ends``."""
 
     name: str
     family: Family
@@ -52,8 +52,8 @@ class Model:
     snapshots: tuple[str, ...] = ()
     ends: date | None = None
 
-    def answering_name(self, requested: str) -> str:
-        """Return the name an answer carries: the dated snapshot, where one is published."""
+    def response_name(self, requested: str) -> str:
+        """Return the name in a response: the dated snapshot if there is one."""
         if requested == self.name and self.snapshots:
             return self.snapshots[0]
         return requested
@@ -61,7 +61,7 @@ class Model:
 
 CLASSIC = Family()
 FORMER = Family(schemas=False)
-INSTANT = Family(refused=NEVER_WITH_REASONING | SAMPLING)
+INSTANT = Family(unsupported=NEVER_WITH_REASONING | SAMPLING)
 SEARCH = Family(
     incompatible=NEVER_WITH_REASONING | SAMPLING | {"tools", "tool_choice", "parallel_tool_calls", "n"}, tools="never"
 )
@@ -128,10 +128,10 @@ BY_NAME = {name: model for model in MODELS for name in (model.name, *model.snaps
 
 
 class Catalogue:
-    """The models there are on ``today``; without a date every model is there, also those that have ended.
+    """The models available on ``today``; without a date all models are, also those that have been shut down.
 
-    ``deployments`` are further names for models, as Azure has them. Without ``shutdown_dates`` the list of models says
-    nothing of their ends, and has those that have ended no more.
+    ``deployments`` are additional names for models, as on Azure. Without ``shutdown_dates`` the list of models has no
+    such member and omits models that have been shut down.
     """
 
     def __init__(
@@ -163,13 +163,13 @@ class Catalogue:
         return [self.entry(name) for name in self._listed_names()]
 
     def entry(self, name: str) -> dict[str, Any]:
-        """Return a known model as ``GET /v1/models`` lists it."""
+        """Return the entry of a known model in ``GET /v1/models``."""
         model = self._models[name]
         ends = {"shutdown_date": model.ends and model.ends.isoformat()} if self._shutdown_dates else {}
         return {"id": name, "object": "model", "created": model.created, "owned_by": "system", **ends}
 
     def shown(self, name: str) -> dict[str, Any]:
-        """Return a model as ``GET /v1/models/NAME`` shows it.
+        """Return the body of ``GET /v1/models/NAME``.
 
         Raises:
             OpenAIError: 404, there is none, or it has ended.

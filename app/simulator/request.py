@@ -1,4 +1,4 @@
-"""A chat request that has passed every check, in the terms an answer needs."""
+"""A valid chat request, with its values and their defaults."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from app.simulator.models import REASONING_TOKENS, Model
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """The accepted ``body``, the ``raw`` bytes it came from, what it asks of the simulator itself, and its model."""
+    """The valid ``body``, its ``raw`` bytes, its directives to the simulator, and its model."""
 
     body: JSONObject
     raw: bytes
@@ -28,61 +28,61 @@ class ChatRequest:
 
     @property
     def last(self) -> JSONObject:
-        """The message the answer answers."""
+        """The last message."""
         return self.messages[-1]
 
     @cached_property
     def question(self) -> str:
-        """The text of the last user message without directives, or an empty text."""
+        """The text of the last user message without directives; empty if there is none."""
         for message in reversed(self.messages):
             if message["role"] == "user":
-                return directives.without(tokens.text_of(message)).strip()
+                return directives.remove_from(tokens.text_of(message)).strip()
         return ""
 
     @cached_property
     def prompt_tokens(self) -> int:
-        """The tokens of the conversation and of the tools."""
+        """The number of tokens in the messages and tools."""
         return tokens.count_prompt(self.messages, self.body.get("tools", ()))
 
     @property
     def choices(self) -> int:
-        """How many answers are wanted."""
+        """The number of choices (``n``)."""
         return self.body.get("n") or 1
 
     @property
     def streams(self) -> bool:
-        """Whether the answer is wanted as events."""
+        """True if the response is streamed."""
         return bool(self.body.get("stream"))
 
     @property
     def effort(self) -> str:
-        """How hard the model thinks: as asked, or as its family does by default."""
+        """The reasoning effort: as requested, or the family's default."""
         return self.body.get("reasoning_effort") or self.model.family.default_effort
 
     @property
     def reasoning_tokens(self) -> int:
-        """The tokens each answer spends on thinking before its text begins."""
+        """The reasoning tokens of each choice."""
         return REASONING_TOKENS[self.effort] if self.model.family.reasons else 0
 
     @property
     def limit(self) -> int:
-        """The most tokens of one answer, thinking included."""
+        """The maximum number of tokens of a choice, including reasoning."""
         return self.body.get("max_completion_tokens") or self.body.get("max_tokens") or self.model.output_tokens
 
     @property
     def stops(self) -> Sequence[str]:
-        """The texts that end an answer."""
+        """The stop sequences."""
         stop = self.body.get("stop")
         return [stop] if isinstance(stop, str) else stop or []
 
     @property
     def bias(self) -> Mapping[str, int]:
-        """The bias of tokens, by their ids in decimal digits."""
+        """``logit_bias``: by token id in decimal digits."""
         return self.body.get("logit_bias") or {}
 
     @property
     def top_logprobs(self) -> int | None:
-        """How many alternatives each token is shown with; None without log probabilities."""
+        """The number of alternatives for each token; None without log probabilities."""
         return self.body.get("top_logprobs") or 0 if self.body.get("logprobs") else None
 
     def stream_option(self, name: str, *, default: bool) -> bool:

@@ -1,4 +1,4 @@
-"""The simulator as a server: sockets, routes, counters and headers around the endpoints."""
+"""The simulator's HTTP server: sockets, routes, counters and headers."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -8,11 +8,11 @@ from typing import Any
 from aiohttp import web
 
 from app.simulator import authorization, chat
-from app.simulator.answers import embeddings
 from app.simulator.delivery import headers
 from app.simulator.delivery.pacing import Pacing
 from app.simulator.delivery.sending import HangUpError
 from app.simulator.errors import ErrorBody, OpenAIError
+from app.simulator.generation import embeddings
 from app.simulator.json_text import indented, parse
 from app.simulator.models import Catalogue
 from app.simulator.traffic import Exchange, Traffic
@@ -22,10 +22,10 @@ __all__ = ["Catalogue", "Exchange", "Pacing", "Simulator", "Traffic"]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 OWN_PATHS = "/simulator/"
-# OpenAI's, and the one of Azure's v1 API.
+# OpenAI's, and Azure's v1 API.
 BASE_PATHS = ("/v1", "/openai/v1")
 WILDCARD_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
-# Answers that are still going on when the simulator closes belong to clients that no longer read.
+# Responses still in flight when the simulator closes belong to clients that have stopped reading.
 SHUTDOWN_TIMEOUT_S = 0.1
 
 EXCHANGE: web.RequestKey[Exchange] = web.RequestKey("exchange", Exchange)
@@ -33,7 +33,7 @@ STARTED: web.RequestKey[float] = web.RequestKey("started", float)
 
 
 class Simulator:
-    """OpenAI's API on a socket of its own, from ``async with`` to its end."""
+    """The OpenAI API on its own socket, within an ``async with`` block."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """The URL to give to a client of OpenAI's API."""
+        """The base URL for OpenAI clients."""
         port = self._runner.addresses[0][1]
         host = WILDCARD_HOSTS.get(self._host, f"[{self._host}]" if ":" in self._host else self._host)
         return f"http://{host}:{port}/v1"
@@ -111,31 +111,31 @@ class Simulator:
             return await handler(request)
         request[EXCHANGE] = exchange = await _exchange(request)
         self.traffic.record(exchange)
-        with self.traffic.answering():
+        with self.traffic.count_request():
             try:
-                response = await self._answer(request, handler)
-                # Written here, so that a client who leaves in the middle is counted as one who left.
+                response = await self._respond(request, handler)
+                # Sent here, so that a client that disconnects meanwhile is counted as abandoned.
                 await response.prepare(request)
                 await response.write_eof()
             except HangUpError:
-                # Never sent: aiohttp wants a response, and finds the connection closed.
+                # Never sent: aiohttp requires a response, but the connection is closed.
                 return web.Response()
         return response
 
-    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             if request.match_info.http_exception is None:
                 authorization.authorize(request.headers.get("Authorization"), api_key=self._api_key)
             return await handler(request)
         except OpenAIError as error:
-            return _refusal(error)
+            return _error_response(error)
         except web.HTTPNotFound:
-            return _refusal(_invalid_url("Invalid URL", request, status=404))
+            return _error_response(_invalid_url("Invalid URL", request, status=404))
         except web.HTTPMethodNotAllowed:
-            return _refusal(_invalid_url("Invalid method for URL", request, status=405))
+            return _error_response(_invalid_url("Invalid method for URL", request, status=405))
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await chat.answer(request, request[EXCHANGE], self._pacing, self.traffic, self._catalogue)
+        return await chat.respond(request, request[EXCHANGE], self._pacing, self.traffic, self._catalogue)
 
     async def _show_models(self, _: web.Request) -> web.StreamResponse:
         return _json({"object": "list", "data": self._catalogue.listed()})
@@ -151,13 +151,13 @@ class Simulator:
 
 
 async def _embeddings(request: web.Request) -> web.StreamResponse:
-    return _json(embeddings.answer(request[EXCHANGE]))
+    return _json(embeddings.respond(request[EXCHANGE]))
 
 
 async def _exchange(request: web.Request) -> Exchange:
     raw = await request.read()
     try:
-        # The parser is fast enough for the loop: a megabyte takes a few milliseconds.
+        # Parsing on the event loop is fast enough: a megabyte takes a few milliseconds.
         body = parse(raw)
     except ValueError:
         body = None
@@ -165,14 +165,14 @@ async def _exchange(request: web.Request) -> Exchange:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(headers.of_answer(started=request[STARTED]))
+    response.headers.update(headers.response_headers(started=request[STARTED]))
 
 
 def _json(value: Any, *, status: int = 200) -> web.Response:
     return web.Response(body=indented(value), status=status, content_type="application/json")
 
 
-def _refusal(error: OpenAIError) -> web.Response:
+def _error_response(error: OpenAIError) -> web.Response:
     response = _json(error.body.to_json(), status=error.status)
     response.headers.update(error.headers)
     return response

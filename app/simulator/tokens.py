@@ -1,7 +1,7 @@
-"""The simulator's tokens: those of o200k_base, which all but its oldest models have, counted as OpenAI counts a prompt.
+"""Tokens of o200k_base, which all but the oldest models use, and OpenAI's token count of a prompt.
 
-The formula is that of OpenAI's cookbook ("How to count tokens with tiktoken"); the server has its own, so that a test
-can hold the two against each other.
+The formula is from OpenAI's cookbook ("How to count tokens with tiktoken"). The server has its own implementation, so
+that a test can compare the two.
 """
 
 import codecs
@@ -28,14 +28,14 @@ TOKENS_AFTER_FUNCTIONS = 12
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The least text that can be streamed: whole characters, and the tokens they are made of."""
+    """The smallest text that can be streamed: whole characters and their tokens."""
 
     text: str
     tokens: tuple[bytes, ...]
 
 
 def token(number: int) -> bytes:
-    """Return the bytes of an ordinary token, by its id from 0 up to and without ``VOCABULARY``."""
+    """Return the bytes of an ordinary token; ``number`` is its id in ``[0, VOCABULARY)``."""
     return _vocabulary().decode_token_bytes(number)
 
 
@@ -45,12 +45,12 @@ def split(text: str) -> list[Piece]:
 
 
 def count(text: str) -> int:
-    """Return how many tokens ``text`` has."""
+    """Return the number of tokens in ``text``."""
     return len(_vocabulary().encode_ordinary(text))
 
 
 def total(pieces: Iterable[Piece]) -> int:
-    """Return how many tokens ``pieces`` have together."""
+    """Return the number of tokens in ``pieces``."""
     return sum(len(piece.tokens) for piece in pieces)
 
 
@@ -60,12 +60,12 @@ def tokens_of(pieces: Iterable[Piece]) -> list[bytes]:
 
 
 def first(pieces: Sequence[Piece], limit: int) -> list[Piece]:
-    """Return the first ``limit`` tokens; half a character keeps its token and loses its text."""
+    """Return the first ``limit`` tokens; an incomplete character keeps its tokens and has no text."""
     return grouped(tokens_of(pieces)[:limit])
 
 
 def grouped(tokens: Iterable[bytes]) -> list[Piece]:
-    """Return ``tokens`` as pieces; what is no UTF-8 becomes U+FFFD, and what would only begin a character no text."""
+    """Return ``tokens`` as pieces; invalid UTF-8 becomes U+FFFD, an incomplete last character has no text."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     pieces: list[Piece] = []
     text, held = "", []
@@ -84,13 +84,13 @@ def text_of(message: dict[str, Any]) -> str:
 
 
 def count_prompt(messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> int:
-    """Return the tokens of a prompt: those of all its texts, and the overhead of OpenAI's chat format."""
+    """Return the number of prompt tokens: all texts and the overhead of OpenAI's chat format."""
     return sum(map(_count_message, messages)) + TOKENS_PER_ANSWER + _count_tools(tools)
 
 
 @cache
 def _vocabulary() -> splintr.AnyTokenizer:
-    # Some 30 ms, which a simulator that only starts does not spend.
+    # Loaded on first use: it takes about 30 ms.
     return splintr.Tokenizer.from_pretrained("o200k_base")
 
 

@@ -1,4 +1,4 @@
-"""What passed through a simulator: recorded requests, and counters that can be waited for."""
+"""The requests of a simulator: a record of them, and counters that can be awaited."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ MASKED = "***"
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request as it arrived; ``body`` is None when ``raw`` is not JSON."""
+    """One request as it arrived; ``body`` is None if ``raw`` is not JSON."""
 
     method: str
     path: str
@@ -22,7 +22,7 @@ class Exchange:
     raw: bytes
 
     def to_json(self) -> dict[str, Any]:
-        """Return the exchange for people to read, without the key in its authorization header."""
+        """Return the exchange as JSON data with the authorization header masked."""
         shown = {name: MASKED if name.lower() == "authorization" else text for name, text in self.headers.items()}
         return {"method": self.method, "path": self.path, "headers": shown, "body": self.body}
 
@@ -31,8 +31,8 @@ class Exchange:
 class Traffic:
     """Counters of one simulator.
 
-    ``live`` requests have no complete answer yet (``most_live`` at the same time so far), ``answered`` ones do (also
-    when the simulator itself cut the answer short), and of ``abandoned`` ones the client left first.
+    ``live`` requests are in flight (at most ``most_live`` at the same time so far). ``answered`` ones got their
+    response, including those that the simulator cut short on purpose. Of ``abandoned`` ones the client left first.
     """
 
     live: int = 0
@@ -43,7 +43,7 @@ class Traffic:
     _changed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     async def wait_for(self, condition: Callable[["Traffic"], bool], *, timeout_s: float = 60.0) -> None:
-        """Return as soon as ``condition`` holds; it is asked again after each change.
+        """Return as soon as ``condition`` holds; it is evaluated after each change.
 
         Raises:
             TimeoutError: it did not hold within ``timeout_s``.
@@ -53,17 +53,17 @@ class Traffic:
                 await self._changed.wait()
 
     def record(self, exchange: Exchange) -> None:
-        """Remember a request that has arrived, and forget the oldest one beyond the last hundred."""
+        """Record a request; only the last ``REMEMBERED_EXCHANGES`` are kept."""
         self.exchanges.append(exchange)
         self._notify()
 
     def seen(self, exchange: Exchange) -> int:
-        """Return how many of the remembered requests before ``exchange`` had the same body."""
+        """Return the number of recorded requests other than ``exchange`` that have the same body."""
         return sum(1 for other in self.exchanges if other is not exchange and other.raw == exchange.raw)
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
-        """Count one request as live while the block runs, and afterwards by the way the block ended."""
+    def count_request(self) -> Iterator[None]:
+        """Count a request as live during the block, then as answered or abandoned."""
         self.live += 1
         self.most_live = max(self.most_live, self.live)
         self._notify()
@@ -83,6 +83,6 @@ class Traffic:
         return {"live": self.live, "answered": self.answered, "abandoned": self.abandoned}
 
     def _notify(self) -> None:
-        # Whoever waits holds the old event; a new one is due so that the next wait blocks again.
+        # Waiters hold the old event; a new one makes the next wait block again.
         self._changed.set()
         self._changed = asyncio.Event()

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import aiohttp
 import openai
 
-from app.core.environment import environment_proxy
 from app.core.limits.concurrency_limit import ConcurrencyLimiter, Permits
 from app.core.metrics import UpstreamMetrics
 from app.core.redaction import Redactor
 from app.core.request_record import current_record
+from app.core.settings.environment import environment_proxy
 from app.upstream.api_keys import ApiKey, ApiKeyPool
 from app.upstream.http1_endpoint import Endpoint
 from app.upstream.http1_protocol import ResponseProtocol

@@ -10,10 +10,10 @@ IMAGE = "llm-server"
 
 
 def docker(*arguments: str, check: bool = True) -> str:
-    """What `docker ARGUMENTS` prints on standard output.
+    """Run `docker ARGUMENTS` and return its standard output.
 
     Raises:
-        CalledProcessError: it failed; its words are in the exception's notes.
+        CalledProcessError: it failed; its output is in the exception's notes.
     """
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
     if check and done.returncode:
@@ -24,7 +24,7 @@ def docker(*arguments: str, check: bool = True) -> str:
 
 
 def compose_command() -> list[str]:
-    """`docker compose` where it is installed, else `docker-compose`."""
+    """Return `docker compose` if it is installed, else `docker-compose`."""
     plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
     if plugin.returncode == 0:
         return ["docker", "compose"]
@@ -42,25 +42,25 @@ class Container:
 
     @property
     def url(self) -> str:
-        """Where its port 8002 is published."""
+        """The URL of its published port 8002."""
         return f"http://{docker('port', self.id, '8002/tcp').splitlines()[0]}"
 
     def inspect(self, template: str) -> str:
-        """A value of `docker inspect`, by its Go template."""
+        """Return a value of `docker inspect` by Go template."""
         return docker("inspect", "--format", template, self.id)
 
     def run(self, *command: str) -> str:
-        """What a command prints that runs inside, as the container's user."""
+        """Run a command inside, as the container's user, and return its output."""
         return docker("exec", self.id, *command)
 
     def ended(self) -> int:
-        """Its exit status, once it has ended."""
+        """Wait for the container to exit and return its status."""
         return int(docker("wait", self.id))
 
 
 @contextmanager
 def running(*options: str, arguments: tuple[str, ...] = ()) -> Iterator[Container]:
-    """A container with these options of `docker run`, removed at the end."""
+    """A container with these options of `docker run`; removed at the end."""
     container = Container(docker("run", "--detach", *options, IMAGE, *arguments))
     try:
         yield container
@@ -70,7 +70,7 @@ def running(*options: str, arguments: tuple[str, ...] = ()) -> Iterator[Containe
 
 @contextmanager
 def network() -> Iterator[str]:
-    """The name of a network of its own."""
+    """The name of a temporary network."""
     name = f"llm-server-test-{uuid.uuid4().hex[:8]}"
     docker("network", "create", name)
     try:

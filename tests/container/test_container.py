@@ -1,4 +1,4 @@
-"""The image as its users run it. `make test-container` builds it first; a Docker engine is needed."""
+"""The container image. `make test-container` builds it first; requires a Docker engine."""
 
 import json
 import os
@@ -23,7 +23,7 @@ PUBLISHED = ("--publish", "127.0.0.1:0:8002")
 
 @pytest.fixture(scope="module")
 def simulated() -> Iterator[tuple[str, ...]]:
-    """Options of `docker run` for a server over a simulator in a container of its own."""
+    """Options of `docker run` for a server that uses a simulator in another container."""
     simulator = ("--host", "0.0.0.0", "--port", "8003")
     with network() as name:
         options = ("--network", name, "--network-alias", "simulator", "--entrypoint", "python")
@@ -47,12 +47,12 @@ def wait_for_health(url: str) -> None:
                 return
         except httpx.TransportError:
             pass
-        time.sleep(0.1)  # a container can only be asked
-    raise TimeoutError(f"no answer from {url}/health")
+        time.sleep(0.1)  # a container can only be polled
+    raise TimeoutError(f"no response from {url}/health")
 
 
-def the_owners_scenarios(url: str) -> None:
-    """Run them against `url`; a failure shows their output."""
+def run_live_scenarios(url: str) -> None:
+    """Run the live tests against `url`; a failure shows their output."""
     tests = [sys.executable, "-m", "pytest", "-q", f"tests/integration/{LIVE_TESTS}"]
     done = subprocess.run(
         tests, cwd=ROOT, env=environment(LLM_SERVER_URL=url), capture_output=True, text=True, check=False
@@ -69,9 +69,9 @@ def the_owners_scenarios(url: str) -> None:
         pytest.param(("--read-only", "--cap-drop", "ALL"), id="read-only, without capabilities"),
     ],
 )
-def test_the_owners_scenarios_pass(simulated: tuple[str, ...], options: tuple[str, ...]) -> None:
+def test_live_scenarios_pass(simulated: tuple[str, ...], options: tuple[str, ...]) -> None:
     with running(*simulated, *options) as container:
-        the_owners_scenarios(container.url)
+        run_live_scenarios(container.url)
 
 
 def test_a_flag_reaches_the_server(simulated: tuple[str, ...]) -> None:
@@ -85,7 +85,7 @@ def docker_logs(container: Container) -> str:
     return done.stdout + done.stderr
 
 
-def test_without_a_key_it_says_so_in_one_line_and_ends() -> None:
+def test_a_missing_key_is_reported_in_one_line() -> None:
     with running() as container:
         assert container.ended() == 2
         assert docker_logs(container) == (
@@ -94,23 +94,23 @@ def test_without_a_key_it_says_so_in_one_line_and_ends() -> None:
 
 
 def health(container: Container) -> str:
-    """What Docker's own checks have found, once they have."""
+    """Return the result of Docker's health check once there is one."""
     deadline = time.monotonic() + 30
     while (status := container.inspect("{{.State.Health.Status}}")) == "starting" and time.monotonic() < deadline:
-        time.sleep(0.2)  # Docker can only be asked
+        time.sleep(0.2)  # Docker can only be polled
     return status
 
 
-def test_docker_finds_it_healthy(server: Container) -> None:
+def test_the_health_check_passes(server: Container) -> None:
     assert health(server) == "healthy"
 
 
-def test_another_port_is_found_healthy_too(simulated: tuple[str, ...]) -> None:
+def test_the_health_check_uses_the_configured_port(simulated: tuple[str, ...]) -> None:
     with running(*simulated, "--env", "PORT=9000", "--health-interval", "1s") as container:
         assert health(container) == "healthy"
 
 
-def test_it_is_one_process_without_a_shell_and_not_root(server: Container) -> None:
+def test_it_runs_as_one_process_without_a_shell_and_not_as_root(server: Container) -> None:
     processes = docker("top", server.id, "-o", "pid,uid,args").splitlines()[1:]
     config = json.loads(docker("inspect", "--format", "{{json .Config}}", IMAGE))
 
@@ -124,7 +124,7 @@ def test_it_is_one_process_without_a_shell_and_not_root(server: Container) -> No
 
 @contextmanager
 def streaming(url: str, text: str) -> Iterator[Iterator[str]]:
-    """The lines of a stream of our server, the first of which has come."""
+    """The lines of a stream whose first line has arrived."""
     body = {"messages": [{"role": "user", "content": text}], "stream": True}
     with httpx.stream("POST", url + CHAT, json=body, timeout=30) as response:
         lines = response.iter_lines()
@@ -132,7 +132,7 @@ def streaming(url: str, text: str) -> Iterator[Iterator[str]]:
         yield (line for line in lines if line)
 
 
-def test_sigterm_lets_a_stream_end(simulated: tuple[str, ...]) -> None:
+def test_sigterm_lets_a_stream_finish(simulated: tuple[str, ...]) -> None:
     with running(*simulated) as container:
         wait_for_health(container.url)
         with streaming(container.url, "[sim tokens=40 itl=0.05]") as lines:
@@ -142,7 +142,7 @@ def test_sigterm_lets_a_stream_end(simulated: tuple[str, ...]) -> None:
         assert container.ended() == 0
 
 
-def test_sigterm_aborts_what_lasts_beyond_the_limit(simulated: tuple[str, ...]) -> None:
+def test_sigterm_aborts_streams_after_the_timeout(simulated: tuple[str, ...]) -> None:
     with running(*simulated, "--env", "SHUTDOWN_TIMEOUT_S=1") as container:
         wait_for_health(container.url)
         with streaming(container.url, "[sim fault=stall after=1 seconds=600]") as lines:
@@ -155,11 +155,11 @@ def test_sigterm_aborts_what_lasts_beyond_the_limit(simulated: tuple[str, ...]) 
         assert "Traceback" not in docker_logs(container)
 
 
-# What is no business of a running server, by the shell patterns of its paths.
+# Files that a running server does not need, as shell patterns.
 UNWANTED = ("/app/*test*", "*/.env*", "/app/Makefile", "/app/.*", "*/.cache/*", "/opt/venv/bin/pip*", "*/gcc", "*/make")
 
 
-def test_nothing_is_in_it_that_a_server_does_not_need(server: Container) -> None:
+def test_the_image_has_no_unneeded_files(server: Container) -> None:
     files = docker(
         "exec", "--user", "0", server.id, "find", "/app", "/opt", "/root", "/home", "-type", "f"
     ).splitlines()
@@ -171,14 +171,14 @@ def test_nothing_is_in_it_that_a_server_does_not_need(server: Container) -> None
     assert server.run("ls", "-A", "/app") == "app"
 
 
-def test_it_can_write_no_file_of_its_own(server: Container) -> None:
+def test_the_server_cannot_write_its_own_files(server: Container) -> None:
     find = "find / -xdev -writable -not -type l -not -path '/proc/*' -not -path '/dev/*' 2>/dev/null || true"
 
-    # What Debian lets everybody write; --read-only closes these too.
+    # World-writable in Debian; --read-only makes these read-only too.
     assert set(server.run("sh", "-c", find).splitlines()) <= {"/tmp", "/var/tmp", "/run/lock", "/var/lock"}
 
 
-def test_read_only_nothing_is_writable_at_all(simulated: tuple[str, ...]) -> None:
+def test_nothing_is_writable_with_read_only(simulated: tuple[str, ...]) -> None:
     with running(*simulated, "--read-only") as container:
         wait_for_health(container.url)
         written = container.run("sh", "-c", "touch /tmp/x /app/x /opt/venv/x 2>/dev/null; ls /tmp /app")
@@ -186,18 +186,18 @@ def test_read_only_nothing_is_writable_at_all(simulated: tuple[str, ...]) -> Non
     assert "x" not in written.split()
 
 
-def test_the_size_over_its_base_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_image_size_over_its_base_is_bounded(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [int(docker("inspect", "--format", "{{.Size}}", image)) for image in (IMAGE, "python:3.13-slim")]
 
     with capsys.disabled():
         print(f"\nimage: {sizes[0] / 1e6:.0f} MB, of which {(sizes[0] - sizes[1]) / 1e6:.0f} MB over its base")
-    # 39 MB of it are the vocabularies.
+    # The vocabularies take 39 MB.
     assert sizes[0] - sizes[1] < 115e6
 
 
 @contextmanager
 def composed(*options: str, service: str, **variables: str) -> Iterator[list[str]]:
-    """`docker-compose up -d SERVICE` as a project of its own; the beginning of its further commands."""
+    """`docker-compose up -d SERVICE` as a separate project; yields the prefix of further commands."""
     compose = [*compose_command(), "--project-name", f"llmtest{uuid.uuid4().hex[:8]}", *options]
     env = {**os.environ, "PORT": "0", **variables}
     subprocess.run([*compose, "up", "--detach", service], cwd=ROOT, env=env, check=True)
@@ -212,16 +212,16 @@ def published(compose: list[str], service: str) -> str:
     return f"http://127.0.0.1:{done.stdout.strip().rpartition(':')[2]}"
 
 
-def test_compose_runs_it_over_openai(simulated: tuple[str, ...]) -> None:
+def test_compose_runs_the_server_with_openai(simulated: tuple[str, ...]) -> None:
     service = "llm-server"
     variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": "http://simulator:8003/v1"}
     with composed(service=service, **variables) as compose:
         ids = subprocess.run([*compose, "ps", "-q"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         docker("network", "connect", simulated[1], ids.strip())
-        the_owners_scenarios(published(compose, service))
+        run_live_scenarios(published(compose, service))
 
 
-def test_compose_runs_it_without_a_key_over_the_simulator() -> None:
+def test_compose_runs_the_server_with_the_simulator() -> None:
     service = "llm-server-simulated"
     with composed("--profile", "simulator", service=service) as compose:
-        the_owners_scenarios(published(compose, service))
+        run_live_scenarios(published(compose, service))

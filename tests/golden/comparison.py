@@ -1,4 +1,4 @@
-"""Holds an answer against the one vLLM gave to the same request: by shape, never by generated text."""
+"""Compares a response with vLLM's response to the same request: by shape, never by generated text."""
 
 import json
 import re
@@ -14,8 +14,6 @@ JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"
 
 
-# --- where this server need not do what vLLM did ----------------------------------------------------------------------
-
 UNKNOWN_MODEL = Answer(
     400,
     JSON,
@@ -23,16 +21,16 @@ UNKNOWN_MODEL = Answer(
     '"type":"BadRequestError","param":"model","code":400}}',
 )
 SPECIFIED = {
-    # Where this server's own specification departs from vLLM, it wins.
+    # This server's specification takes precedence over vLLM.
     "chat/err-model": UNKNOWN_MODEL,
     "tokenize/err-model": UNKNOWN_MODEL,
     "completion/err-model": UNKNOWN_MODEL,
     "route/health": Answer(200, JSON, '{"status":"healthy","service":"llm-server"}'),
 }
 
-# vLLM answers these from the weights and the tokenizer themselves. Over a hosted model both are right: do it, or refuse
-# it with a 400 that names the field. To answer as if nothing had been asked is not.
-MAY_REFUSE = {
+# vLLM implements these with the model's weights and tokenizer. With a hosted model two results are correct: support the
+# field, or reject it with a 400 that names it. Ignoring the field is wrong.
+MAY_REJECT = {
     "chat/ext-continue-final": "continue_final_message",
     "chat/ext-echo": "echo",
     "chat/ext-min-tokens": "min_tokens",
@@ -41,7 +39,7 @@ MAY_REFUSE = {
     "chat/ext-truncate": "truncate_prompt_tokens",
 }
 
-# Only a server with the weights can fill these: they may be absent.
+# These require the model's weights: they may be absent.
 ENGINE_ONLY = {
     "routed_experts",
     "kv_transfer_params",
@@ -52,62 +50,59 @@ ENGINE_ONLY = {
     "completion_tokens_details",
 }
 
-# OpenAI ends a choice with a chunk of its own, vLLM with its last text: what that chunk says is no part of the shape.
-SAID_EARLIER = (".finish[].choices[].delta.", ".finish[].choices[].logprobs.")
+# OpenAI ends a choice with a separate chunk, vLLM with its last text: that chunk's content is not compared.
+SENT_EARLIER = (".finish[].choices[].delta.", ".finish[].choices[].logprobs.")
 
-# What OpenAI sends and vLLM does not, unless vLLM's answer has it too.
+# Members of OpenAI's that must not appear unless vLLM's response has them too.
 LEAKS = re.compile(r"\.(usage|obfuscation|logprobs\.refusal)$")
 
-# pydantic's list of what it tried depends on how the types are written, not only on the request.
+# pydantic's list of attempted types depends on the type definitions, not only on the request.
 OWN_LISTS = {"chat/err-message-no-role", "chat/err-response-format"}
 
-# The description of all routes: each server has its own.
+# The OpenAPI description: each server has its own.
 OWN_BODIES = {"route/openapi"}
 
 
-# --- the comparison ---------------------------------------------------------------------------------------------------
-
-
-def differences(exchange: Exchange, answer: Answer) -> list[str]:
-    """In what the answer differs from vLLM's; empty where a client could not tell them apart."""
+def differences(exchange: Exchange, response: Answer) -> list[str]:
+    """Return the differences from vLLM's response; empty if a client could not tell them apart."""
     expected = SPECIFIED.get(exchange.id, exchange.vllm)
-    if _is_refused_by_name(exchange, answer):
+    if _is_rejected_by_name(exchange, response):
         return []
-    if answer.status != expected.status:
-        return [f"status {answer.status}, vLLM {expected.status}: {answer.body[:200]}"]
-    if answer.content_type != expected.content_type:
-        return [f"content-type {answer.content_type!r}, vLLM {expected.content_type!r}"]
+    if response.status != expected.status:
+        return [f"status {response.status}, vLLM {expected.status}: {response.body[:200]}"]
+    if response.content_type != expected.content_type:
+        return [f"content-type {response.content_type!r}, vLLM {expected.content_type!r}"]
     try:
-        return list(_body_differences(exchange, expected, answer))
+        return list(_body_differences(exchange, expected, response))
     except ValueError as exc:
         return [f"unreadable: {exc}"]
 
 
-def _is_refused_by_name(exchange: Exchange, answer: Answer) -> bool:
-    field = MAY_REFUSE.get(exchange.id)
-    error = _error(answer.body) if field and answer.status == 400 else None
+def _is_rejected_by_name(exchange: Exchange, response: Answer) -> bool:
+    field = MAY_REJECT.get(exchange.id)
+    error = _error(response.body) if field and response.status == 400 else None
     return error is not None and str(error.get("param")).split(".")[0] == field
 
 
-def _body_differences(exchange: Exchange, expected: Answer, answer: Answer) -> Iterator[str]:
+def _body_differences(exchange: Exchange, expected: Answer, response: Answer) -> Iterator[str]:
     if expected.status >= 400:
-        yield from _error_differences(exchange, expected.body, answer.body)
+        yield from _error_differences(exchange, expected.body, response.body)
     elif expected.content_type == EVENTS:
-        yield from _stream_differences(_events(expected.body), _events(answer.body))
+        yield from _stream_differences(_events(expected.body), _events(response.body))
     elif expected.content_type == JSON and exchange.id not in OWN_BODIES:
-        yield from _json_differences(exchange, json.loads(expected.body), json.loads(answer.body))
+        yield from _json_differences(exchange, json.loads(expected.body), json.loads(response.body))
 
 
 def _json_differences(exchange: Exchange, theirs: JSONObject, ours: JSONObject) -> Iterator[str]:
     yield from _shape_differences(shape(theirs), shape(ours))
     yield from _identity_differences(theirs, ours)
-    if _asks_for_an_id(exchange) and ours.get("id") != theirs["id"]:
+    if _requests_an_id(exchange) and ours.get("id") != theirs["id"]:
         yield f"id {ours.get('id')!r}, vLLM {theirs['id']!r}"
     if _indexes(ours) != _indexes(theirs):
         yield f"choices {_indexes(ours)}, vLLM {_indexes(theirs)}"
 
 
-def _asks_for_an_id(exchange: Exchange) -> bool:
+def _requests_an_id(exchange: Exchange) -> bool:
     return isinstance(exchange.body, dict) and "request_id" in exchange.body
 
 
@@ -122,21 +117,19 @@ def _identity_differences(theirs: JSONObject, ours: JSONObject) -> Iterator[str]
         yield f"usage does not add up: {usage}"
 
 
-def _id_prefix(answer: JSONObject) -> str:
-    return str(answer.get("id")).partition("-")[0]
+def _id_prefix(response: JSONObject) -> str:
+    return str(response.get("id")).partition("-")[0]
 
 
-def _indexes(answer: JSONObject) -> list[Any]:
-    return [choice.get("index") for choice in answer.get("choices") or ()]
+def _indexes(response: JSONObject) -> list[Any]:
+    return [choice.get("index") for choice in response.get("choices") or ()]
 
-
-# --- shapes -----------------------------------------------------------------------------------------------------------
 
 _TYPES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
 
 
 def shape(value: object) -> Shape:
-    """The paths in a JSON value (`.choices[].index`), each with the JSON types found there; null is none."""
+    """Return the paths in a JSON value (`.choices[].index`), each with its JSON types; null counts as none."""
     seen: defaultdict[str, set[str]] = defaultdict(set)
     _note(value, "", seen)
     return seen
@@ -148,7 +141,7 @@ def _note(value: object, path: str, seen: defaultdict[str, set[str]]) -> None:
         for key, member in value.items():
             if key not in ENGINE_ONLY:
                 _note(member, f"{path}.{key}", seen)
-    # Where log probabilities are keyed by token, the keys are data, not shape.
+    # Log probabilities keyed by token: the keys are data, not shape.
     elif isinstance(value, list) and not path.endswith((".prompt_logprobs", ".logprobs.top_logprobs")):
         for member in value:
             _note(member, f"{path}[]", seen)
@@ -156,7 +149,7 @@ def _note(value: object, path: str, seen: defaultdict[str, set[str]]) -> None:
 
 def _shape_differences(theirs: Shape, ours: Shape) -> Iterator[str]:
     missing = {path for path in theirs.keys() - ours.keys() if not path.endswith("[]")}
-    missing -= {path for path in missing if path.startswith(SAID_EARLIER)}
+    missing -= {path for path in missing if path.startswith(SENT_EARLIER)}
     if missing:
         yield f"lacks {sorted(missing)}"
     leaked = [path for path in ours.keys() - theirs.keys() if LEAKS.search(path)]
@@ -171,17 +164,15 @@ def _listed(types: Iterable[str]) -> str:
     return " or ".join(sorted(types))
 
 
-# --- streams ----------------------------------------------------------------------------------------------------------
-
 Event = JSONObject | None
-"""What an event carries; None for `[DONE]`."""
+"""The data of an event; None for `[DONE]`."""
 
 
 def _events(body: str) -> list[Event]:
-    """The events of a stream.
+    """Return the events of a stream.
 
     Raises:
-        ValueError: it is not written as vLLM writes it, one line of data an event.
+        ValueError: the format is not vLLM's, with one data line for each event.
     """
     if not body.endswith("\n\n"):
         raise ValueError(f"the stream ends with {body[-20:]!r}")
@@ -196,7 +187,7 @@ def _event(block: str) -> Event:
 
 
 def _kind(event: Event) -> str:
-    """What part an event plays in the stream."""
+    """Return the kind of an event."""
     if event is None:
         return "done"
     if "error" in event:
@@ -235,7 +226,7 @@ def _by_kind(events: Iterable[Event]) -> dict[str, list[Event]]:
 
 
 def _order(events: Iterable[Event]) -> dict[str, list[str]]:
-    """The kinds of the whole stream, and of each of its choices; how many pieces a text comes in is left out."""
+    """Return the kinds of events in order, for the stream and for each choice; repeated text deltas count once."""
     order: defaultdict[str, list[str]] = defaultdict(list)
     for event in events:
         choices = (event or {}).get("choices") or ()
@@ -250,11 +241,8 @@ def _append(kinds: list[str], kind: str) -> None:
         kinds.append(kind)
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
-
-
 def _error(body: str) -> JSONObject | None:
-    """The error object of an answer, or None."""
+    """Return the error object of a response, or None."""
     try:
         parsed = json.loads(body)
     except ValueError:
@@ -269,20 +257,20 @@ def _error_differences(exchange: Exchange, their_body: str, our_body: str) -> It
         if our_body != their_body:
             yield f"body {our_body[:200]!r}, vLLM {their_body!r}"
         return
-    told: dict[str, Callable[[Any], str]] = {"type": repr, "code": repr}
-    # Naming the field where vLLM names none is better.
-    told |= {"param": _place} if theirs["param"] is not None else {}
-    told |= {"message": _wording} if exchange.id not in OWN_LISTS else {}
-    for key, essence in told.items():
-        if key not in ours or essence(ours[key]) != essence(theirs[key]):
+    compared: dict[str, Callable[[Any], str]] = {"type": repr, "code": repr}
+    # Naming the field is allowed where vLLM names none.
+    compared |= {"param": _field_path} if theirs["param"] is not None else {}
+    compared |= {"message": _wording} if exchange.id not in OWN_LISTS else {}
+    for key, normalized in compared.items():
+        if key not in ours or normalized(ours[key]) != normalized(theirs[key]):
             yield f"error.{key} {ours.get(key)!r}, vLLM {theirs[key]!r}"
 
 
-def _place(param: str | None) -> str:
-    # The name of the union's branch that pydantic tried is no place in the request.
+def _field_path(param: str | None) -> str:
+    # pydantic adds the name of the union's branch, which is not part of the request.
     return re.sub(r"\.[A-Z]\w*", "", str(param))
 
 
 def _wording(message: str) -> str:
-    """A message without its numbers and the names that are served."""
+    """Return a message without numbers and served model names."""
     return re.sub(r"-?\d[\d.]*|\b(?:nan|inf)\b|Valid aliases: .*", "#", message)

@@ -1,4 +1,4 @@
-"""Requests, and what a real vLLM answered to them."""
+"""Requests and a real vLLM's responses to them."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ JSONObject = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client receives; `content_type` is None where the answer has none."""
+    """A response; `content_type` is None if it has none."""
 
     status: int
     content_type: str | None
@@ -20,7 +20,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request, and what vLLM answered. The body is JSON, or text to be sent as it stands."""
+    """A request and vLLM's response. The body is JSON, or text to be sent unchanged."""
 
     id: str
     method: str
@@ -31,6 +31,6 @@ class Exchange:
 
 
 def recorded_exchanges() -> list[Exchange]:
-    """Every exchange of `exchanges.json`, in its order."""
+    """Return every exchange of `exchanges.json`, in order."""
     recorded = json.loads(Path(__file__).with_name("exchanges.json").read_text("utf-8"))
     return [Exchange(**exchange | {"vllm": Answer(**exchange["vllm"])}) for exchange in recorded["exchanges"]]

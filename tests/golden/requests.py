@@ -1,4 +1,4 @@
-"""Requests that vLLM 0.32.0 accepts, drawn from all of its fields."""
+"""Hypothesis strategies for requests that vLLM 0.32.0 accepts, with all of its fields."""
 
 import json
 import math
@@ -12,9 +12,9 @@ from tests.golden.exchanges import JSONObject
 Strategy = st.SearchStrategy[Any]
 
 MODELS = ["gpt-4o-mini", "o3", "gpt-5-mini", "gpt-5.4", "gpt-6-luna", "gpt-6.2-sol", "gpt-5-search-api", "chat-latest"]
-"""One of each kind of family: classic, always reasoning, reasoning by default, reasoning if asked."""
+"""One model of each kind: not reasoning, always reasoning, reasoning by default, reasoning on request."""
 
-# Some texts are orders to the simulator.
+# Texts with "[sim" are directives to the simulator.
 texts = st.text(max_size=20).filter(lambda text: "[sim" not in text)
 words = st.text(min_size=1, max_size=20)
 names = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
@@ -33,7 +33,7 @@ def or_null(values: Strategy) -> Strategy:
 
 
 def numbers(least: float, most: float) -> Strategy:
-    """Numbers, and what pydantic takes for numbers."""
+    """Numbers, and values that pydantic converts to numbers."""
     found = st.floats(least, most) | st.integers(math.ceil(least), math.floor(most))
     return found | found.map(str)
 
@@ -203,7 +203,7 @@ prompts = st.one_of(
     st.lists(st.lists(token_ids, min_size=1, max_size=5), min_size=1, max_size=3),
 )
 
-# Those of a text completion that a chat does not have, or has in another form.
+# Fields of a text completion that a chat does not have, or has in another form.
 COMPLETION_FIELDS: dict[str, Strategy] = {
     "prompt": prompts,
     "logprobs": or_null(st.integers(0, 20)),
@@ -214,7 +214,7 @@ COMPLETION_FIELDS: dict[str, Strategy] = {
     "echo": or_null(booleans),
 }
 
-# What vLLM wants beside a field, and what it does not take together: the first gives way.
+# What vLLM requires beside a field. Of fields that exclude each other, the first is dropped.
 COMPANIONS: dict[str, JSONObject] = {
     "stream_options": {"stream": True},
     "top_logprobs": {"logprobs": True},
@@ -229,19 +229,17 @@ RIVALS = [
     ("stream_options", "use_beam_search"),
 ]
 
-# OpenAI's own fields, and what vLLM had in former versions: to vLLM these are unknown keys like any other.
-FORMER_AND_FOREIGN_KEYS = [
+# Fields of OpenAI only and of earlier versions of vLLM: to vLLM these are unknown keys.
+UNKNOWN_KEYS = [
     *("store", "metadata", "service_tier", "modalities", "audio", "prediction", "functions", "function_call"),
     *("verbosity", "safety_identifier", "prompt_cache_key", "web_search_options", "best_of"),
     *("guided_json", "guided_choice", "guided_regex", "guided_grammar"),
 ]
-unknown_keys = st.dictionaries(
-    st.sampled_from(FORMER_AND_FOREIGN_KEYS) | words.map("x-{}".format), json_values, max_size=3
-)
+unknown_keys = st.dictionaries(st.sampled_from(UNKNOWN_KEYS) | words.map("x-{}".format), json_values, max_size=3)
 
 
 def accepted(fields: JSONObject) -> JSONObject:
-    """The fields as a body that vLLM accepts."""
+    """Return the fields as a body that vLLM accepts."""
     body = dict(fields)
     for name in fields.keys() & COMPANIONS.keys():
         body |= COMPANIONS[name]
@@ -251,8 +249,8 @@ def accepted(fields: JSONObject) -> JSONObject:
     return body
 
 
-# A body with many fields is likely to have one that is refused; half of them have none of these.
-OFTEN_REFUSED = {
+# A body with many fields is likely to contain one that is rejected; half of the bodies have none of these.
+OFTEN_REJECTED = {
     *("use_beam_search", "truncate_prompt_tokens", "prompt_logprobs", "logprob_token_ids", "allowed_token_ids"),
     *("echo", "continue_final_message", "chat_template", "media_io_kwargs", "mm_processor_kwargs"),
     *("kv_transfer_params", "ec_transfer_params", "messages", "model"),
@@ -272,14 +270,14 @@ def _with_unknown_keys(
     return st.builds(lambda fields, more: accepted(more | fields), drawn, unknown_keys)
 
 
-bodies = subsets({name: values for name, values in FIELDS.items() if name not in OFTEN_REFUSED}) | subsets(FIELDS)
+bodies = subsets({name: values for name, values in FIELDS.items() if name not in OFTEN_REJECTED}) | subsets(FIELDS)
 
 
 def completion_bodies(names: Iterable[str]) -> st.SearchStrategy[JSONObject]:
-    """Bodies of text completions, which have these fields."""
+    """Bodies of text completions with these fields."""
     optional = {name: (FIELDS | COMPLETION_FIELDS)[name] for name in names}
     often = st.lists(
-        st.sampled_from(sorted(optional.keys() - OFTEN_REFUSED - {"suffix", "prompt_embeds"})), unique=True, max_size=8
+        st.sampled_from(sorted(optional.keys() - OFTEN_REJECTED - {"suffix", "prompt_embeds"})), unique=True, max_size=8
     )
     always = {"prompt": prompts, "stream": st.booleans()}
     any_ = st.lists(st.sampled_from(sorted(optional)), unique=True, max_size=8)

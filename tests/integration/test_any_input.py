@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is one that vLLM could have given; and what vLLM accepts, OpenAI is asked properly."""
+"""Any input gets a response in vLLM's form, and valid input gives a valid request to OpenAI."""
 
 import json
 from collections.abc import AsyncIterator
@@ -98,7 +98,7 @@ def test_every_field_of_vllms_request_is_tried() -> None:
 @examples(10)
 @given(data=st.data())
 @of_module
-async def test_each_field_is_served_or_refused_by_its_name(
+async def test_each_field_is_served_or_rejected_by_name(
     name: str, server: httpx.AsyncClient, openai: Simulator, data: st.DataObject
 ) -> None:
     fields = {"messages": [{"role": "user", "content": "hi"}], name: data.draw(FIELDS[name])}
@@ -111,9 +111,7 @@ async def test_each_field_is_served_or_refused_by_its_name(
 @example(keys={"guided_json": "0"})
 @example(keys={"guided_json": {"": float("inf")}})
 @of_module
-async def test_keys_that_vllm_does_not_know_are_no_trouble(
-    server: httpx.AsyncClient, openai: Simulator, keys: JSONObject
-) -> None:
+async def test_unknown_keys_are_accepted(server: httpx.AsyncClient, openai: Simulator, keys: JSONObject) -> None:
     await check_is_served_or_refused_by_us({"messages": [{"role": "user", "content": "hi"}], **keys}, server, openai)
 
 
@@ -121,7 +119,7 @@ async def test_keys_that_vllm_does_not_know_are_no_trouble(
 @examples(60)
 @given(body=bodies)
 @of_module
-async def test_what_vllm_accepts_is_served_or_refused_by_its_name(
+async def test_valid_requests_are_served_or_rejected_by_field(
     model: str, server: httpx.AsyncClient, openai: Simulator, body: JSONObject
 ) -> None:
     await check_is_served_or_refused_by_us(body | {"model": model}, server, openai)
@@ -131,7 +129,7 @@ async def test_what_vllm_accepts_is_served_or_refused_by_its_name(
 @examples(40)
 @given(body=completion_bodies(CompletionRequest.model_fields))
 @of_module
-async def test_a_text_completion_is_served_or_refused_by_its_name(
+async def test_text_completions_are_served_or_rejected_by_field(
     model: str, server: httpx.AsyncClient, openai: Simulator, body: JSONObject
 ) -> None:
     await check_is_served_or_refused_by_us(body | {"model": model}, server, openai, COMPLETIONS)
@@ -161,7 +159,7 @@ SCHEMA_KEYS = [
     *("const", "strict", "description", "title", "default", "format", "pattern", "parameters", "arguments", "name"),
     *("json_schema", "schema", "value", "json", "choice", "regex", "guided_json"),
 ]
-"""What means something, in a message, in a part of one or in a tool call, and anywhere else."""
+"""Keys that have a meaning in schemas and elsewhere."""
 
 
 def keys_of(value: JSONObject) -> list[str]:
@@ -170,7 +168,7 @@ def keys_of(value: JSONObject) -> list[str]:
 
 @st.composite
 def spoiled(draw: st.DrawFn, given: st.SearchStrategy[JSONObject]) -> JSONObject:
-    """A body with one or two values that are odd, in the place of others or under names that mean something."""
+    """A body with one or two odd values, at existing or meaningful keys."""
     body: JSONObject = json.loads(json.dumps(draw(given)))
     for _ in range(draw(st.integers(1, 2))):
         objects = [body, *(value for inside, at in places(body) if isinstance(value := inside[at], dict))]
@@ -186,23 +184,21 @@ def spoiled(draw: st.DrawFn, given: st.SearchStrategy[JSONObject]) -> JSONObject
 @examples(100)
 @given(body=json_values, path=st.sampled_from(PATHS))
 @of_module
-async def test_any_json_is_answered(server: httpx.AsyncClient, body: object, path: str) -> None:
+async def test_any_json_gets_a_response(server: httpx.AsyncClient, body: object, path: str) -> None:
     check_is_answered(await answer_to(body, server, path))
 
 
 @examples(100)
 @given(body=spoiled(completion_bodies(CompletionRequest.model_fields)))
 @of_module
-async def test_a_text_completion_that_is_wrong_in_one_place_is_answered(
-    server: httpx.AsyncClient, body: JSONObject
-) -> None:
+async def test_a_text_completion_with_one_error_gets_a_response(server: httpx.AsyncClient, body: JSONObject) -> None:
     check_is_answered(await answer_to(body, server, COMPLETIONS))
 
 
 @examples(150)
 @given(body=spoiled(bodies))
 @of_module
-async def test_a_body_that_is_wrong_in_one_place_is_answered(server: httpx.AsyncClient, body: JSONObject) -> None:
+async def test_a_body_with_one_error_gets_a_response(server: httpx.AsyncClient, body: JSONObject) -> None:
     check_is_answered(await answer_to(body, server))
 
 
@@ -241,7 +237,7 @@ WORK: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 @examples(300)
 @given(path=st.sampled_from(sorted(WORK)), model=st.sampled_from(MODELS), data=st.data())
 @of_module
-async def test_token_options_of_any_form_are_answered(
+async def test_any_token_options_get_a_response(
     server: httpx.AsyncClient, path: str, model: str, data: st.DataObject
 ) -> None:
     names = data.draw(st.lists(st.sampled_from(sorted(TOKEN_FIELDS)), unique=True, max_size=4))
@@ -266,14 +262,14 @@ tokenizations = st.fixed_dictionaries(
 @examples(300)
 @given(body=spoiled(tokenizations), model=st.sampled_from(MODELS))
 @of_module
-async def test_whatever_is_to_be_tokenized_is_answered(server: httpx.AsyncClient, body: JSONObject, model: str) -> None:
+async def test_any_tokenize_request_gets_a_response(server: httpx.AsyncClient, body: JSONObject, model: str) -> None:
     check_is_answered(await answer_to({"model": model} | body, server, TOKENIZE))
 
 
 @examples(150)
 @given(tokens=odd_lists)
 @of_module
-async def test_whatever_is_to_be_detokenized_is_answered(server: httpx.AsyncClient, tokens: object) -> None:
+async def test_any_detokenize_request_gets_a_response(server: httpx.AsyncClient, tokens: object) -> None:
     check_is_answered(await answer_to({"tokens": tokens}, server, DETOKENIZE))
 
 
@@ -285,7 +281,7 @@ any_content_type = content_types | st.from_regex(
 
 @st.composite
 def broken_texts(draw: st.DrawFn) -> bytes:
-    """A body that vLLM accepts, with something in the middle that does not belong there."""
+    """A valid body with foreign bytes in the middle."""
     text = json.dumps(draw(bodies)).encode()
     at = draw(st.integers(0, len(text)))
     return text[:at] + draw(st.binary(max_size=3)) + text[at + draw(st.integers(0, 3)) :]
@@ -294,7 +290,7 @@ def broken_texts(draw: st.DrawFn) -> bytes:
 @examples(100)
 @given(body=st.binary() | broken_texts(), content_type=any_content_type)
 @of_module
-async def test_any_bytes_are_answered(server: httpx.AsyncClient, body: bytes, content_type: bytes) -> None:
+async def test_any_bytes_get_a_response(server: httpx.AsyncClient, body: bytes, content_type: bytes) -> None:
     check_is_answered(await server.post(CHAT, content=body, headers={b"content-type": content_type}))
 
 
@@ -358,7 +354,7 @@ AS = {
     TOKENIZE: b'"messages":[{',
     DETOKENIZE: b'"tokens":[1],"x":[{',
 }
-"""How each path's own field stands in a body, in the place of a chat's messages."""
+"""Each path's main field, in place of a chat's messages."""
 
 
 def sent_to(path: str, body: bytes) -> bytes:
@@ -369,6 +365,6 @@ def sent_to(path: str, body: bytes) -> bytes:
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("body", EXTREMES.values(), ids=list(EXTREMES))
 @of_module
-async def test_an_extreme_body_is_answered(server: httpx.AsyncClient, body: bytes, path: str) -> None:
+async def test_an_extreme_body_gets_a_response(server: httpx.AsyncClient, body: bytes, path: str) -> None:
     content = sent_to(path, body)
     check_is_answered(await server.post(path, content=content, headers={"content-type": "application/json"}))

@@ -1,4 +1,4 @@
-"""Whatever the upstream sends, the client gets a whole answer or an error in vLLM's form, and the log no traceback."""
+"""Any upstream data gives a complete response or an error in vLLM's form, and no traceback in the log."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.golden.exchanges import JSONObject
 from tests.golden.requests import json_values
 from tests.properties import examples, place
 from tests.serving import served_over
-from tests.unit.features.llm.test_client import http_answer, raw_server
+from tests.unit.features.llm.test_client import http_response, raw_server
 
 of_module = pytest.mark.asyncio(loop_scope="module")
 
@@ -62,7 +62,7 @@ STREAMED = {
 
 
 class Upstream:
-    """Answers whatever it is asked with `response`."""
+    """Sends `response` for every request."""
 
     def __init__(self) -> None:
         self.response = b""
@@ -97,7 +97,7 @@ async def server(upstream: Upstream) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class Tracebacks(logging.Handler):
-    """Keeps what is logged with an exception."""
+    """Keeps log records that have an exception."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Tracebacks(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def no_traceback() -> Iterator[None]:
-    """None is in the log of the test."""
+    """Fails if the test logs an exception."""
     tracebacks = Tracebacks()
     loggers = [logging.getLogger(name) for name in (None, "uvicorn.error")]
     for logger in loggers:
@@ -125,7 +125,7 @@ def no_traceback() -> Iterator[None]:
 
 
 def strictly(text: str) -> Any:
-    """The JSON, which has no NaN."""
+    """Parse JSON without NaN."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -144,7 +144,7 @@ def check_is_error(body: JSONObject) -> None:
 
 
 def check_is_message(message: JSONObject) -> None:
-    """A message or a delta has the form that a client's library relies on."""
+    """Check that a message or delta has the form that client libraries rely on."""
     assert isinstance(message.get("content"), str | None)
     assert isinstance(message.get("refusal"), str | None)
     for call in message.get("tool_calls", ()):
@@ -170,7 +170,7 @@ def events_of(response: httpx.Response) -> list[Any]:
 
 
 def check_is_honest(response: httpx.Response, *, may_succeed: bool, statuses: tuple[int, ...] = (502,)) -> None:
-    """An answer where the upstream's was whole; else an error, which in a stream is the last event."""
+    """Check for a response if upstream's was complete, else an error, which is a stream's last event."""
     if response.status_code != 200:
         assert response.status_code in statuses, response.text
         check_is_error(strictly(response.text))
@@ -224,7 +224,7 @@ def delta(index: int | None, *, finish: str | None = None, logprobs: object = No
 
 
 def stream_of(choices: int) -> list[JSONObject]:
-    """The chunks of a whole answer, some choices side by side in one and some not."""
+    """The chunks of a complete response, some with several choices."""
     each = range(choices)
     return [
         chunk(prompt_filter_results=[]),
@@ -258,7 +258,7 @@ NAMES = [
 
 @st.composite
 def spoiled(draw: st.DrawFn, value: Any) -> Any:
-    """A JSON value in which up to three places are replaced, removed or added to."""
+    """A JSON value with up to three changes: replaced, removed or added parts."""
     value = json.loads(json.dumps(value))
     for _ in range(draw(st.integers(1, 3))):
         if not value:
@@ -291,7 +291,7 @@ def has_ended(choice: object) -> bool:
 
 
 def is_whole(body: Any, choices: int) -> bool:
-    """Whether a whole answer has all that was asked for."""
+    """Whether a response has everything requested."""
     found = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(found, list) or len(found) != choices:
         return False
@@ -299,7 +299,7 @@ def is_whole(body: Any, choices: int) -> bool:
 
 
 def ends_well(events: list[Any], choices: int) -> bool:
-    """Whether a stream has the end of every choice, and no error before it."""
+    """Whether every choice of a stream finishes before any error."""
     ended: set[int | None] = set()
     for event in events:
         if not isinstance(event, dict) or event.get("error"):
@@ -314,12 +314,12 @@ def ends_well(events: list[Any], choices: int) -> bool:
 
 
 def in_json(body: object) -> bytes:
-    return http_answer(json.dumps(body).encode(), headers="content-type: application/json\r\n")
+    return http_response(json.dumps(body).encode(), headers="content-type: application/json\r\n")
 
 
 def in_events(events: list[Any], *, done: bool = True, prefix: str = "") -> bytes:
     sent = "".join(f"{prefix}data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n" * done
-    return http_answer(sent.encode(), headers="content-type: text/event-stream\r\n")
+    return http_response(sent.encode(), headers="content-type: text/event-stream\r\n")
 
 
 async def answer_to(
@@ -339,7 +339,7 @@ def choices_of(asked: tuple[str, JSONObject]) -> int:
 
 @pytest.mark.parametrize("asked", WHOLE.values(), ids=WHOLE)
 @of_module
-async def test_a_whole_answer_is_passed_on(
+async def test_a_complete_response_is_passed_on(
     server: httpx.AsyncClient, upstream: Upstream, asked: tuple[str, JSONObject]
 ) -> None:
     upstream.response = in_json(whole_answer(choices_of(asked)))
@@ -351,7 +351,7 @@ async def test_a_whole_answer_is_passed_on(
 
 @pytest.mark.parametrize("asked", STREAMED.values(), ids=STREAMED)
 @of_module
-async def test_a_whole_stream_is_passed_on(
+async def test_a_complete_stream_is_passed_on(
     server: httpx.AsyncClient, upstream: Upstream, asked: tuple[str, JSONObject]
 ) -> None:
     upstream.response = in_events(stream_of(choices_of(asked)))
@@ -386,7 +386,7 @@ small_answers = st.lists(
 @examples(700)
 @given(asked=st.sampled_from(sorted(WHOLE)), data=st.data())
 @of_module
-async def test_an_answer_in_any_form_is_whole_or_an_error(
+async def test_any_response_is_complete_or_an_error(
     server: httpx.AsyncClient, upstream: Upstream, asked: str, data: st.DataObject
 ) -> None:
     choices = choices_of(WHOLE[asked])
@@ -398,7 +398,7 @@ async def test_an_answer_in_any_form_is_whole_or_an_error(
 
 @st.composite
 def spoiled_streams(draw: st.DrawFn, choices: int) -> list[Any]:
-    """A stream with a few places that are odd, or with events lost, repeated or replaced by anything."""
+    """A stream with odd values, or with events lost, repeated or replaced."""
     events: list[Any] = draw(spoiled(stream_of(choices)))
     for _ in range(draw(st.integers(0, 1)) if events else 0):
         at = draw(st.integers(0, len(events) - 1))
@@ -411,7 +411,7 @@ def spoiled_streams(draw: st.DrawFn, choices: int) -> list[Any]:
 @examples(900)
 @given(asked=st.sampled_from(sorted(STREAMED)), done=st.sampled_from([True, True, False]), data=st.data())
 @of_module
-async def test_a_stream_in_any_form_is_whole_or_ends_with_an_error(
+async def test_any_stream_is_complete_or_ends_with_an_error(
     server: httpx.AsyncClient, upstream: Upstream, asked: str, done: bool, data: st.DataObject
 ) -> None:
     choices = choices_of(STREAMED[asked])
@@ -439,10 +439,10 @@ error_bodies = error_texts | (spoiled(ERROR) | json_values).map(lambda body: jso
     stream=st.booleans(),
 )
 @of_module
-async def test_an_error_of_any_status_and_form_is_an_error(
+async def test_any_error_is_an_error(
     server: httpx.AsyncClient, upstream: Upstream, asked: str, status: int, content: bytes, kind: str, stream: bool
 ) -> None:
-    upstream.response = http_answer(content, status=f"{status} X", headers=f"content-type: {kind}\r\n")
+    upstream.response = http_response(content, status=f"{status} X", headers=f"content-type: {kind}\r\n")
     response = await answer_to(server, STREAMED[asked], stream=stream)
 
     own = (
@@ -454,8 +454,8 @@ async def test_an_error_of_any_status_and_form_is_an_error(
 @examples(60)
 @given(content=error_bodies | spoiled({"object": "list", "data": [{"id": "m", "object": "model"}]}).map(in_json))
 @of_module
-async def test_a_list_of_models_in_any_form_is_a_list_or_an_error(upstream: Upstream, content: bytes) -> None:
-    upstream.response = content if content.startswith(b"HTTP/") else http_answer(content)
+async def test_any_model_list_is_a_list_or_an_error(upstream: Upstream, content: bytes) -> None:
+    upstream.response = content if content.startswith(b"HTTP/") else http_response(content)
     # Each time a new server, for it keeps the list for minutes.
     async with (
         served_over(upstream.base_url, served_models="*", upstream_max_attempts=1) as url,

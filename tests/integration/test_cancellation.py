@@ -1,4 +1,4 @@
-"""Clients that leave: OpenAI is stopped, and nothing is left behind."""
+"""Clients that disconnect: the upstream call stops, and nothing leaks."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ SLOW, STALLED, LATE = (
     "[sim fault=stall seconds=600 after=3 tokens=20]",
     "[sim ttft=600]",
 )
-"""None of them ends by itself while a test runs."""
+"""Streams that do not end during a test."""
 
 
 def chat(text: str, **fields: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def request_bytes(path: str, body: dict[str, Any]) -> bytes:
 
 @asynccontextmanager
 async def asking(url: str, path: str, body: dict[str, Any]) -> AsyncIterator[asyncio.StreamReader]:
-    """What comes back of a request whose client leaves at the end of the block."""
+    """The response of a request whose client disconnects at the end of the block."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     writer.write(request_bytes(path, body))
@@ -80,7 +80,7 @@ async def assert_nothing_goes_on(url: str) -> None:
         pytest.param(COMPLETIONS, {"prompt": [STALLED, STALLED], "stream": True}, b"data: ", 2, id="text streams"),
     ],
 )
-async def test_openai_is_stopped_when_the_client_leaves(
+async def test_a_disconnect_stops_openai(
     path: str, body: dict[str, Any], seen: bytes, calls: int, simulator: Simulator
 ) -> None:
     async with served_over(simulator.base_url) as url:
@@ -93,7 +93,7 @@ async def test_openai_is_stopped_when_the_client_leaves(
 
 
 class EndlessUpstream:
-    """Streams as fast as it is read, to far beyond what may be held."""
+    """Streams as fast as the server reads, far beyond any buffer."""
 
     def __init__(self) -> None:
         self.sent_bytes = 0
@@ -135,10 +135,10 @@ async def endless() -> AsyncIterator[tuple[EndlessUpstream, str]]:
 
 
 MOST_BYTES_HELD = 64_000_000
-"""Far more than four sockets' buffers hold."""
+"""Far more than the buffers of four sockets."""
 
 
-async def test_a_client_that_does_not_read_holds_openai_back_and_may_leave() -> None:
+async def test_a_slow_reader_slows_openai_down_and_can_disconnect() -> None:
     async with endless() as (upstream, base_url), served_over(base_url) as url:
         async with asking(url, CHAT, chat("hi", stream=True)) as answer:
             answer._transport.pause_reading()  # type: ignore[attr-defined]
@@ -158,7 +158,7 @@ async def ending_at_once(base_url: str) -> AsyncIterator[ReadyServer]:
         yield server
 
 
-async def test_a_client_that_does_not_read_does_not_keep_the_server_from_ending() -> None:
+async def test_a_slow_reader_does_not_block_shutdown() -> None:
     async with (
         endless() as (upstream, base_url),
         ending_at_once(base_url) as server,
@@ -175,7 +175,7 @@ async def test_a_client_that_does_not_read_does_not_keep_the_server_from_ending(
 ABANDONED = 1000
 AT_ONCE = 20
 STAYING = 5
-"""Every so many-th client waits for the beginning of a stream that does not end, and leaves it then."""
+"""Every Nth client disconnects after the start of an endless stream."""
 PACE = "[sim tokens=10 ttft=0.01 itl=0.002]"
 FAILING = "[sim fault=overloaded retry_after=0.01]"
 BODIES = [
@@ -201,11 +201,11 @@ async def abandon(url: str, chance: random.Random, number: int) -> None:
 
 
 def working_tasks() -> set[str]:
-    """The tasks of this process but for connections that wait for a request at the simulator."""
+    """The tasks of this process, except idle connections at the simulator."""
     return {repr(task) for task in asyncio.all_tasks() if "RequestHandler.start" not in repr(task)}
 
 
-def test_a_thousand_abandoned_requests_leave_nothing() -> None:
+def test_a_thousand_abandoned_requests_leak_nothing() -> None:
     # In a loop of its own, which is not slowed down by what other tests left in theirs.
     asyncio.run(_abandon_a_thousand())
 

@@ -1,4 +1,4 @@
-"""The server as a process: how it starts, what it says when it cannot, how it ends."""
+"""The server as a process: startup, startup errors and shutdown."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ def hello(text: str = "hi", **fields: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("command", [SERVER, UVICORN], ids=["python -m app", "uvicorn"])
-async def test_a_started_server_answers_and_writes_a_line_for_each_answer(
+async def test_a_started_server_responds_and_logs_each_request(
     command: tuple[str, ...], simulator: Simulator, tmp_path: Path
 ) -> None:
     variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
@@ -60,7 +60,7 @@ BAD = {"OPENAI_API_KEY": KEY, "SERVED_MODELS": "{"}
     ],
     ids=["no key", "bad setting, uvicorn"],
 )
-async def test_what_keeps_it_from_starting_is_one_line(
+async def test_a_startup_error_is_one_line(
     command: tuple[str, ...], status: int, prefix: str, variables: dict[str, str], line: str, tmp_path: Path
 ) -> None:
     async with started(*command, cwd=tmp_path, **variables) as server:
@@ -72,7 +72,7 @@ async def test_what_keeps_it_from_starting_is_one_line(
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stream_in_flight_is_finished_before_it_ends(
+async def test_a_stream_in_flight_is_finished_at_shutdown(
     sent: signal.Signals, simulator: Simulator, tmp_path: Path
 ) -> None:
     variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
@@ -89,7 +89,7 @@ async def test_a_stream_in_flight_is_finished_before_it_ends(
         assert await server.ended() == 0
 
 
-async def test_requests_that_take_too_long_at_the_end_are_aborted_as_vllm_does(
+async def test_requests_beyond_the_shutdown_timeout_are_aborted_as_in_vllm(
     simulator: Simulator, tmp_path: Path
 ) -> None:
     variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
@@ -108,7 +108,7 @@ async def test_requests_that_take_too_long_at_the_end_are_aborted_as_vllm_does(
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
 
 
-async def test_a_second_signal_ends_it_at_once(simulator: Simulator, tmp_path: Path) -> None:
+async def test_a_second_signal_stops_the_server_at_once(simulator: Simulator, tmp_path: Path) -> None:
     variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
     body = hello("[sim fault=stall seconds=600 after=1]", stream=True)
     async with started(*SERVER, cwd=tmp_path, **variables) as server, httpx.AsyncClient() as client:
@@ -130,7 +130,7 @@ async def test_a_second_signal_ends_it_at_once(simulator: Simulator, tmp_path: P
 REFUSED = "OPENAI_API_KEY is refused by OpenAI: no request can be answered with it"
 
 
-async def test_a_problem_with_openai_is_a_line_in_the_log_beside_the_start(tmp_path: Path) -> None:
+async def test_a_problem_with_openai_is_logged_at_startup(tmp_path: Path) -> None:
     async with Simulator(api_key="sk-another") as simulator:
         variables = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url, "STARTUP_CHECK": "warn"}
         async with started(*SERVER, cwd=tmp_path, **variables) as server:
@@ -143,7 +143,7 @@ async def test_a_problem_with_openai_is_a_line_in_the_log_beside_the_start(tmp_p
 
 
 @pytest.mark.parametrize(("command", "status"), [(SERVER, 2), (UVICORN, 3)], ids=["python -m app", "uvicorn"])
-async def test_a_problem_with_openai_prevents_the_start_where_that_is_wanted(
+async def test_a_problem_with_openai_prevents_startup_if_configured(
     command: tuple[str, ...], status: int, tmp_path: Path
 ) -> None:
     async with Simulator(api_key="sk-another") as simulator:
@@ -155,7 +155,7 @@ async def test_a_problem_with_openai_prevents_the_start_where_that_is_wanted(
     assert "Traceback" not in server.said
 
 
-async def test_an_openai_that_does_not_answer_delays_neither_the_start_nor_the_end(tmp_path: Path) -> None:
+async def test_a_silent_openai_delays_neither_startup_nor_shutdown(tmp_path: Path) -> None:
     async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -178,7 +178,7 @@ async def test_an_openai_that_does_not_answer_delays_neither_the_start_nor_the_e
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_a_check_that_hangs(sent: signal.Signals, tmp_path: Path) -> None:
+async def test_a_signal_ends_a_hanging_startup_check(sent: signal.Signals, tmp_path: Path) -> None:
     checking = asyncio.Event()
 
     async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -204,7 +204,7 @@ async def test_a_signal_ends_a_check_that_hangs(sent: signal.Signals, tmp_path: 
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_it_while_it_is_loaded(sent: signal.Signals, tmp_path: Path) -> None:
+async def test_a_signal_during_loading_ends_the_process(sent: signal.Signals, tmp_path: Path) -> None:
     loading = "import signal, sys\nprint('loading', file=sys.stderr, flush=True)\nsignal.pause()\n"
     (tmp_path / "uvicorn.py").write_text(loading)
     async with started(*SERVER, cwd=tmp_path, OPENAI_API_KEY=KEY) as server:
@@ -215,7 +215,7 @@ async def test_a_signal_ends_it_while_it_is_loaded(sent: signal.Signals, tmp_pat
     assert server.said == "loading\n"
 
 
-async def test_a_name_that_is_looked_up_without_end_keeps_nothing_from_ending(tmp_path: Path) -> None:
+async def test_a_hanging_name_lookup_does_not_block_shutdown(tmp_path: Path) -> None:
     looking_up = """
 import socket, sys, threading
 look_up = socket.getaddrinfo
@@ -251,7 +251,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("redirection", STREAMS.values(), ids=STREAMS)
-async def test_an_access_log_that_cannot_be_written_ends_nothing(
+async def test_an_unwritable_access_log_does_not_stop_the_server(
     redirection: str, simulator: Simulator, tmp_path: Path
 ) -> None:
     command = ("bash", "-c", f'exec "$@" {redirection}', "bash", sys.executable, *SERVER)
@@ -277,7 +277,7 @@ async def test_an_access_log_that_cannot_be_written_ends_nothing(
 
 
 @pytest.mark.parametrize("keeps", ["standard output", "neither"])
-async def test_an_error_log_whose_reader_left_ends_nothing(keeps: str, simulator: Simulator, tmp_path: Path) -> None:
+async def test_a_closed_error_log_does_not_stop_the_server(keeps: str, simulator: Simulator, tmp_path: Path) -> None:
     with TemporaryFile() as out:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -310,7 +310,7 @@ async def test_an_error_log_whose_reader_left_ends_nothing(keeps: str, simulator
 
 
 class Proxy:
-    """An HTTP proxy that notes where it is asked to go and takes nobody there."""
+    """An HTTP proxy that records targets and connects to none."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -326,7 +326,7 @@ class Proxy:
     [("", ["CONNECT api.example.test:443 HTTP/1.1"]), ("api.example.test", [])],
     ids=["HTTPS_PROXY", "NO_PROXY"],
 )
-async def test_the_environments_proxies_are_followed(
+async def test_the_environments_proxies_are_used(
     no_proxy: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = Proxy()
@@ -341,9 +341,7 @@ async def test_the_environments_proxies_are_followed(
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-async def test_a_private_certificate_authority_is_trusted_where_the_environment_says_so(
-    trusted: bool, tmp_path: Path
-) -> None:
+async def test_a_private_certificate_authority_from_the_environment_is_trusted(trusted: bool, tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)

@@ -1,4 +1,4 @@
-"""What a request and an event cost does not grow unnoticed."""
+"""Python calls per request and per event have ceilings."""
 
 import asyncio
 import sys
@@ -6,7 +6,7 @@ import sys
 from tests.processes import ROOT, environment
 
 
-async def test_no_request_and_no_event_makes_more_calls_than_its_ceiling() -> None:
+async def test_requests_and_events_stay_within_their_call_ceilings() -> None:
     counting = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks.counting"),
         cwd=ROOT,

@@ -34,12 +34,12 @@ def outcome_of(response: httpx.Response) -> str:
 
 
 def calls_of(body: dict[str, Any]) -> int:
-    """Calls to OpenAI that a request makes: one for each prompt."""
+    """Calls to OpenAI per request: one for each prompt."""
     return len(body.get("prompt", [1]))
 
 
 async def ask_until_the_end(url: str, number: int, outcomes: Counter[str]) -> None:
-    """One request after another on one connection, until the server takes no more."""
+    """Send requests on one connection until the server closes it."""
     path, body = BODIES[number % len(BODIES)]
     async with httpx.AsyncClient(base_url=url) as client:
         while not outcomes["refused"] and not outcomes["not connected"]:
@@ -53,7 +53,7 @@ async def ask_until_the_end(url: str, number: int, outcomes: Counter[str]) -> No
 
 
 CALLS = sum(calls_of(BODIES[number % len(BODIES)][1]) for number in range(CLIENTS))
-"""To OpenAI, when each client has one request in flight."""
+"""Calls to OpenAI with one request in flight per client."""
 
 
 @pytest.mark.parametrize(

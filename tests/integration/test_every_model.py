@@ -1,4 +1,4 @@
-"""A usual request and a tool round trip to every model of the table, over a simulator with rules of its own."""
+"""A usual request and a tool round trip for every model of the table, checked by the simulator's own rules."""
 
 import pytest
 import pytest_asyncio
@@ -20,7 +20,7 @@ def lowest_effort(row: ModelFamily) -> str | None:
 
 
 @every_model
-async def test_a_usual_request_is_answered_up_to_its_stop_string(name: str, row: ModelFamily, walked: Walk) -> None:
+async def test_a_usual_request_ends_at_its_stop_string(name: str, row: ModelFamily, walked: Walk) -> None:
     response = walked.outcomes[name].chat
 
     assert response.status_code == 200, response.text
@@ -31,7 +31,7 @@ async def test_a_usual_request_is_answered_up_to_its_stop_string(name: str, row:
 
 
 @every_model
-async def test_what_the_model_does_not_take_is_reported(name: str, row: ModelFamily, walked: Walk) -> None:
+async def test_unsupported_parameters_are_reported(name: str, row: ModelFamily, walked: Walk) -> None:
     headers = walked.outcomes[name].chat.headers
     lowest = lowest_effort(row)
     takes_temperature = row.sampling == "always" or (row.sampling == "at_none" and lowest == "none")
@@ -41,7 +41,7 @@ async def test_what_the_model_does_not_take_is_reported(name: str, row: ModelFam
 
 
 @every_model
-async def test_log_probabilities_come_where_the_model_has_any(name: str, row: ModelFamily, walked: Walk) -> None:
+async def test_logprobs_are_returned_if_the_model_has_them(name: str, row: ModelFamily, walked: Walk) -> None:
     response = walked.outcomes[name].logprobs
 
     if row.sampling == "always" or (row.sampling == "at_none" and lowest_effort(row) == "none"):
@@ -52,7 +52,7 @@ async def test_log_probabilities_come_where_the_model_has_any(name: str, row: Mo
 
 
 @every_model
-async def test_tools_are_called_where_chat_takes_them(name: str, row: ModelFamily, walked: Walk) -> None:
+async def test_tools_are_called_if_the_model_accepts_them(name: str, row: ModelFamily, walked: Walk) -> None:
     outcome = walked.outcomes[name]
 
     if row.tools in ("responses", "nowhere"):
@@ -71,6 +71,6 @@ async def test_every_body_is_valid_for_openai(name: str, row: ModelFamily, walke
     assert walked.outcomes[name].violations == []
 
 
-async def test_the_page_shows_what_is_so(walked: Walk) -> None:
+async def test_the_page_matches_the_results(walked: Walk) -> None:
     page = PAGE.read_text()
     assert page == with_tables(page, walked.outcomes), "run `make format`"

@@ -1,4 +1,4 @@
-"""A request may end between any two steps of the event loop: whichever it is, nothing of it is held."""
+"""A request that is cancelled at any step of the event loop leaks nothing."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ MESSAGES = [{"role": "user", "content": TEXT}]
 
 
 class Request:
-    """A request to the application itself."""
+    """A request sent to the ASGI application."""
 
     def __init__(self, app: Any, path: str, body: dict[str, Any]) -> None:
         self._path = path
@@ -89,7 +89,7 @@ def abort_and_leave(request: Request, components: Components) -> None:
 
 
 async def ended_after(steps: int, upstream: str, path: str, body: dict[str, Any], end: Any) -> tuple[Request, bool]:
-    """A request that was ended after so many steps, and whether it was complete by then."""
+    """Cancel a request after `steps` steps; return it and whether it was complete."""
     app = create_app(settings_for(upstream))
     components: Components = app.state.components
     async with app.router.lifespan_context(app):
@@ -115,7 +115,7 @@ async def ended_after(steps: int, upstream: str, path: str, body: dict[str, Any]
     ],
 )
 @pytest.mark.parametrize("end", [cancel, leave, leave_and_cancel, abort, abort_and_leave])
-async def test_a_request_that_ends_at_any_step_leaves_nothing(
+async def test_a_request_cancelled_at_any_step_leaks_nothing(
     simulator: Simulator, end: Callable[[Request, Components], None], path: str, body: dict[str, Any]
 ) -> None:
     steps, complete = 0, False
@@ -128,7 +128,7 @@ async def test_a_request_that_ends_at_any_step_leaves_nothing(
     assert steps > 10
 
 
-async def test_what_is_held_is_seen(simulator: Simulator) -> None:
+async def test_a_leak_is_detected(simulator: Simulator) -> None:
     app = create_app(settings_for(simulator.base_url))
     async with app.router.lifespan_context(app):
         request = Request(app, CHAT, {"messages": [{"role": "user", "content": "[sim fault=slow seconds=600]"}]})

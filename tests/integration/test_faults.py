@@ -1,4 +1,4 @@
-"""Every fault the simulator has, whole and streamed, with and without further attempts: what the client must get."""
+"""Every fault of the simulator, with and without streaming and retries: what the client gets."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tests.serving import served_over
 
 GOOD = 200
 LIMITS = {"slow": {"upstream_first_byte_timeout_s": 0.3}, "stall": {"upstream_idle_timeout_s": 0.3}}
-"""What a fault is to meet; others have no short limit, or a slow machine would meet it too."""
+"""The timeout that a fault must hit. Other faults have a long one, so that a slow machine does not hit it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def assert_is_error(answer: httpx.Response, status: int) -> None:
 
 @FURTHER
 @pytest.mark.parametrize("row", PARAMETERS)
-async def test_a_whole_answer_is_whole_or_an_error(simulator: Simulator, row: Row, further: bool) -> None:
+async def test_a_response_is_complete_or_an_error(simulator: Simulator, row: Row, further: bool) -> None:
     answer = await answer_to(simulator, row.fault, stream=False, further=further)
 
     assert answer.headers["x-upstream-attempts"] == str(row.attempts if further else 1)
@@ -101,7 +101,7 @@ async def test_a_whole_answer_is_whole_or_an_error(simulator: Simulator, row: Ro
 
 @FURTHER
 @pytest.mark.parametrize("row", PARAMETERS)
-async def test_a_stream_is_whole_or_ends_with_an_error(simulator: Simulator, row: Row, further: bool) -> None:
+async def test_a_stream_is_complete_or_ends_with_an_error(simulator: Simulator, row: Row, further: bool) -> None:
     answer = await answer_to(simulator, row.fault, stream=True, further=further)
 
     assert answer.headers["x-upstream-attempts"] == str(row.attempts if further else 1)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import CHAT
 from tests.processes import Process, started
-from tests.unit.features.llm.test_client import http_answer, raw_server
+from tests.unit.features.llm.test_client import http_response, raw_server
 
 KEY = "Zyx+wvU/tsR==0123"
 CLIENTS_KEY = "clients+key/456"
@@ -41,7 +41,7 @@ GOOD = {
 
 @dataclass
 class Upstream:
-    """Replies to every request with `response`."""
+    """Sends `response` for every request."""
 
     response: bytes = b""
 
@@ -91,15 +91,15 @@ async def running(folder: Path, **settings: str) -> AsyncIterator[Running]:
 
 
 def error(written: str, *, status: str = "500 X", headers: str = "") -> bytes:
-    """An error response with `written`, which is JSON already, wherever an error has texts."""
+    """An error response with the JSON text `written` in each of its texts."""
     text = f'"{written}"'
     body = f'{{"error":{{"message":{text},"type":{text},"param":{text},"code":{text},{text}:1}}}}'
-    return http_answer(body.encode(), status=status, headers=headers)
+    return http_response(body.encode(), status=status, headers=headers)
 
 
 def stream(*events: str) -> bytes:
     body = "".join(f"data: {event}\n\n" for event in events).encode()
-    return http_answer(body, headers="content-type: text/event-stream\r\n")
+    return http_response(body, headers="content-type: text/event-stream\r\n")
 
 
 def shows_a_key(text: str) -> bool:
@@ -115,17 +115,17 @@ async def test_no_form_of_a_key_is_in_a_response_or_the_log(tmp_path: Path) -> N
             await server.post(
                 stream(json.dumps(GOOD), f'{{"error":{{"message":"{written}","code":"{form}"}}}}'), stream=True
             )
-            await server.post(http_answer(f'{{"error":"{written}"}}'.encode()))
-            await server.post(http_answer(f"<html>{written}".encode(), status="502 X"))
+            await server.post(http_response(f'{{"error":"{written}"}}'.encode()))
+            await server.post(http_response(f"<html>{written}".encode(), status="502 X"))
         log = await server.log()
 
-    assert sum("[redacted]" in text for text in server.responses) == len(FORMS) * 6
+    assert sum("[redacted]" in text for text in server.responses) == len(FORMS) * 7
     assert [text for text in server.responses if shows_a_key(text)] == []
     assert "OpenAI: InternalServerError, status 500" in log
     assert not shows_a_key(log)
 
 
-async def test_a_header_that_is_passed_on_shows_no_key(tmp_path: Path) -> None:
+async def test_no_key_is_in_a_header_that_is_passed_on(tmp_path: Path) -> None:
     async with running(tmp_path) as server:
         for value in (KEY, f"req-{KEY}", "Zyx%2BwvU%2FtsR%3D%3D0123", "sk-proj-abc***def", CLIENTS_KEY):
             names = ("x-request-id", "openai-processing-ms", "x-ratelimit-reset-tokens", "retry-after")
@@ -146,8 +146,8 @@ async def test_the_log_quotes_no_prompt_and_no_response(tmp_path: Path) -> None:
     async with running(tmp_path) as server:
         for status in ("400 X", "401 X", "403 X", "409 X", "429 X", "500 X", "520 X"):
             await server.post(error(f"I cannot answer: {PROMPT}", status=status))
-        await server.post(http_answer(whole.encode()))
-        await server.post(http_answer(whole[:-9].encode()))
+        await server.post(http_response(whole.encode()))
+        await server.post(http_response(whole[:-9].encode()))
         await server.post(stream(json.dumps({"choices": PROMPT}), whole), stream=True)
         await server.post(stream(json.dumps({**GOOD, "choices": [{PROMPT: PROMPT}]})), stream=True)
         await server.post(stream(f'{{"error":{{"message":"{PROMPT}","type":"server_error"}}}}'), stream=True)
@@ -184,7 +184,7 @@ async def test_no_text_forges_a_line_of_the_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("check", ["warn", "require"])
 async def test_a_proxys_password_is_not_shown(check: str, tmp_path: Path) -> None:
-    proxy = Upstream(http_answer(b"", status="407 Proxy Authentication Required"))
+    proxy = Upstream(http_response(b"", status="407 Proxy Authentication Required"))
     async with raw_server(proxy) as url:
         settings = {
             "HTTPS_PROXY": url.removesuffix("/v1").replace("//", "//operator:pass-w%400rd@"),

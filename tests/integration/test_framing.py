@@ -69,12 +69,12 @@ TRAILERS = [b"", b"", b"A: b\r\n", b"Host: y\r\nExpect: 100-continue\r\nA:\r\n"]
 LAXER = re.compile(
     r"no request line received|illegal request line: bytearray\(b'(\\r)*[A-Z]+ +\S+ +HTTP/1\.[01]'\)", re.DOTALL
 )
-"""Why h11 may reject what this server takes."""
+"""Reasons for which h11 may reject what this server accepts."""
 
 
 @dataclass
 class Read:
-    """What a reader made of some bytes."""
+    """What a parser read from some bytes."""
 
     requests: list[bytes] = field(default_factory=list)
     end: str = "open"
@@ -173,7 +173,7 @@ DAMAGE = [
 
 
 def read_by_h11(data: bytes) -> Read:
-    """What a strict reader makes of it."""
+    """What h11 reads."""
     read = Read()
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(data)
@@ -204,7 +204,7 @@ def read_by_h11(data: bytes) -> Read:
 
 
 async def read_by_us(server: ReadyServer, segments: list[bytes]) -> Read:
-    """What this server makes of it, by its responses."""
+    """What this server reads, judged by its responses."""
     async with client_of(server) as client:
         await client.send(segments)
         await client.quiet()
@@ -228,7 +228,7 @@ async def test_well_formed_requests_are_read_as_h11_reads_them() -> None:
             count += requests
 
 
-async def test_no_cut_changes_what_is_read() -> None:
+async def test_no_cut_changes_the_requests() -> None:
     generator = Generator(3)
     async with echoing() as server:
         for _ in range(CUT_EVERYWHERE):
@@ -238,7 +238,7 @@ async def test_no_cut_changes_what_is_read() -> None:
                 assert await read_by_us(server, [data[:at], data[at:]]) == expected, (data, at)
 
 
-async def test_of_damaged_requests_none_is_read_otherwise_than_h11_reads_it() -> None:
+async def test_damaged_requests_are_read_as_h11_reads_them_or_rejected() -> None:
     generator, ends = Generator(2), Counter[tuple[str, str]]()
     async with echoing() as server:
         for _ in range(DAMAGED):
@@ -251,7 +251,7 @@ async def test_of_damaged_requests_none_is_read_otherwise_than_h11_reads_it() ->
 
 
 def is_harmless(theirs: Read, ours: Read) -> bool:
-    """Whether both read the same, up to where one of them rejects the rest."""
+    """Whether both read the same until one of them rejects the rest."""
     if "rejected" not in (theirs.end, ours.end):
         return theirs == ours
     ours_first = ours.requests == theirs.requests[: len(ours.requests)]
@@ -267,7 +267,7 @@ OFFERED = (
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("offer", OFFERS[:2], ids=["h2c", "websocket"])
-async def test_the_command_line_finishes_what_was_offered_an_upgrade_before_it_ends(
+async def test_upgrade_offers_in_flight_are_finished_at_shutdown(
     offer: tuple[bytes, ...], tls: bool, simulator: Simulator, tmp_path: Path
 ) -> None:
     body = json.dumps({"messages": [{"role": "user", "content": "[sim tokens=20 itl=0.02]"}], "stream": True}).encode()

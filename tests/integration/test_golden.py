@@ -1,4 +1,4 @@
-"""What vLLM answered, request by request, and what this server answers."""
+"""This server's responses compared with recorded responses of vLLM."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from app.simulator.server import Simulator
-from tests.golden.comparison import MAY_REFUSE, SPECIFIED, differences
+from tests.golden.comparison import MAY_REJECT, SPECIFIED, differences
 from tests.golden.exchanges import Answer, Exchange, recorded_exchanges
 from tests.serving import served_over
 
@@ -19,7 +19,7 @@ every_exchange = pytest.mark.parametrize("exchange", EXCHANGES.values(), ids=lis
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def golden_client() -> AsyncIterator[httpx.AsyncClient]:
-    """A client of one server for all exchanges: none of them leaves a trace in it."""
+    """A client of one server for all exchanges, which do not affect each other."""
     async with (
         Simulator() as simulator,
         served_over(simulator.base_url) as url,
@@ -36,17 +36,17 @@ async def answer_to(exchange: Exchange, client: httpx.AsyncClient) -> Answer:
 
 @every_exchange
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_answer_has_the_shape_of_vllms(exchange: Exchange, golden_client: httpx.AsyncClient) -> None:
+async def test_the_response_has_vllms_shape(exchange: Exchange, golden_client: httpx.AsyncClient) -> None:
     assert differences(exchange, await answer_to(exchange, golden_client)) == []
 
 
 @every_exchange
-def test_vllms_own_answer_passes(exchange: Exchange) -> None:
+def test_vllms_own_response_passes(exchange: Exchange) -> None:
     assert differences(exchange, SPECIFIED.get(exchange.id, exchange.vllm)) == []
 
 
-def test_every_exception_is_about_an_exchange() -> None:
-    assert {*MAY_REFUSE, *SPECIFIED} <= EXCHANGES.keys()
+def test_every_exception_belongs_to_an_exchange() -> None:
+    assert {*MAY_REJECT, *SPECIFIED} <= EXCHANGES.keys()
 
 
 CHUNK = 'data: {"id":"chatcmpl-8de3fadc13481194",'
@@ -91,7 +91,7 @@ DOCTORED = [
 
 
 @pytest.mark.parametrize(("id_", "piece", "instead", "said"), DOCTORED)
-def test_a_doctored_answer_is_found(id_: str, piece: str, instead: str, said: str) -> None:
+def test_an_altered_response_is_detected(id_: str, piece: str, instead: str, said: str) -> None:
     answer = EXCHANGES[id_].vllm
     assert piece in answer.body
 
@@ -114,11 +114,11 @@ UNNAMED = '{"error":{"message":"No.","type":"BadRequestError","param":null,"code
         ("route/health", EXCHANGES["route/health"].vllm, "content-type None, vLLM 'application/json'"),
     ],
 )
-def test_another_status_or_content_type_is_found(id_: str, answer: Answer, said: str) -> None:
+def test_another_status_or_content_type_is_detected(id_: str, answer: Answer, said: str) -> None:
     assert said in "; ".join(differences(EXCHANGES[id_], answer))
 
 
-def test_a_refusal_that_names_its_field_passes_where_it_may() -> None:
+def test_a_rejection_that_names_its_field_passes_if_allowed() -> None:
     refusal = Answer(400, "application/json", UNNAMED.replace("null", '"continue_final_message"'))
 
     assert differences(EXCHANGES["chat/ext-continue-final"], refusal) == []

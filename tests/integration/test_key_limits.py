@@ -1,4 +1,4 @@
-"""Limits of keys, over sockets: never exceeded, and released after every kind of ending."""
+"""Rate limits of keys over sockets: never exceeded, and released after every outcome."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ async def wait_for(condition: Callable[[], object]) -> None:
 
 
 class Server:
-    """Our server, a client of it, and its counters to look at."""
+    """The server, a client and its counters."""
 
     def __init__(self, client: httpx.AsyncClient, components: Components) -> None:
         assert components.rate_limiter
@@ -105,7 +105,7 @@ async def test_fifty_clients_never_exceed_the_limits_of_their_key(simulator: Sim
     ],
     ids=["whole", "stream", "prompts", "streamed prompts", "invocations", "cut", "refused", "wrong"],
 )
-async def test_a_request_costs_its_key_the_tokens_it_used(
+async def test_a_key_is_charged_the_tokens_of_its_request(
     path: str, body: dict[str, Any], tokens: range, simulator: Simulator
 ) -> None:
     for limit, refused in ((max(tokens.start, 1), tokens.start > 0), (tokens.stop, False)):
@@ -116,7 +116,7 @@ async def test_a_request_costs_its_key_the_tokens_it_used(
         assert ("KEY_TOKENS_PER_MINUTE" in answer.text) is refused
 
 
-async def test_usage_is_openais_where_it_is_told(simulator: Simulator) -> None:
+async def test_openais_usage_is_charged_if_reported(simulator: Simulator) -> None:
     async with server_over(simulator, vllm_api_key="k1", key_tokens_per_minute=1000) as server:
         answer = (await server.post(chat("[sim tokens=20]"))).json()
         streamed = await server.post(chat("[sim tokens=20]", stream=True, stream_options={"include_usage": True}))
@@ -126,7 +126,7 @@ async def test_usage_is_openais_where_it_is_told(simulator: Simulator) -> None:
     assert used == answer["usage"]["total_tokens"] + usage["total_tokens"]
 
 
-async def test_a_full_server_refuses_bodies_unread_and_counts_them_for_no_key(simulator: Simulator) -> None:
+async def test_a_full_server_rejects_unread_bodies_and_charges_no_key(simulator: Simulator) -> None:
     limits = {"vllm_api_key": "k1", "key_requests_per_minute": 2, "max_upstream_calls": 1, "max_num_queued_reqs": 0}
     async with server_over(simulator, **limits) as server:
         first = asyncio.create_task(server.post(chat(SLOW)))
@@ -142,7 +142,7 @@ async def test_a_full_server_refuses_bodies_unread_and_counts_them_for_no_key(si
     assert "MAX_NUM_QUEUED_REQS=0" in refused[0].text
 
 
-async def test_without_keys_everybody_shares_the_limits(simulator: Simulator) -> None:
+async def test_without_keys_all_clients_share_the_limits(simulator: Simulator) -> None:
     async with server_over(simulator, key_requests_per_minute=1) as server:
         answers = [await server.post(chat(), key=key) for key in ("a", "b")]
 
@@ -173,7 +173,7 @@ def path_of(body: dict[str, Any]) -> str:
 
 
 async def each_ends(endings: list[str], server: Server) -> None:
-    """Clients that all ask at once; some of them leave, of which some may still be waiting in the queue."""
+    """Concurrent clients, some of which disconnect, possibly while queued."""
     asking = {asyncio.create_task(server.post(ENDINGS[name], path_of(ENDINGS[name]))): name for name in endings}
     leaving = [task for task, name in asking.items() if name.startswith("left")]
     staying = [task for task in asking if task not in leaving]
@@ -188,7 +188,7 @@ LIMITED = {"max_upstream_calls": 2, "queue_timeout_s": 60, "vllm_api_key": "k1",
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-async def test_every_ending_is_counted_to_its_end(name: str, simulator: Simulator) -> None:
+async def test_every_outcome_is_counted_once(name: str, simulator: Simulator) -> None:
     async with server_over(simulator, **LIMITED) as server:
         body = ENDINGS[name]
         asking = asyncio.create_task(server.post(body, path_of(body)))
@@ -202,7 +202,7 @@ async def test_every_ending_is_counted_to_its_end(name: str, simulator: Simulato
 
 @settings(max_examples=25, deadline=None, database=None)
 @given(endings=st.lists(st.sampled_from(sorted(ENDINGS)), min_size=2, max_size=14))
-def test_every_mixture_of_endings_is_counted_to_its_end(endings: list[str]) -> None:
+def test_every_mixture_of_outcomes_is_counted_once(endings: list[str]) -> None:
     async def run() -> None:
         async with Simulator() as simulator, server_over(simulator, **LIMITED) as server:
             await each_ends(endings, server)

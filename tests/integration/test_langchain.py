@@ -1,4 +1,4 @@
-"""LangChain's ChatOpenAI, unmodified, as it is used with vLLM: a base URL, any key, vLLM's fields as `extra_body`."""
+"""LangChain's unmodified ChatOpenAI as used with vLLM: a base URL, any key, vLLM's fields in `extra_body`."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -54,7 +54,7 @@ def check_usage(answer: AIMessage) -> None:
 
 
 async def whole(stream: AsyncIterator[AIMessage]) -> AIMessageChunk:
-    """The pieces of a stream, added up as LangChain's users do."""
+    """The chunks of a stream, added up as LangChain's users do."""
     chunks = [chunk async for chunk in stream if isinstance(chunk, AIMessageChunk)]
     added = chunks[0]
     for chunk in chunks[1:]:
@@ -62,7 +62,7 @@ async def whole(stream: AsyncIterator[AIMessage]) -> AIMessageChunk:
     return added
 
 
-async def test_an_answer(chat: ChatOpenAI) -> None:
+async def test_a_chat(chat: ChatOpenAI) -> None:
     answer = await chat.ainvoke("Say hello")
 
     assert isinstance(answer.content, str)
@@ -72,7 +72,7 @@ async def test_an_answer(chat: ChatOpenAI) -> None:
     check_usage(answer)
 
 
-async def test_vllms_fields_are_no_trouble_to_openai(chat: ChatOpenAI, simulator: Simulator) -> None:
+async def test_vllms_fields_are_not_sent_to_openai(chat: ChatOpenAI, simulator: Simulator) -> None:
     await chat.ainvoke("Say hello")
 
     assert not simulator.traffic.exchanges[0].body.keys() & VLLM_FIELDS.keys()
@@ -87,7 +87,7 @@ async def test_a_stream_comes_in_pieces_and_ends_with_its_usage(chat: ChatOpenAI
     check_usage(told[0])
 
 
-async def test_a_stream_says_what_the_whole_answer_says(chat: ChatOpenAI) -> None:
+async def test_a_stream_has_the_same_text_as_a_response(chat: ChatOpenAI) -> None:
     answer = await chat.ainvoke("Say hello")
     streamed = await whole(chat.astream("Say hello"))
 
@@ -96,13 +96,13 @@ async def test_a_stream_says_what_the_whole_answer_says(chat: ChatOpenAI) -> Non
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-async def test_structured_output_is_an_object_of_the_class(chat: ChatOpenAI, method: Any) -> None:
+async def test_structured_output_is_an_instance_of_the_class(chat: ChatOpenAI, method: Any) -> None:
     answer = await chat.with_structured_output(Person, method=method).ainvoke("Who is it?")
 
     assert isinstance(answer, Person)
 
 
-async def test_json_mode_gives_an_object_though_nobody_said_json(chat: ChatOpenAI) -> None:
+async def test_json_mode_does_not_need_the_word_json(chat: ChatOpenAI) -> None:
     answer = await chat.with_structured_output(None, method="json_mode").ainvoke("Who is it?")
 
     assert isinstance(answer, dict)
@@ -118,7 +118,7 @@ async def test_vllms_own_choice_is_kept(chat: ChatOpenAI) -> None:
     assert streamed.content == answer.content
 
 
-async def test_a_tool_is_called_and_its_result_is_taken(chat: ChatOpenAI) -> None:
+async def test_a_tool_is_called_and_its_result_accepted(chat: ChatOpenAI) -> None:
     question = HumanMessage("Weather in Seoul?")
     calling = await chat.bind_tools([get_weather], tool_choice="required").ainvoke([question])
 
@@ -132,7 +132,7 @@ async def test_a_tool_is_called_and_its_result_is_taken(chat: ChatOpenAI) -> Non
     assert answer.content
 
 
-async def test_a_streamed_tool_call_is_whole(chat: ChatOpenAI) -> None:
+async def test_a_streamed_tool_call_is_complete(chat: ChatOpenAI) -> None:
     streamed = await whole(chat.bind_tools([get_weather], tool_choice="get_weather").astream("Weather in Seoul?"))
 
     [call] = streamed.tool_calls

@@ -65,7 +65,7 @@ async def test_a_stream_without_usage_has_none(sdk: openai.AsyncOpenAI) -> None:
     assert all(chunk.choices and chunk.usage is None for chunk in chunks)
 
 
-async def test_a_tool_is_called_and_its_result_is_taken(sdk: openai.AsyncOpenAI) -> None:
+async def test_a_tool_is_called_and_its_result_accepted(sdk: openai.AsyncOpenAI) -> None:
     messages: Any = [{"role": "user", "content": "Weather in Seoul?"}]
     answer = await sdk.chat.completions.create(
         model="gpt-4o-mini", messages=messages, tools=[WEATHER], tool_choice="required"
@@ -84,7 +84,7 @@ async def test_a_tool_is_called_and_its_result_is_taken(sdk: openai.AsyncOpenAI)
     assert again.choices[0].message.content
 
 
-async def test_a_streamed_tool_call_is_whole(sdk: openai.AsyncOpenAI) -> None:
+async def test_a_streamed_tool_call_is_complete(sdk: openai.AsyncOpenAI) -> None:
     stream = await sdk.chat.completions.create(
         model="gpt-4o-mini", messages=MESSAGES, tools=[WEATHER], tool_choice="required", stream=True
     )
@@ -126,7 +126,7 @@ async def test_a_json_schema_is_kept(sdk: openai.AsyncOpenAI) -> None:
     assert isinstance(answer.choices[0].message.parsed, Person)
 
 
-async def test_a_json_object_needs_no_magic_word(sdk: openai.AsyncOpenAI) -> None:
+async def test_json_mode_does_not_need_the_word_json(sdk: openai.AsyncOpenAI) -> None:
     answer = await sdk.chat.completions.create(
         model="gpt-4o-mini", messages=MESSAGES, response_format={"type": "json_object"}
     )
@@ -134,7 +134,7 @@ async def test_a_json_object_needs_no_magic_word(sdk: openai.AsyncOpenAI) -> Non
     assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
 
 
-async def test_an_image_is_taken(sdk: openai.AsyncOpenAI, simulator: Simulator) -> None:
+async def test_an_image_is_accepted(sdk: openai.AsyncOpenAI, simulator: Simulator) -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}}
     messages: Any = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]
     await sdk.chat.completions.create(model="gpt-4o-mini", messages=messages)
@@ -198,7 +198,7 @@ async def test_openais_failures_are_the_sdks_exceptions(
 
 
 @pytest.mark.parametrize("fault", ["cut", "early_end", "no_done", "error_event", "bad_event"])
-async def test_a_broken_stream_is_never_a_success(sdk: openai.AsyncOpenAI, fault: str) -> None:
+async def test_a_broken_stream_is_an_error(sdk: openai.AsyncOpenAI, fault: str) -> None:
     messages: Any = [{"role": "user", "content": f"[sim fault={fault}]"}]
     stream = await sdk.chat.completions.create(model="gpt-4o-mini", messages=messages, stream=True)
 
@@ -209,7 +209,7 @@ async def test_a_broken_stream_is_never_a_success(sdk: openai.AsyncOpenAI, fault
     assert chunks
 
 
-async def test_requests_at_the_same_time_are_all_answered(sdk: openai.AsyncOpenAI) -> None:
+async def test_concurrent_requests_all_succeed(sdk: openai.AsyncOpenAI) -> None:
     calls = (
         sdk.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": f"Count to {number}"}])
         for number in range(50)
@@ -228,7 +228,7 @@ LEAVING = [
 
 
 @pytest.mark.parametrize(("fields", "text"), LEAVING)
-async def test_a_client_that_leaves_stops_the_call_to_openai(
+async def test_a_disconnect_stops_the_call_to_openai(
     server_url: str, simulator: Simulator, fields: dict[str, Any], text: str
 ) -> None:
     body = {"messages": [{"role": "user", "content": text}], **fields}

@@ -40,7 +40,7 @@ async def healthy(client: httpx.AsyncClient) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_an_answer_is_compatible_with_openais(client: httpx.AsyncClient) -> None:
+async def test_a_response_is_compatible_with_openais(client: httpx.AsyncClient) -> None:
     response = await client.post(CHAT, json=ask("안녕하세요", max_tokens=50))
 
     assert response.status_code == 200
@@ -65,7 +65,7 @@ async def test_a_stream_has_at_least_five_chunks(client: httpx.AsyncClient) -> N
     assert all(chunk["object"] == "chat.completion.chunk" for chunk in chunks)
 
 
-async def test_five_requests_at_the_same_time_are_all_answered(client: httpx.AsyncClient) -> None:
+async def test_five_concurrent_requests_succeed(client: httpx.AsyncClient) -> None:
     calls = (client.post(CHAT, json=ask(f"Say the number {number}.", max_tokens=10)) for number in range(5))
     responses = await asyncio.gather(*calls)
 

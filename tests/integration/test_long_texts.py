@@ -1,4 +1,4 @@
-"""Long texts are tokenized while the server goes on answering: seen from outside, with other processes' load."""
+"""The server stays responsive while it tokenizes long texts, with load from other processes."""
 
 import asyncio
 import http.client
@@ -17,7 +17,7 @@ import pytest_asyncio
 from tests.processes import started
 
 MOST = 0.5
-"""What /health may take of the time for a long text. One that waits for the text takes nearly all of it."""
+"""The maximum share of a long text's time that /health may take. A blocked one takes nearly all of it."""
 ROUNDS = 5
 """The machine has other work, and the tokenizer a memory: most of these have to be undisturbed by either."""
 GROWS = "@"

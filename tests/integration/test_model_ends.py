@@ -1,4 +1,4 @@
-"""The days around a model's end: what the start says, what a request gets, and what /v1/models shows."""
+"""The days around a model's shutdown: the startup log, responses and /v1/models."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ USUAL = {"temperature": 0, "max_tokens": 64, "stop": ["\n\n"], "logprobs": True,
 
 @dataclass
 class Clock:
-    """The day for the server."""
+    """The date for the server."""
 
     day: date
 
@@ -35,7 +35,7 @@ class Clock:
 
 @dataclass
 class World:
-    """A server over OpenAI on some day."""
+    """A server with OpenAI on some date."""
 
     client: httpx.AsyncClient
     openai: Simulator
@@ -56,7 +56,7 @@ class World:
 
 
 class Lines(logging.Handler):
-    """What the server logs, as it can be waited for."""
+    """The server's log lines, which a test can wait for."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -118,7 +118,7 @@ with_and_without_dates = pytest.mark.parametrize("shutdown_dates", [True, False]
 @pytest.mark.parametrize("on_openai", [True, False], ids=["OpenAI", "another host"])
 @with_and_without_dates
 @pytest.mark.parametrize("mode", MODES)
-async def test_before_the_end_the_start_names_the_successor(
+async def test_before_a_shutdown_the_startup_log_names_the_successor(
     mode: str, shutdown_dates: bool, on_openai: bool, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(
@@ -145,7 +145,7 @@ async def test_before_the_end_the_start_names_the_successor(
         ("switch", "gpt-4.1", "gpt-6-luna"),
     ],
 )
-async def test_after_the_end_requests_go_on_with_the_successor(
+async def test_after_a_shutdown_requests_use_the_successor(
     mode: str, model: str, successor: str, shutdown_dates: bool, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(
@@ -182,7 +182,7 @@ async def test_after_the_end_requests_go_on_with_the_successor(
     ("mode", "model"),
     [("auto", "gpt-4o"), ("auto", "gpt-4.1-mini"), ("refuse", "gpt-4o-mini"), ("refuse", "gpt-4o")],
 )
-async def test_after_the_end_other_models_are_refused_with_their_successor(
+async def test_after_a_shutdown_other_models_are_rejected_with_their_successor(
     mode: str, model: str, shutdown_dates: bool, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(
@@ -203,7 +203,7 @@ async def test_after_the_end_other_models_are_refused_with_their_successor(
 
 @with_and_without_dates
 @pytest.mark.parametrize("mode", MODES)
-async def test_another_host_is_not_openai(
+async def test_openais_dates_do_not_apply_to_other_hosts(
     mode: str, shutdown_dates: bool, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(
@@ -224,7 +224,7 @@ async def test_another_host_is_not_openai(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_the_tables_date_alone_changes_nothing(mode: str, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_tables_date_alone_retires_no_model(mode: str, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(BEFORE, lines, monkeypatch, today=AFTER, shutdown_dates=False, retired_models=mode) as around:
         assert (await lines.first()).startswith("OpenAI was to shut down the model served as 'mine' on 2027-01-14")
         response = await around.ask()
@@ -236,7 +236,7 @@ async def test_the_tables_date_alone_changes_nothing(mode: str, lines: Lines, mo
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("startup_check", ["off", "require"])
-async def test_a_service_that_runs_the_day_before_runs_the_day_after(
+async def test_a_service_keeps_running_through_a_shutdown_date(
     startup_check: str, stream: bool, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with world(BEFORE, lines, monkeypatch, startup_check=startup_check) as around:
@@ -256,7 +256,7 @@ async def test_a_service_that_runs_the_day_before_runs_the_day_after(
     assert sum("requests go on with gpt-6-luna" in line for line in lines.texts) == 1
 
 
-async def test_requests_at_the_same_time_all_go_on(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_requests_all_use_the_successor(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(AFTER, lines, monkeypatch, startup_check="off") as around:
         responses = await asyncio.gather(*(around.ask() for _ in range(8)))
 
@@ -264,9 +264,7 @@ async def test_requests_at_the_same_time_all_go_on(lines: Lines, monkeypatch: py
     assert sum("requests go on with gpt-6-luna" in line for line in lines.texts) == 1
 
 
-async def test_a_model_that_is_refused_while_the_server_runs_is_named_once(
-    lines: Lines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_model_rejected_at_runtime_is_logged_once(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(AFTER, lines, monkeypatch, model="gpt-4o", startup_check="off") as around:
         responses = [await around.ask() for _ in range(2)]
         assert around.asked_for() == ["gpt-4o"]
@@ -276,9 +274,7 @@ async def test_a_model_that_is_refused_while_the_server_runs_is_named_once(
     assert sum("Requests for it are refused" in line for line in lines.texts) == 1
 
 
-async def test_a_model_that_is_not_found_before_its_end_is_no_ended_one(
-    lines: Lines, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_model_not_found_before_its_date_is_not_retired(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(AFTER, lines, monkeypatch, today=BEFORE, startup_check="off") as around:
         response = await around.ask()
         assert await around.root() == "gpt-4o-mini"
@@ -287,7 +283,7 @@ async def test_a_model_that_is_not_found_before_its_end_is_no_ended_one(
     assert response.headers["x-openai-error-code"] == "model_not_found"
 
 
-async def test_a_fine_tuned_model_is_not_replaced_by_itself(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fine_tuned_model_is_not_replaced(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(
         AFTER, lines, monkeypatch, model="ft:gpt-4o-mini-2024-07-18:acme::abc", startup_check="off"
     ) as around:
@@ -297,7 +293,9 @@ async def test_a_fine_tuned_model_is_not_replaced_by_itself(lines: Lines, monkey
     assert "was shut down by OpenAI on 2027-01-14" in response.json()["error"]["message"]
 
 
-async def test_with_every_model_served_an_ended_one_goes_on_too(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_every_model_served_a_retired_one_is_replaced_too(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with world(AFTER, lines, monkeypatch, startup_check="off", served_models="*") as around:
         responses = [await around.ask(model=model) for model in ("gpt-4o-mini", "gpt-4o")]
         cards = (await around.client.get("/v1/models")).json()["data"]

@@ -1,4 +1,4 @@
-"""The models of OpenAI, and deployments of them elsewhere, behind vLLM's interface."""
+"""OpenAI's models and their deployments elsewhere, behind vLLM's interface."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type":
         ("chat-latest", {"allowed_token_ids": [1]}, "allowed_token_ids", "this model takes no `logit_bias`"),
     ],
 )
-async def test_what_a_model_cannot_do_is_refused_before_openai_is_asked(
+async def test_what_a_model_cannot_do_is_rejected_before_a_call(
     model: str, members: dict[str, Any], param: str, words: str, simulator: Simulator
 ) -> None:
     async with (
@@ -68,7 +68,7 @@ async def test_what_a_model_cannot_do_is_refused_before_openai_is_asked(
 
 
 @pytest.mark.parametrize("form", [{"type": "json_object"}, {"type": "text"}])
-async def test_a_model_without_schemas_takes_other_formats(form: dict[str, str], simulator: Simulator) -> None:
+async def test_a_model_without_schemas_accepts_other_formats(form: dict[str, str], simulator: Simulator) -> None:
     async with (
         served_over(simulator.base_url, default_model="gpt-audio-1.5") as url,
         httpx.AsyncClient(base_url=url, timeout=10) as client,

@@ -1,4 +1,4 @@
-"""Twenty times as many clients as calls that may be made, at a server of its own."""
+"""Twenty times as many clients as permits, with a server process."""
 
 import asyncio
 import json
@@ -16,9 +16,9 @@ CAP = 5
 CLIENTS = 20 * CAP
 STREAMS = 15 * CAP
 PAUSE_S = 0.3
-"""How soon a client comes again; `Retry-After` asks for more than three times as long."""
+"""A client's retry delay; `Retry-After` is more than three times as long."""
 Seconds = defaultdict[int, list[float]]
-"""How long answers took, by their status."""
+"""Response times by status."""
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "[sim tokens=10 itl=0.02]"}], "stream": True}).encode()
 ASK = (
@@ -28,7 +28,7 @@ HEALTH = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 class Client:
-    """A connection that is kept, without the costs of a library: they would be taken for the server's."""
+    """A kept connection without a library, whose cost would count as the server's."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -79,7 +79,7 @@ def resident_kb(pid: int) -> int:
 
 
 async def under_pressure(port: int, simulator: Simulator, streams: int) -> tuple[Seconds, list[float]]:
-    """How long answers and those of /health took, until so many streams are whole."""
+    """Response times, and those of /health, until enough streams are complete."""
     seconds, over = Seconds(list), asyncio.Event()
     enough = simulator.traffic.answered + streams
     async with asyncio.timeout(60), asyncio.TaskGroup() as clients:
@@ -91,7 +91,9 @@ async def under_pressure(port: int, simulator: Simulator, streams: int) -> tuple
     return seconds, probing.result()
 
 
-async def test_an_overloaded_server_answers_everybody_and_stays_well(simulator: Simulator, tmp_path: Path) -> None:
+async def test_an_overloaded_server_responds_to_every_client_and_stays_healthy(
+    simulator: Simulator, tmp_path: Path
+) -> None:
     variables = {
         "OPENAI_API_KEY": "sk-test-key",
         "OPENAI_BASE_URL": simulator.base_url,

@@ -1,4 +1,4 @@
-"""Every row of the table of fields, as far as OpenAI: what the simulator gets to see."""
+"""Every parameter rule, by what the simulator receives."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -107,12 +107,12 @@ async def client(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def seen(simulator: Simulator) -> dict[str, Any]:
-    """What the last call asked for, without the model and the messages."""
+    """The last call's body without the model and the messages."""
     body: Any = simulator.traffic.exchanges[-1].body
     return {name: value for name, value in body.items() if name not in {"model", "messages"}}
 
 
-def test_every_row_is_tried() -> None:
+def test_every_rule_is_covered() -> None:
     tried = {
         Handling.PASS: TRANSLATED,
         Handling.TRANSLATE: TRANSLATED,
@@ -124,9 +124,7 @@ def test_every_row_is_tried() -> None:
 
 
 @pytest.mark.parametrize("name", TRANSLATED)
-async def test_a_translated_field_reaches_openai_in_its_form(
-    client: httpx.AsyncClient, simulator: Simulator, name: str
-) -> None:
+async def test_a_translated_field_reaches_openai(client: httpx.AsyncClient, simulator: Simulator, name: str) -> None:
     value, expected = TRANSLATED[name]
     response = await client.post(CHAT, json={"messages": MESSAGES, **BESIDE.get(name, {}), name: value})
 
@@ -136,7 +134,7 @@ async def test_a_translated_field_reaches_openai_in_its_form(
 
 
 @pytest.mark.parametrize("name", WITHOUT_EFFECT)
-async def test_a_field_without_effect_is_neither_sent_nor_told(
+async def test_a_field_without_effect_is_neither_sent_nor_reported(
     client: httpx.AsyncClient, simulator: Simulator, name: str
 ) -> None:
     response = await client.post(CHAT, json={"messages": MESSAGES, name: WITHOUT_EFFECT[name]})
@@ -146,7 +144,9 @@ async def test_a_field_without_effect_is_neither_sent_nor_told(
 
 
 @pytest.mark.parametrize("name", DROPPED)
-async def test_a_dropped_field_is_told_and_not_sent(client: httpx.AsyncClient, simulator: Simulator, name: str) -> None:
+async def test_a_dropped_field_is_reported_and_not_sent(
+    client: httpx.AsyncClient, simulator: Simulator, name: str
+) -> None:
     response = await client.post(CHAT, json={"messages": MESSAGES, name: DROPPED[name]})
 
     assert (response.status_code, seen(simulator)) == (200, {})
@@ -154,21 +154,21 @@ async def test_a_dropped_field_is_told_and_not_sent(client: httpx.AsyncClient, s
 
 
 @pytest.mark.parametrize("name", REJECTED)
-async def test_a_refused_field_costs_no_call(client: httpx.AsyncClient, simulator: Simulator, name: str) -> None:
+async def test_a_rejected_field_makes_no_call(client: httpx.AsyncClient, simulator: Simulator, name: str) -> None:
     response = await client.post(CHAT, json={"messages": MESSAGES, name: REJECTED[name]})
 
     assert (response.status_code, response.json()["error"]["param"]) == (400, name)
     assert not simulator.traffic.exchanges
 
 
-async def test_neutral_values_reach_nobody(client: httpx.AsyncClient, simulator: Simulator) -> None:
+async def test_neutral_values_are_not_sent(client: httpx.AsyncClient, simulator: Simulator) -> None:
     response = await client.post(CHAT, json={"messages": MESSAGES, **NEUTRAL})
 
     assert (response.status_code, seen(simulator)) == (200, {})
 
 
 @pytest.mark.parametrize(("fields", "expected"), SENT)
-async def test_openai_takes_what_it_is_sent(
+async def test_openai_accepts_every_translated_field(
     client: httpx.AsyncClient, simulator: Simulator, fields: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     response = await client.post(CHAT, json={"messages": MESSAGES, **fields})

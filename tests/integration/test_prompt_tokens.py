@@ -1,4 +1,4 @@
-"""The server counts a prompt's tokens as the API does that it asks: two implementations, one number."""
+"""The server counts a prompt's tokens as the upstream does, by an independent implementation."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ CONVERSATIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
-async def test_tokenize_counts_what_the_answers_usage_counts(client: httpx.AsyncClient, conversation: str) -> None:
+async def test_tokenize_counts_the_same_as_the_usage(client: httpx.AsyncClient, conversation: str) -> None:
     body = CONVERSATIONS[conversation]
     counted = (await client.post("/tokenize", json=body)).json()
     answered = (await client.post(CHAT, json=body)).json()
@@ -57,7 +57,7 @@ async def test_tokenize_counts_what_the_answers_usage_counts(client: httpx.Async
     assert counted["count"] == len(counted["tokens"]) == answered["usage"]["prompt_tokens"]
 
 
-async def test_an_answers_tokens_are_those_of_its_text(client: httpx.AsyncClient) -> None:
+async def test_a_responses_tokens_are_those_of_its_text(client: httpx.AsyncClient) -> None:
     answered = (await client.post(CHAT, json={"messages": [said("[sim tokens=40] 🦩 東京")]})).json()
     text = answered["choices"][0]["message"]["content"]
     counted = (await client.post("/tokenize", json={"prompt": text})).json()
@@ -66,7 +66,7 @@ async def test_an_answers_tokens_are_those_of_its_text(client: httpx.AsyncClient
     assert abs(counted["count"] - 40) <= 1, "but for a character that the limit has cut"
 
 
-async def test_an_answers_log_probabilities_name_the_tokens_of_its_text(client: httpx.AsyncClient) -> None:
+async def test_logprobs_name_the_tokens_of_the_text(client: httpx.AsyncClient) -> None:
     asked = {"messages": [said("🦩 in 東京")], "logprobs": True}
     choice = (await client.post(CHAT, json=asked)).json()["choices"][0]
     made = (await client.post("/tokenize", json={"prompt": choice["message"]["content"]})).json()

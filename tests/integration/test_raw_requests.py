@@ -1,4 +1,4 @@
-"""Bytes that no client library would send: whatever they are, they are answered in time, and by no 5xx."""
+"""Bytes that no client library sends get a response in time, and never a 5xx."""
 
 import asyncio
 import gzip
@@ -16,7 +16,7 @@ from tests.serving import served_over
 
 of_module = pytest.mark.asyncio(loop_scope="module")
 EXAMPLES = int(os.environ.get("RAW_REQUESTS", "200"))
-"""Of each test; `RAW_REQUESTS=5000` takes some minutes."""
+"""Examples per test; `RAW_REQUESTS=5000` takes some minutes."""
 ANSWERED_WITHIN_S = 60
 HELLO = b'{"messages":[{"role":"user","content":"hi"}],"max_tokens":5}'
 
@@ -66,7 +66,7 @@ json_pieces = st.lists(st.sampled_from([*PIECES, b"9" * 5000, b"\xff", b"\x00", 
 
 @st.composite
 def spliced(draw: st.DrawFn) -> bytes:
-    """A good body with something in it that does not belong there."""
+    """A valid body with foreign bytes in it."""
     at = draw(st.integers(0, len(HELLO)))
     return HELLO[:at] + draw(st.binary(max_size=6) | json_pieces) + HELLO[at + draw(st.integers(0, 4)) :]
 
@@ -75,7 +75,7 @@ bodies = st.just(HELLO) | st.binary(max_size=200) | json_pieces | spliced() | st
 
 
 def encode_events(body: bytes, pieces: int | None) -> bytes:
-    """The body with the field that tells its length, or in chunks."""
+    """The body with `Content-Length`, or in chunks."""
     if pieces is None:
         return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
     size = max(1, len(body) // pieces)
@@ -87,7 +87,7 @@ def encode_events(body: bytes, pieces: int | None) -> bytes:
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """A request whose frame is right, and nothing else need be."""
+    """A request with valid framing and anything else."""
     fields = draw(st.lists(st.tuples(names, values), max_size=6))
     if draw(st.booleans()):
         fields.append((b"Content-Type", b"application/json"))
@@ -133,7 +133,7 @@ async def check_is_alive(port: int) -> None:
 @many
 @given(sent=requests())
 @of_module
-async def test_any_request_is_answered(port: int, sent: bytes) -> None:
+async def test_any_request_gets_a_response(port: int, sent: bytes) -> None:
     answer = await answer_to(port, sent)
 
     assert statuses(answer)
@@ -144,12 +144,12 @@ async def test_any_request_is_answered(port: int, sent: bytes) -> None:
 @many
 @given(sent=st.binary(max_size=300) | st.tuples(requests(), st.integers(0, 200)).map(lambda cut: cut[0][: cut[1]]))
 @of_module
-async def test_any_bytes_are_answered_or_the_connection_is_closed(port: int, sent: bytes) -> None:
+async def test_any_bytes_get_a_response_or_a_closed_connection(port: int, sent: bytes) -> None:
     answer = await answer_to(port, sent, leave=True)
 
     assert all(status < 500 for status in statuses(answer)), answer
 
 
 @of_module
-async def test_the_server_is_well_after_all_that(port: int) -> None:
+async def test_the_server_is_healthy_afterwards(port: int) -> None:
     await check_is_alive(port)

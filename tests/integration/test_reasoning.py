@@ -1,4 +1,4 @@
-"""How hard a model reasons: what the operator says, what a client says, and room for it beside the answer."""
+"""Reasoning effort by operator and client, and the tokens reserved for it."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +22,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 @dataclass
 class Served:
-    """A server of one model, and the bodies that OpenAI gets from it."""
+    """A server with one model, and the bodies that it sends to OpenAI."""
 
     client: httpx.AsyncClient
     openai: Simulator
@@ -55,7 +55,7 @@ def serve(simulator: Simulator) -> Serve:
     return serving
 
 
-async def test_without_thinking_the_usual_request_is_as_on_gpt_4o_mini(serve: Serve) -> None:
+async def test_without_thinking_a_usual_request_is_that_of_gpt_4o_mini(serve: Serve) -> None:
     async with serve(default_chat_template_kwargs=OFF) as served:
         response = await served.ask(**USUAL)
         body = served.last_body()
@@ -133,7 +133,7 @@ async def test_without_thinking_the_default_temperature_is_sent(serve: Serve) ->
         pytest.param("gpt-6-luna", {"reasoning_effort": "high"}, {"tools": [TOOL]}, "none", id="beside tools"),
     ],
 )
-async def test_a_clients_own_words_win_over_the_operators(
+async def test_the_clients_setting_wins_over_the_operators(
     model: str, default: dict[str, Any], asked: dict[str, Any], sent: str | None, serve: Serve
 ) -> None:
     async with serve(model, default_chat_template_kwargs=default) as served:
@@ -151,7 +151,7 @@ async def test_a_clients_own_words_win_over_the_operators(
     ],
     ids=["mapped", "in kwargs", "another effort", "none asked"],
 )
-async def test_an_effort_that_is_asked_for_is_mapped_and_reported(
+async def test_a_requested_effort_is_mapped_and_reported(
     asked: dict[str, Any], sent: str | None, adjusted: str | None, serve: Serve
 ) -> None:
     async with serve(reasoning_effort_map={"medium": "low"}) as served:
@@ -161,7 +161,7 @@ async def test_an_effort_that_is_asked_for_is_mapped_and_reported(
 
 
 def texts(response: httpx.Response) -> tuple[dict[int, str], dict[int, str]]:
-    """The text and the finish reason of each choice, of a whole answer or of a stream."""
+    """The text and finish reason of each choice of a response or stream."""
     if response.headers["content-type"] == "application/json":
         choices = response.json()["choices"]
         return (
@@ -193,7 +193,7 @@ every_stream = pytest.mark.parametrize("stream", STREAMS.values(), ids=list(STRE
 
 @every_stream
 @pytest.mark.parametrize("n", [1, 2])
-async def test_room_for_reasoning_is_added_and_the_text_cut_at_what_was_asked(
+async def test_reserved_tokens_are_added_and_the_text_is_cut_at_the_limit(
     stream: dict[str, Any], n: int, serve: Serve
 ) -> None:
     async with serve(reasoning_reserve_tokens=100) as served:
@@ -210,7 +210,7 @@ async def test_room_for_reasoning_is_added_and_the_text_cut_at_what_was_asked(
 @pytest.mark.parametrize(
     ("members", "finish"), [({"max_tokens": 16}, "stop"), ({"max_tokens": 15}, "length")], ids=["fits", "one too many"]
 )
-async def test_a_text_that_is_short_enough_ends_as_it_ends(
+async def test_a_text_below_the_limit_is_not_cut(
     stream: dict[str, Any], members: dict[str, Any], finish: str, serve: Serve
 ) -> None:
     async with serve(reasoning_reserve_tokens=100) as served:
@@ -222,7 +222,7 @@ async def test_a_text_that_is_short_enough_ends_as_it_ends(
 
 
 @every_stream
-async def test_a_stop_string_before_the_cut_ends_the_text(stream: dict[str, Any], serve: Serve) -> None:
+async def test_a_stop_string_before_the_limit_ends_the_text(stream: dict[str, Any], serve: Serve) -> None:
     async with serve(reasoning_reserve_tokens=100) as served:
         whole, _ = texts(await served.ask("Go on. [sim tokens=60]", max_completion_tokens=16))
         word = whole[0].split()[3]
@@ -240,27 +240,29 @@ async def test_a_stop_string_before_the_cut_ends_the_text(stream: dict[str, Any]
         ("gpt-4o-mini", {}),
     ],
 )
-async def test_a_model_that_does_not_reason_needs_no_room(model: str, members: dict[str, Any], serve: Serve) -> None:
+async def test_a_model_without_reasoning_gets_no_reserved_tokens(
+    model: str, members: dict[str, Any], serve: Serve
+) -> None:
     async with serve(model, reasoning_reserve_tokens=100) as served:
         response = await served.ask(max_tokens=64, **members)
         assert served.last_body()["max_completion_tokens"] == 64
     assert "x-adjusted-params" not in response.headers
 
 
-async def test_the_room_is_within_what_the_model_can_write(serve: Serve) -> None:
+async def test_reserved_tokens_stay_within_the_models_limit(serve: Serve) -> None:
     async with serve(reasoning_reserve_tokens=100_000) as served:
         response = await served.ask(max_tokens=100_000)
         assert served.last_body()["max_completion_tokens"] == 128_000
     assert response.headers["x-adjusted-params"] == "max_tokens=128000"
 
 
-async def test_where_no_limit_is_asked_for_none_is_made(serve: Serve) -> None:
+async def test_without_a_requested_limit_none_is_sent(serve: Serve) -> None:
     async with serve(reasoning_reserve_tokens=100) as served:
         await served.ask()
         assert "max_completion_tokens" not in served.last_body()
 
 
-async def test_an_answer_that_reasoning_used_up_says_so(serve: Serve) -> None:
+async def test_a_response_used_up_by_reasoning_is_reported(serve: Serve) -> None:
     async with serve() as served:
         empty = await served.ask(max_tokens=48)
         written = await served.ask(max_tokens=48, reasoning_effort="none")

@@ -1,4 +1,4 @@
-"""No key and no prompt is in anything that the server writes down or answers, whatever fails."""
+"""No key and no prompt is in a log or a response, whatever fails."""
 
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -18,7 +18,7 @@ CLIENTS_KEY = "sk-clients-MarkedKey0000000003"
 PROMPT = "MarkedPrompt0000000004"
 MARKS = (*OUR_KEYS, "MarkedKey", CLIENTS_KEY, PROMPT)
 OURS = {"httpx", "httpcore"}
-"""Loggers of this test's own client."""
+"""Loggers of the test's client."""
 LOGGERS = (
     "",
     "app",
@@ -44,7 +44,7 @@ def every_log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFix
 
 
 class Witness:
-    """A client that sends its key and its prompt everywhere, and keeps what comes back."""
+    """A client that sends its key and prompt everywhere and keeps the responses."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
@@ -127,7 +127,7 @@ def marks_in(text: str) -> list[str]:
     return [mark for mark in MARKS if mark in text]
 
 
-async def test_no_key_and_no_prompt_gets_out(
+async def test_no_key_and_no_prompt_leaks(
     server: tuple[Witness, Any], every_log: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     witness, app = server

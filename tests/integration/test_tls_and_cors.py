@@ -1,4 +1,4 @@
-"""TLS and CORS by vLLM's names."""
+"""TLS and CORS by vLLM's flags."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def authority(tmp_path: Path) -> trustme.CA:
     return made
 
 
-async def test_the_server_speaks_tls(authority: trustme.CA, tmp_path: Path) -> None:
+async def test_the_server_supports_tls(authority: trustme.CA, tmp_path: Path) -> None:
     trusting = ssl.create_default_context()
     authority.configure_trust(trusting)
     flags = ("--ssl-certfile", "server.pem", "--ssl-ca-certs", "ca.pem", "--ssl-cert-reqs", "2")
@@ -44,7 +44,7 @@ async def test_the_server_speaks_tls(authority: trustme.CA, tmp_path: Path) -> N
             assert (await client.get("/health")).status_code == 200
 
 
-async def test_what_speaks_no_tls_1_3_gets_a_modern_cipher(authority: trustme.CA, tmp_path: Path) -> None:
+async def test_clients_without_tls_1_3_get_a_modern_cipher(authority: trustme.CA, tmp_path: Path) -> None:
     old = ssl.create_default_context()
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     authority.configure_trust(old)
@@ -59,7 +59,7 @@ async def test_what_speaks_no_tls_1_3_gets_a_modern_cipher(authority: trustme.CA
 
 
 @pytest.mark.parametrize("asked", ["0", "2"])
-async def test_docker_finds_it_healthy_over_tls(asked: str, authority: trustme.CA, tmp_path: Path) -> None:
+async def test_the_docker_health_check_works_over_tls(asked: str, authority: trustme.CA, tmp_path: Path) -> None:
     variables = {"SSL_CERTFILE": "server.pem", "SSL_CA_CERTS": "ca.pem", "SSL_CERT_REQS": asked}
     async with started(*SERVER, cwd=tmp_path, OPENAI_API_KEY="sk-x", **variables) as server:
         port = (await server.wait_for_line(r"running on https://\S+:(\d+)"))[1]
@@ -68,7 +68,7 @@ async def test_docker_finds_it_healthy_over_tls(asked: str, authority: trustme.C
     assert not is_healthy(port, **variables)
 
 
-async def test_docker_finds_it_healthy_without_tls(tmp_path: Path) -> None:
+async def test_the_docker_health_check_works_without_tls(tmp_path: Path) -> None:
     async with started(*SERVER, cwd=tmp_path, OPENAI_API_KEY="sk-x") as server:
         port = (await server.url()).rpartition(":")[2]
         assert is_healthy(port)
@@ -76,7 +76,7 @@ async def test_docker_finds_it_healthy_without_tls(tmp_path: Path) -> None:
 
 
 def is_healthy(port: str, **variables: str) -> bool:
-    """What the image's health check finds."""
+    """Run the image's health check; return its result."""
     command = [sys.executable, "-m", "app.healthcheck"]
     return not subprocess.run(
         command, env=environment(PORT=port, **variables), capture_output=True, check=False
@@ -84,7 +84,7 @@ def is_healthy(port: str, **variables: str) -> bool:
 
 
 def encrypted(key: bytes) -> bytes:
-    """A private key under a password."""
+    """A private key with a password."""
     return serialization.load_pem_private_key(key, None).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"secret")
     )
@@ -115,7 +115,7 @@ def encrypted(key: bytes) -> bytes:
         "no list",
     ],
 )
-def test_what_is_wrong_is_one_line(
+def test_an_invalid_tls_or_cors_setting_is_one_line(
     authority: trustme.CA,
     variables: dict[str, str],
     words: str,
@@ -137,7 +137,7 @@ def test_what_is_wrong_is_one_line(
     assert said.count("\n") == 1
 
 
-async def test_no_origin_is_allowed_unless_it_is_named(simulator: Simulator) -> None:
+async def test_only_configured_origins_are_allowed(simulator: Simulator) -> None:
     asking = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
     answers = []
     for origins in ("[]", f'["{ORIGIN}"]'):
@@ -152,9 +152,7 @@ async def test_no_origin_is_allowed_unless_it_is_named(simulator: Simulator) -> 
 
 
 @pytest.mark.parametrize("origins", [["*"], [ORIGIN], []])
-async def test_caches_are_told_that_answers_vary_with_the_origin_whether_one_is_named_or_not(
-    simulator: Simulator, origins: list[str]
-) -> None:
+async def test_responses_vary_by_origin_with_and_without_the_header(simulator: Simulator, origins: list[str]) -> None:
     async with (
         served_over(simulator.base_url, allowed_origins=json.dumps(origins)) as url,
         httpx.AsyncClient(base_url=url) as client,

@@ -1,4 +1,4 @@
-"""Fields about tokens, from the client to OpenAI and back over real sockets."""
+"""Token fields, from the client to OpenAI and back over real sockets."""
 
 import json
 from collections.abc import AsyncIterator
@@ -62,7 +62,7 @@ def sent(simulator: Simulator) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("fields", [{}, {"model": "o3"}, {"structured_outputs": {"choice": ["red", "green"]}}])
-async def test_token_ids_spell_the_answer(client: httpx.AsyncClient, fields: dict[str, Any]) -> None:
+async def test_token_ids_encode_the_response(client: httpx.AsyncClient, fields: dict[str, Any]) -> None:
     answer = await asked(client, return_token_ids=True, **fields)
     choice = answer["choices"][0]
 
@@ -72,7 +72,7 @@ async def test_token_ids_spell_the_answer(client: httpx.AsyncClient, fields: dic
 
 
 @pytest.mark.parametrize("fields", [{}, {"model": "o3"}, {"n": 2}])
-async def test_the_token_ids_of_a_stream_spell_its_text(client: httpx.AsyncClient, fields: dict[str, Any]) -> None:
+async def test_the_token_ids_of_a_stream_encode_its_text(client: httpx.AsyncClient, fields: dict[str, Any]) -> None:
     chunks = await chunks_of(client, return_token_ids=True, **fields)
 
     for index in range(fields.get("n", 1)):
@@ -82,7 +82,7 @@ async def test_the_token_ids_of_a_stream_spell_its_text(client: httpx.AsyncClien
         assert "Say something." in O200K.decode(own[0]["prompt_token_ids"])
 
 
-async def test_ids_that_are_those_of_the_text_are_told(client: httpx.AsyncClient) -> None:
+async def test_ids_from_the_text_are_reported(client: httpx.AsyncClient) -> None:
     body = {"messages": MESSAGES, "return_token_ids": True}
     exact, canonical = [await client.post(CHAT, json={**body, "model": model}) for model in ("gpt-4o", "o3")]
 
@@ -90,13 +90,13 @@ async def test_ids_that_are_those_of_the_text_are_told(client: httpx.AsyncClient
     assert canonical.headers["x-adjusted-params"] == "return_token_ids=canonical"
 
 
-async def test_log_probabilities_that_were_asked_for_stay_beside_the_ids(client: httpx.AsyncClient) -> None:
+async def test_requested_logprobs_stay_beside_the_ids(client: httpx.AsyncClient) -> None:
     choice = (await asked(client, return_token_ids=True, logprobs=True))["choices"][0]
 
     assert choice["logprobs"]["content"]
 
 
-async def test_log_probabilities_name_tokens_by_their_ids(client: httpx.AsyncClient) -> None:
+async def test_logprobs_name_tokens_by_id(client: httpx.AsyncClient) -> None:
     fields = {"return_tokens_as_token_ids": True, "logprobs": True, "top_logprobs": 2}
     choice = (await asked(client, return_token_ids=True, **fields))["choices"][0]
     shown = choice["logprobs"]["content"]
@@ -105,7 +105,7 @@ async def test_log_probabilities_name_tokens_by_their_ids(client: httpx.AsyncCli
     assert all(entry["token"].startswith("token_id:") for one in shown for entry in (one, *one["top_logprobs"]))
 
 
-async def test_a_batch_answers_ids_for_each_conversation_but_none_for_the_prompt(client: httpx.AsyncClient) -> None:
+async def test_a_batch_has_ids_for_each_conversation_but_not_the_prompt(client: httpx.AsyncClient) -> None:
     body = {"messages": [MESSAGES, MESSAGES], "return_token_ids": True}
     answer = (await client.post(f"{CHAT}/batch", json=body)).json()
 
@@ -118,7 +118,7 @@ async def test_a_batch_answers_ids_for_each_conversation_but_none_for_the_prompt
 
 @pytest.mark.parametrize("model", ["gpt-4o", "o3"])
 @pytest.mark.parametrize("include", [False, True])
-async def test_a_stop_token_ends_the_answer(client: httpx.AsyncClient, model: str, include: bool) -> None:
+async def test_a_stop_token_ends_the_response(client: httpx.AsyncClient, model: str, include: bool) -> None:
     whole = (await asked(client, model=model, return_token_ids=True))["choices"][0]
     text, stop = whole["message"]["content"], whole["token_ids"][3]
     place = text.index(O200K.decode([stop]))
@@ -134,13 +134,15 @@ async def test_a_stop_token_ends_the_answer(client: httpx.AsyncClient, model: st
     assert chunks[-1]["choices"][0]["stop_reason"] == stop
 
 
-async def test_tokens_that_end_an_answer_anyway_change_nothing(client: httpx.AsyncClient, simulator: Simulator) -> None:
+async def test_stop_tokens_that_always_end_a_response_change_nothing(
+    client: httpx.AsyncClient, simulator: Simulator
+) -> None:
     await asked(client, stop_token_ids=[199999, 200002, 200007, 200012, 200018])
 
     assert "logprobs" not in sent(simulator)
 
 
-async def test_a_part_of_a_character_cannot_stop_where_only_text_is_seen(client: httpx.AsyncClient) -> None:
+async def test_without_logprobs_part_of_a_character_cannot_stop(client: httpx.AsyncClient) -> None:
     part = next(token for token in O200K.encode("\N{PARTY POPPER}"))
     response = await client.post(CHAT, json={"messages": MESSAGES, "model": "o3", "stop_token_ids": [part]})
 
@@ -160,9 +162,7 @@ async def test_a_stream_with_usage_is_closed_at_its_stop(client: httpx.AsyncClie
     assert chunks[-1]["usage"]["prompt_tokens"] > 0
 
 
-async def test_thinking_is_paid_for_so_the_usage_of_a_stop_is_openais(
-    client: httpx.AsyncClient, simulator: Simulator
-) -> None:
+async def test_a_reasoning_models_usage_at_a_stop_is_openais(client: httpx.AsyncClient, simulator: Simulator) -> None:
     chunks = await chunks_of(client, model="o3", stop=[" "], stream_options=USAGE)
 
     await simulator.traffic.wait_for(lambda traffic: traffic.answered == 1)
@@ -212,7 +212,7 @@ async def test_words_and_tokens_become_biases(
     assert {name: value for name, value in response.headers.items() if name in headers} == told
 
 
-async def test_a_banned_word_is_not_written(client: httpx.AsyncClient) -> None:
+async def test_a_banned_word_is_not_generated(client: httpx.AsyncClient) -> None:
     messages = [{"role": "user", "content": "Say something. [sim tokens=60]"}]
     text = (await asked(client, messages=messages))["choices"][0]["message"]["content"]
     word = next(word for word in text.split() if len(O200K.encode(word)) == len(O200K.encode(" " + word)) == 1)
@@ -222,7 +222,7 @@ async def test_a_banned_word_is_not_written(client: httpx.AsyncClient) -> None:
     assert word not in banned.split()
 
 
-async def test_only_allowed_tokens_are_written(client: httpx.AsyncClient) -> None:
+async def test_only_allowed_tokens_are_generated(client: httpx.AsyncClient) -> None:
     allowed = [*O200K.encode(" cat"), *O200K.encode(" dog")]
     choice = (await asked(client, allowed_token_ids=allowed, return_token_ids=True))["choices"][0]
 
@@ -279,7 +279,7 @@ BEYOND = (
         ),
     ],
 )  # fmt: skip
-async def test_what_cannot_be_served_is_refused_in_vllms_words(
+async def test_unsupported_requests_are_rejected_in_vllms_words(
     client: httpx.AsyncClient, simulator: Simulator, fields: dict[str, Any], param: str, message: str
 ) -> None:
     response = await client.post(CHAT, json={"messages": MESSAGES, **fields})
@@ -290,7 +290,7 @@ async def test_what_cannot_be_served_is_refused_in_vllms_words(
 
 
 @pytest.mark.parametrize("name", ["stop_token_ids", "truncate_prompt_tokens", "return_token_ids", "stream_options"])
-async def test_a_model_whose_tokenizer_is_not_known_has_no_tokens(client: httpx.AsyncClient, name: str) -> None:
+async def test_token_fields_need_a_known_tokenizer(client: httpx.AsyncClient, name: str) -> None:
     values: dict[str, Any] = {
         "stop_token_ids": [5], "truncate_prompt_tokens": 5, "return_token_ids": True,
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
@@ -333,7 +333,7 @@ def saying(text: str, **fields: Any) -> dict[str, Any]:
         ),
     ],
 )  # fmt: skip
-async def test_a_prompt_beyond_the_context_is_refused_before_openai_is_asked(
+async def test_a_prompt_beyond_the_context_is_rejected_before_a_call(
     simulator: Simulator, text: str, param: str, message: str
 ) -> None:
     async with client_of(simulator, **SMALL) as client:
@@ -354,14 +354,14 @@ async def test_a_prompt_beyond_the_context_is_refused_before_openai_is_asked(
         ),
     ],
 )  # fmt: skip
-async def test_a_prompt_within_the_context_passes(simulator: Simulator, content: Any) -> None:
+async def test_a_prompt_within_the_context_is_accepted(simulator: Simulator, content: Any) -> None:
     async with client_of(simulator, **SMALL) as client:
         response = await client.post(CHAT, json=saying(content, max_tokens=1))
 
     assert response.status_code == 200, response.text
 
 
-async def test_a_limit_that_the_prompt_keeps_has_no_effect(client: httpx.AsyncClient) -> None:
+async def test_a_prompt_limit_that_is_met_has_no_effect(client: httpx.AsyncClient) -> None:
     for limit in (16, -1):
         await asked(client, truncate_prompt_tokens=limit)
 
@@ -370,7 +370,7 @@ async def test_a_limit_that_the_prompt_keeps_has_no_effect(client: httpx.AsyncCl
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "o3"])
-async def test_each_chunk_tells_the_usage_so_far(client: httpx.AsyncClient, model: str) -> None:
+async def test_each_chunk_has_the_usage_so_far(client: httpx.AsyncClient, model: str) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     *chunks, last = await chunks_of(client, model=model, stream_options=options)
     counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
@@ -382,7 +382,7 @@ async def test_each_chunk_tells_the_usage_so_far(client: httpx.AsyncClient, mode
     assert last["choices"] == []
 
 
-async def test_without_include_usage_no_chunk_has_any(client: httpx.AsyncClient) -> None:
+async def test_without_include_usage_no_chunk_has_usage(client: httpx.AsyncClient) -> None:
     chunks = await chunks_of(client, stream_options={"continuous_usage_stats": True})
 
     assert not any("usage" in chunk for chunk in chunks)
@@ -392,7 +392,7 @@ async def test_without_include_usage_no_chunk_has_any(client: httpx.AsyncClient)
 
 
 @pytest.mark.parametrize("parts", [[], [{"type": "image_url", "image_url": {"url": IMAGE * 150}}]])
-async def test_an_ordinary_request_needs_no_vocabulary(client: httpx.AsyncClient, parts: list[dict[str, Any]]) -> None:
+async def test_an_ordinary_request_loads_no_vocabulary(client: httpx.AsyncClient, parts: list[dict[str, Any]]) -> None:
     before = encoding.cache_info()
     await asked(client, messages=[{"role": "user", "content": [{"type": "text", "text": "hi"}, *parts]}])
 
@@ -406,7 +406,7 @@ async def test_tools_are_part_of_the_prompt(client: httpx.AsyncClient) -> None:
     assert "Look a word up" in O200K.decode(answer["prompt_token_ids"])
 
 
-async def test_a_stop_string_that_is_a_stop_token_too_is_told_as_the_string(client: httpx.AsyncClient) -> None:
+async def test_a_stop_string_that_is_also_a_stop_token_is_reported_as_a_string(client: httpx.AsyncClient) -> None:
     stop = O200K.encode("e")[0]
     text = O200K.decode([stop])
     choice = (await asked(client, model="o3", stop=[text], stop_token_ids=[stop]))["choices"][0]
@@ -427,7 +427,7 @@ PNG = [{"type": "text", "text": PACED}, {"type": "image_url", "image_url": {"url
         pytest.param({"response_format": {"type": "json_object"}}, id="a form"),
     ],
 )
-async def test_where_only_openai_can_count_its_usage_is_told(
+async def test_openais_usage_is_reported_if_only_openai_can_count(
     client: httpx.AsyncClient, simulator: Simulator, fields: dict[str, Any]
 ) -> None:
     asked_for = {"messages": [{"role": "user", "content": PACED}], **fields}

@@ -1,4 +1,4 @@
-"""Every setting that cannot work is one line on standard error that names it, and status 2."""
+"""Every invalid setting prints one line to stderr that names it, and exits with status 2."""
 
 import json
 import os
@@ -161,7 +161,7 @@ def held_port() -> Iterator[int]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_port: int) -> Path:
-    """The working directory of a server that would start if its port were free."""
+    """The working directory of a server whose only problem is its port."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "not-a-certificate.pem").write_text("nonsense\n")
     authority = trustme.CA()
@@ -172,7 +172,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_port: int) -> P
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a server which cannot start says."""
+    """The one line that a server prints if it cannot start."""
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -185,7 +185,7 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.parametrize(("name", "value"), CASES, ids=[f"{name}={ascii(value)[:30]}" for name, value in CASES])
 @pytest.mark.usefixtures("folder")
-def test_a_setting_that_cannot_work_is_named(
+def test_an_invalid_setting_is_named(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -202,7 +202,7 @@ def test_a_port_in_use_is_named(held_port: int, capsys: pytest.CaptureFixture[st
     assert said(capsys) == f"HOST, PORT: 127.0.0.1 port {held_port} is already in use"
 
 
-def test_a_port_that_needs_more_rights_is_named(
+def test_a_port_without_permission_is_named(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bind = socket.socket.bind
@@ -228,7 +228,7 @@ def test_a_port_that_needs_more_rights_is_named(
     ],
 )
 @pytest.mark.usefixtures("folder")
-def test_a_flag_that_cannot_work_is_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_flag_is_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert words in said(capsys, *arguments)
 
 
@@ -246,7 +246,7 @@ def test_a_flag_that_cannot_work_is_named(arguments: list[str], words: str, caps
         (b"DEFAULT_TEMPERATURE\n", None),
     ],
 )
-def test_a_file_that_cannot_work_is_named(
+def test_an_invalid_file_is_named(
     content: bytes, words: str | None, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / ".env").write_bytes(content)
@@ -255,7 +255,7 @@ def test_a_file_that_cannot_work_is_named(
 
 
 @pytest.mark.parametrize("target", [".", "nowhere", "/proc/self/mem"], ids=["a folder", "nothing", "unreadable"])
-def test_a_file_that_cannot_be_read_is_named(target: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreadable_file_is_named(target: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / ".env").symlink_to(target)
 
     assert said(capsys).startswith(".env cannot be read: ")
@@ -275,7 +275,7 @@ def test_a_file_that_cannot_be_read_is_named(target: str, folder: Path, capsys: 
     ],
     ids=lambda variables: next(iter(variables)),
 )
-async def test_a_process_says_so_in_one_line(variables: dict[str, str], held_port: int, tmp_path: Path) -> None:
+async def test_the_process_prints_one_line_and_exits(variables: dict[str, str], held_port: int, tmp_path: Path) -> None:
     given = {"OPENAI_API_KEY": KEY, "HOST": "127.0.0.1", "PORT": str(held_port)}
     given |= {name: value for name, value in variables.items() if value != "in use"}
     async with started("-m", "app", cwd=tmp_path, **given) as server:
@@ -288,7 +288,7 @@ async def test_a_process_says_so_in_one_line(variables: dict[str, str], held_por
 
 @pytest.mark.parametrize("url", ["http://localhost:1", "http://localhost:1/", "http://localhost:1//"])
 @pytest.mark.usefixtures("folder")
-def test_a_base_url_without_a_path_is_completed_and_said(
+def test_a_base_url_without_a_path_is_completed_and_logged(
     url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", url)
@@ -313,7 +313,7 @@ def test_a_base_url_without_a_path_is_completed_and_said(
     ],
 )
 @pytest.mark.usefixtures("folder")
-def test_what_can_work_is_no_error(
+def test_valid_settings_are_accepted(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(name, value)

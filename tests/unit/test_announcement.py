@@ -1,4 +1,4 @@
-"""What `make run` says before it starts anything."""
+"""What `make run` prints before it starts anything."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_key_the_simulator_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
     assert main() == NO_KEY
-    said = capsys.readouterr().out
-    assert said.startswith("No OPENAI_API_KEY is set: responses come from the built-in simulator")
-    assert "curl http://localhost:8002/v1/chat/completions" in said
+    output = capsys.readouterr().out
+    assert output.startswith("No OPENAI_API_KEY is set: responses come from the built-in simulator")
+    assert "curl http://localhost:8002/v1/chat/completions" in output
 
 
 def test_the_command_fits_the_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,14 +25,14 @@ def test_the_command_fits_the_settings(monkeypatch: pytest.MonkeyPatch, capsys: 
         monkeypatch.setenv(name, value)
 
     assert main() == HAS_KEY
-    said = capsys.readouterr().out
-    assert said.startswith("Responses come from OpenAI")
-    assert "curl https://localhost:9000/v1/chat/completions" in said
-    assert "Authorization: Bearer KEY" in said
-    assert "secret" not in said
+    output = capsys.readouterr().out
+    assert output.startswith("Responses come from OpenAI")
+    assert "curl https://localhost:9000/v1/chat/completions" in output
+    assert "Authorization: Bearer KEY" in output
+    assert "secret" not in output
 
 
-def test_a_setting_that_cannot_work_is_no_missing_key(
+def test_an_invalid_setting_is_not_reported_as_a_missing_key(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")

@@ -77,7 +77,7 @@ async def test_a_secret_in_an_answer_is_found(response: Response, found: list[st
     async with served(Starlette(routes=[Route("/", answer)])) as url, httpx.AsyncClient() as client:
         await client.get(url)
 
-    assert "answer to /" in found[0]
+    assert "response to /" in found[0]
 
 
 async def test_a_secret_in_a_processs_output_is_found(tmp_path: Path, found: list[str]) -> None:

@@ -39,7 +39,7 @@ def application() -> FastAPI:
 @pytest.mark.parametrize(
     ("served", "warned"), [('{"mine": "gpt-4o-mini"}', True), ('{"mine": "gpt-5.2"}', False)], ids=["ends", "stays"]
 )
-def test_a_model_that_is_about_to_end_is_warned_of(
+def test_a_warning_names_models_that_openai_will_shut_down(
     served: str, warned: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
@@ -70,7 +70,7 @@ def test_a_model_can_be_described(monkeypatch: pytest.MonkeyPatch) -> None:
         ('{"m": {"default_effort": "low"}}', "MODEL_FAMILIES.m: default_effort 'low' is not one of efforts"),
     ],
 )
-def test_a_wrong_description_is_named(
+def test_an_invalid_model_description_is_an_error(
     described: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
@@ -80,11 +80,11 @@ def test_a_wrong_description_is_named(
     assert words in capsys.readouterr().err
 
 
-def test_importing_makes_no_application_and_needs_no_key() -> None:
+def test_importing_builds_no_application_and_needs_no_key() -> None:
     assert "app" not in vars(importlib.reload(app.main))
 
 
-def test_health_and_models_answer_before_anything_is_opened() -> None:
+def test_health_and_models_work_without_the_lifespan() -> None:
     client = TestClient(application())
 
     assert client.get("/health").json()["status"] == "healthy"
@@ -109,58 +109,58 @@ def test_the_client_and_the_service_can_be_replaced() -> None:
     assert seen[2:] == ["another client", seen[1]]
 
 
-async def answer(simulator: Simulator, text: str = "hi", **settings: object) -> httpx.Response:
-    """What a client gets from a server with these settings."""
+async def post_chat(simulator: Simulator, text: str = "hi", **settings: object) -> httpx.Response:
+    """The response of a server with these settings."""
     body = {"messages": [{"role": "user", "content": text}], "top_k": 5}
     async with served_over(simulator.base_url, **settings) as url, httpx.AsyncClient(base_url=url) as client:
         return await client.post(CHAT, json=body)
 
 
-async def test_the_settings_say_whose_calls_they_are(simulator: Simulator) -> None:
-    await answer(simulator, openai_org_id="org-1", openai_project_id="proj_1")
+async def test_organization_and_project_are_sent(simulator: Simulator) -> None:
+    await post_chat(simulator, openai_org_id="org-1", openai_project_id="proj_1")
 
     headers = simulator.traffic.exchanges[0].headers
     assert (headers["openai-organization"], headers["openai-project"]) == ("org-1", "proj_1")
 
 
-async def test_the_settings_may_name_several_keys(simulator: Simulator) -> None:
-    response = await answer(simulator, openai_api_key="sk-wrong", openai_api_keys="sk-b,sk-c")
+async def test_several_keys_are_used(simulator: Simulator) -> None:
+    response = await post_chat(simulator, openai_api_key="sk-wrong", openai_api_keys="sk-b,sk-c")
 
     used = [exchange.headers["authorization"] for exchange in simulator.traffic.exchanges]
     assert (response.status_code, used) == (200, ["Bearer sk-wrong", "Bearer sk-b"])
 
 
 @pytest.mark.parametrize("temperature", [0.2, None])
-async def test_the_settings_say_the_default_temperature(simulator: Simulator, temperature: float | None) -> None:
-    await answer(simulator, default_temperature=temperature)
+async def test_the_default_temperature_is_sent(simulator: Simulator, temperature: float | None) -> None:
+    await post_chat(simulator, default_temperature=temperature)
 
     sent: Any = simulator.traffic.exchanges[0].body
     assert sent.get("temperature") == temperature
 
 
 @pytest.mark.parametrize(
-    ("choice", "status", "told"), [("drop", 200, "top_k"), ("reject", 400, None), ("silent", 200, None)]
+    ("choice", "status", "ignored"), [("drop", 200, "top_k"), ("reject", 400, None), ("silent", 200, None)]
 )
-async def test_the_settings_say_what_becomes_of_fields_without_effect(
-    simulator: Simulator, choice: str, status: int, told: str | None
+async def test_unsupported_params_decides_about_unsupported_fields(
+    simulator: Simulator, choice: str, status: int, ignored: str | None
 ) -> None:
-    response = await answer(simulator, unsupported_params=choice)
+    response = await post_chat(simulator, unsupported_params=choice)
 
-    assert (response.status_code, response.headers.get("x-ignored-params")) == (status, told)
+    assert (response.status_code, response.headers.get("x-ignored-params")) == (status, ignored)
 
 
 @pytest.mark.parametrize("shown", [False, True])
-async def test_the_settings_say_whether_usage_has_details(simulator: Simulator, shown: bool) -> None:
-    usage = (await answer(simulator, enable_prompt_tokens_details=shown)).json()["usage"]
+async def test_prompt_tokens_details_are_optional(simulator: Simulator, shown: bool) -> None:
+    usage = (await post_chat(simulator, enable_prompt_tokens_details=shown)).json()["usage"]
 
     assert (usage["prompt_tokens_details"] is not None) is shown
 
 
-def test_the_application_is_made_once() -> None:
+def test_the_application_is_built_once() -> None:
     assert application() is application()
 
 
-def test_it_has_no_other_lazy_name() -> None:
+def test_other_names_of_the_module_do_not_exist() -> None:
     with pytest.raises(AttributeError, match="nope"):
         _ = app.main.nope
 
@@ -170,7 +170,7 @@ def test_without_a_key_it_does_not_start() -> None:
         pass
 
 
-def test_with_a_bad_setting_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_an_invalid_setting_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEFAULT_TEMPERATURE", "9")
 
     with pytest.raises(SettingsError, match="DEFAULT_TEMPERATURE"), TestClient(application()):
@@ -181,7 +181,7 @@ def test_with_a_bad_setting_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -
     ("variables", "words"),
     [({}, "OPENAI_API_KEY is not set"), ({"OPENAI_API_KEY": "sk-x", "PORT": "x"}, "PORT: ")],
 )
-def test_the_command_line_says_what_is_wrong_in_one_line(
+def test_the_command_line_reports_an_error_in_one_line(
     variables: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in variables.items():
@@ -194,7 +194,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(
     assert captured.err.count("\n") == 1
 
 
-def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "9000")
     words = "--port 9001 --host 127.0.0.1 --shutdown-timeout 5 --sse-keep-alive-interval 15"
     settings = load_settings(**parse_arguments([*words.split(), "--enable-tokenizer-info-endpoint"]))
@@ -204,12 +204,12 @@ def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     assert settings.enable_tokenizer_info_endpoint
 
 
-def test_a_bad_flag_is_named() -> None:
+def test_an_invalid_flag_is_an_error() -> None:
     with pytest.raises(SettingsError, match="PORT: "):
         load_settings(**parse_arguments(["--port", "x"]))
 
 
-def test_the_first_signal_drains_and_the_second_ends_at_once() -> None:
+def test_the_first_signal_drains_and_the_second_aborts() -> None:
     server = Server(uvicorn.Config(FastAPI()), Lifecycle())
 
     server.handle_exit(15, None)

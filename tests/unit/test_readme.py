@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.core.config import Settings
-from app.core.environment import VARIABLES
+from app.core.settings.environment import VARIABLES
 from tests.processes import ROOT
 
 README = ROOT / "README.md"

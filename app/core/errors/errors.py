@@ -1,4 +1,4 @@
-"""The errors that this server reports, in vLLM's form: one tree."""
+"""Errors that this server reports, in vLLM's form."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ _BUSY = (
     "The engine is currently busy and cannot accept new requests. Please try again later or on a different instance."
 )
 
-# vLLM's own names; any other status goes by its HTTP phrase ("Bad Gateway"). Python 3.13 has a new phrase for 413.
+# vLLM's own names; any other status uses its HTTP phrase ("Bad Gateway"). Python 3.13 changed the phrase of 413.
 _TYPES = {
     400: "BadRequestError",
     404: "NotFoundError",
@@ -19,15 +19,14 @@ _TYPES = {
     503: "ServiceUnavailableError",
 }
 
-
-# Texts and places repeat what the client sent, and that may be long.
+# Messages and parameter paths quote the request, which may be long.
 _MESSAGE_CHARACTERS = 12_000
 _PARAM_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """An error as vLLM answers it. `type` defaults to vLLM's name for the status."""
+    """An error response in vLLM's form. `type` defaults to vLLM's name for the status."""
 
     status: int
     message: str
@@ -47,7 +46,7 @@ def _cut(text: str | None, characters: int) -> str | None:
 
 
 class RequestError(Exception):
-    """A request that this server refuses itself, with a 400 that names the field."""
+    """A request that this server rejects itself: 400, unless a subclass says otherwise."""
 
     def __init__(self, message: str, *, param: str | None = None, type: str = "") -> None:  # noqa: A002 - vLLM's key
         super().__init__(message)
@@ -55,7 +54,7 @@ class RequestError(Exception):
 
 
 class Overloaded(RequestError):
-    """A call for which there is no place now, refused with vLLM's 503, extended by the setting that says so."""
+    """A call beyond the concurrency limit and its queue: vLLM's 503, with the name of the setting."""
 
     def __init__(self, setting: str) -> None:
         super().__init__(f"{_BUSY} ({setting})")
@@ -63,7 +62,7 @@ class Overloaded(RequestError):
 
 
 class RateLimitReached(RequestError):
-    """A request beyond a limit of its client's key. Its type tells it from a limit of OpenAI's."""
+    """A request beyond a rate limit of its client key. Its `type` differs from that of a rate limit at OpenAI."""
 
     def __init__(self, setting: str, *, retry_after_s: int) -> None:
         super().__init__(f"The limit {setting} of this server is reached. Please try again in {retry_after_s} s.")
@@ -72,7 +71,7 @@ class RateLimitReached(RequestError):
 
 
 class ClientDisconnected(Exception):
-    """The client closed its connection; whatever was being done for it has been cancelled."""
+    """The client closed its connection; its work has been cancelled."""
 
 
 INTERNAL_ERROR = ErrorResponse(500, "The server failed while it handled this request.")

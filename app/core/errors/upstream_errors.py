@@ -1,4 +1,4 @@
-"""The error response for each failure of a call to OpenAI: one row for every exception class of the SDK."""
+"""Error responses for failed calls to OpenAI: a table with a row for each exception class of the SDK."""
 
 import logging
 import re
@@ -9,7 +9,7 @@ import openai
 
 from app.core.errors.errors import ErrorResponse
 from app.core.errors.upstream_message import upstream_message
-from app.core.log_records import exception_for_log
+from app.core.logs.records import exception_for_log
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +31,18 @@ _QUOTA_CODES = frozenset(
 
 
 def is_quota_exhausted(exc: openai.APIError) -> bool:
-    """Whether an account is empty, rather than its rate limit reached: no retry helps until somebody pays."""
-    # Services say anything there, also what has no hash.
-    return any(isinstance(named, str) and named in _QUOTA_CODES for named in (exc.type, exc.code))
+    """True if the account has no credit left, as opposed to a reached rate limit: retries do not help."""
+    # `type` and `code` may be any JSON value, also an unhashable one.
+    return any(isinstance(value, str) and value in _QUOTA_CODES for value in (exc.type, exc.code))
 
 
 def error_response_for(exc: BaseException) -> ErrorResponse:
-    """The answer to a failure of the upstream, by the row of its class or of its nearest ancestor."""
+    """The response to an upstream failure, from the row of its class or of its nearest ancestor."""
     return next(_UPSTREAM[cls] for cls in type(exc).__mro__ if cls in _UPSTREAM)(exc)
 
 
 def log_upstream_failure(exc: openai.OpenAIError, response: ErrorResponse) -> None:
-    """Tell the operator what the client is not told; what the client did wrong is no news to the operator.
+    """Log what the operator needs to know of an upstream failure; errors of the client (4xx below 429) are not logged.
 
     OpenAI's message stays out of the log, because it may quote the prompt.
     """
@@ -53,16 +53,16 @@ def log_upstream_failure(exc: openai.OpenAIError, response: ErrorResponse) -> No
 
 
 def _facts(exc: openai.OpenAIError) -> Iterator[str]:
-    """The class, our own text, the cause, and status, request id, type and code where they are single words."""
+    """Class, our own message and cause; then status, request id, type and code, if each is a single word."""
     ours = f": {exc.message}" if isinstance(exc, openai.APIConnectionError) else ""
     cause = f" ({exception_for_log(exc.__cause__)})" if exc.__cause__ else ""
     yield f"{type(exc).__name__}{ours}{cause}"
-    named: dict[str, object] = {}
+    fields: dict[str, object] = {}
     if isinstance(exc, openai.APIStatusError):
-        named = {"status": str(exc.status_code), "request": exc.response.headers.get("x-request-id")}
+        fields = {"status": str(exc.status_code), "request": exc.response.headers.get("x-request-id")}
     if isinstance(exc, openai.APIError):
-        named |= {"type": exc.type, "code": exc.code}
-    yield from (f"{name} {word}" for name, word in named.items() if isinstance(word, str) and _WORD.fullmatch(word))
+        fields |= {"type": exc.type, "code": exc.code}
+    yield from (f"{name} {word}" for name, word in fields.items() if isinstance(word, str) and _WORD.fullmatch(word))
 
 
 def _text(exc: openai.APIError, fallback: str) -> str:
@@ -74,24 +74,24 @@ def _param(exc: openai.APIError) -> str | None:
 
 
 def _code_header(exc: openai.APIError) -> dict[str, str]:
-    # vLLM's `code` is the status, so OpenAI's own ("context_length_exceeded") travels beside the body.
+    # vLLM's `code` is the HTTP status, so OpenAI's code ("context_length_exceeded") goes into a header.
     code = exc.code if isinstance(exc.code, str) and re.fullmatch(r"\w{1,64}", exc.code, re.ASCII) else None
     return {"x-openai-error-code": code} if code else {}
 
 
-def _refused(status: int) -> Callable[[Any], ErrorResponse]:
-    """The client's request was at fault: OpenAI's own words and parameter."""
+def _client_error(status: int) -> Callable[[Any], ErrorResponse]:
+    """The request was invalid: pass on OpenAI's message and parameter."""
 
     def response(exc: openai.APIStatusError) -> ErrorResponse:
         return ErrorResponse(
-            status, _text(exc, "The upstream refused the request."), _param(exc), headers=_code_header(exc)
+            status, _text(exc, "The upstream rejected the request."), _param(exc), headers=_code_header(exc)
         )
 
     return response
 
 
-def _failed(status: int, message: str) -> Callable[[Any], ErrorResponse]:
-    """The upstream was at fault: a fixed text."""
+def _fixed(status: int, message: str) -> Callable[[Any], ErrorResponse]:
+    """The upstream failed: a fixed message."""
     response = ErrorResponse(status, message)
     return lambda _exc: response
 
@@ -111,48 +111,48 @@ def _rate_limited(exc: openai.RateLimitError) -> ErrorResponse:
     return ErrorResponse(429, _text(exc, "The upstream's rate limit is reached."), _param(exc), headers=headers)
 
 
-def _upstream_failed(exc: openai.InternalServerError) -> ErrorResponse:
+def _server_error(exc: openai.InternalServerError) -> ErrorResponse:
     status = exc.status_code if exc.status_code in {500, 502, 503, 504} else 502
     return ErrorResponse(status, _text(exc, f"The upstream service failed with status {exc.status_code}."))
 
 
 def _other_status(exc: openai.APIStatusError) -> ErrorResponse:
     status = 413 if exc.status_code == 413 else 502
-    return ErrorResponse(status, _text(exc, f"The upstream service answered with status {exc.status_code}."))
+    return ErrorResponse(status, _text(exc, f"The upstream service responded with status {exc.status_code}."))
 
 
 def _error_event(exc: openai.APIError) -> ErrorResponse:
     return ErrorResponse(500, _text(exc, "The upstream service failed."))
 
 
-def _not_reached(exc: openai.APIConnectionError) -> ErrorResponse:
+def _connection_error(exc: openai.APIConnectionError) -> ErrorResponse:
     return ErrorResponse(502, exc.message)
 
 
-def _too_late(exc: openai.APITimeoutError) -> ErrorResponse:
+def _timeout(exc: openai.APITimeoutError) -> ErrorResponse:
     return ErrorResponse(504, exc.message)
 
 
 _CREDENTIALS_ERROR = ErrorResponse(
     502, "The upstream service rejected this server's credentials.", headers=_DO_NOT_RETRY
 )
-_GENERIC = _failed(502, "The upstream service failed.")
+_GENERIC = _fixed(502, "The upstream service failed.")
 
-# One row for every exception class the SDK exports; a test fails when it gains one.
+# One row for each exception class that the SDK exports; a test fails when the SDK adds one.
 _UPSTREAM: dict[type[BaseException], Callable[[Any], ErrorResponse]] = {
-    openai.BadRequestError: _refused(400),
-    openai.UnprocessableEntityError: _refused(422),
+    openai.BadRequestError: _client_error(400),
+    openai.UnprocessableEntityError: _client_error(422),
     openai.NotFoundError: _not_found,
-    openai.ConflictError: _failed(503, "The upstream service is busy with a conflicting request."),
+    openai.ConflictError: _fixed(503, "The upstream service is busy with a conflicting request."),
     openai.AuthenticationError: _credentials,
     openai.OAuthError: _credentials,
     openai.PermissionDeniedError: _credentials,
     openai.RateLimitError: _rate_limited,
-    openai.InternalServerError: _upstream_failed,
+    openai.InternalServerError: _server_error,
     openai.APIStatusError: _other_status,
-    openai.APITimeoutError: _too_late,
-    openai.APIConnectionError: _not_reached,
-    openai.APIResponseValidationError: _failed(502, "The upstream service's answer could not be understood."),
+    openai.APITimeoutError: _timeout,
+    openai.APIConnectionError: _connection_error,
+    openai.APIResponseValidationError: _fixed(502, "The upstream service's response could not be understood."),
     openai.APIError: _error_event,
     openai.LengthFinishReasonError: _GENERIC,
     openai.ContentFilterFinishReasonError: _GENERIC,

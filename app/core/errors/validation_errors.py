@@ -1,4 +1,4 @@
-"""The error response for a request that fails validation, worded as vLLM words it."""
+"""The error response to a request that fails validation, in vLLM's words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from app.core.errors.errors import ErrorResponse
 
 VLLM_ERROR = "vllm"
-"""The pydantic error type of vLLM's own checks; its context carries `param`."""
+"""The pydantic error type of checks that vLLM has beyond types; the error's context has `param`."""
 
 _SHOWN_ERRORS = 10
 _SHOWN_ERROR_CHARACTERS = 1000
@@ -17,9 +17,9 @@ _BRANCH_NAMES = frozenset(
 
 
 def validation_error_response(errors: Sequence[Mapping[str, Any]]) -> ErrorResponse:
-    """The answer to pydantic's errors about a request, worded as vLLM words them.
+    """The response to pydantic's errors about a request, in vLLM's words.
 
-    vLLM checks types first, all at once, and values after that, one at a time.
+    vLLM checks all types first, then values one at a time.
     """
     plain = [error for error in errors if error["type"] != VLLM_ERROR]
     if not plain:
@@ -44,7 +44,7 @@ def _shown_error(error: Mapping[str, Any]) -> str:
 
 
 def _shown_location(location: Sequence[int | str]) -> str:
-    # Beside fields and indexes pydantic lists the branch of a union it tried; that is no place in the request.
+    # pydantic also lists the union branch that it tried, which is not a field or index of the request.
     return ".".join(str(part) for part in location if not _is_branch(part))
 
 

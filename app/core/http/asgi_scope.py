@@ -1,32 +1,32 @@
-"""What the head of a request says of it."""
+"""What can be read from an ASGI scope: route path, headers, kind of request."""
 
 from collections.abc import Mapping
 from typing import Any
 
 PROBE_PATHS = frozenset({"/health", "/ping", "/metrics", "/load", "/version"})
-"""Paths whose answers carry no request headers: they are polled, and vLLM sends none."""
+"""Polled paths: their responses have no per-request headers, as in vLLM, and the access log omits them."""
 
 
 def route_path(scope: Mapping[str, Any]) -> str:
-    """The path by which an HTTP request's route is found: without the server's own (uvicorn's `--root-path`).
+    """The path that routes are matched against: without the root path (uvicorn's `--root-path`).
 
-    `Host` has no part in it, as it has in Starlette's URLs.
+    Unlike Starlette's URLs it does not depend on `Host`.
     """
     path: str = scope["path"]
     return path.removeprefix(scope["root_path"]) if scope["root_path"] else path
 
 
 def is_inference_request(scope: Mapping[str, Any]) -> bool:
-    """Whether a request is work, not a question about the server."""
+    """True for requests that generate output; false for health, model lists, tokenization and the like."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return False
     return route_path(scope).startswith(("/v1/", "/invocations"))
 
 
 def first_header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
-    """The value of the first header of this name, which is given in lower case."""
-    for given, value in scope["headers"]:
-        if given == name:
-            found: bytes = value
-            return found
+    """The value of the first header called `name` (lower case); None if there is none."""
+    for header, value in scope["headers"]:
+        if header == name:
+            first: bytes = value
+            return first
     return None

@@ -1,4 +1,4 @@
-"""The one place where an exception becomes an HTTP answer."""
+"""Turns exceptions into HTTP error responses."""
 
 from collections.abc import Awaitable, Callable
 from operator import attrgetter
@@ -15,24 +15,24 @@ from app.core.http.error_response import BodyRejected, json_error_response
 from app.core.request_record import current_record
 
 CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that left; nobody receives it, the access log shows it."""
+"""nginx's status for a client that disconnected. Only the access log shows it."""
 
 
 def register_error_handlers(app: FastAPI) -> None:
-    """Make `app` answer every failure in vLLM's form."""
+    """Have `app` report every failure in vLLM's form."""
     responses: dict[type[Exception], Callable[[Any], ErrorResponse]] = {
         RequestValidationError: lambda exc: validation_error_response(exc.errors()),
         RequestError: attrgetter("response"),
         BodyRejected: attrgetter("response"),
-        UpstreamError: _of_upstream,
+        UpstreamError: _upstream_error,
     }
     for exception_class, response_for in responses.items():
         app.add_exception_handler(exception_class, _renderer(response_for))
-    app.add_exception_handler(ClientDisconnected, _client_left)
-    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(ClientDisconnected, _client_disconnected)
+    app.add_exception_handler(Exception, _internal_error)
 
 
-def _of_upstream(exc: UpstreamError) -> ErrorResponse:
+def _upstream_error(exc: UpstreamError) -> ErrorResponse:
     response = error_response_for(exc)
     log_upstream_failure(exc, response)
     return response
@@ -45,12 +45,12 @@ def _renderer(response_for: Callable[[Any], ErrorResponse]) -> Callable[[Request
     return render
 
 
-async def _client_left(_request: Request, _exc: Exception) -> Response:
+async def _client_disconnected(_request: Request, _exc: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def _failed(_request: Request, _exc: Exception) -> Response:
+async def _internal_error(_request: Request, _exc: Exception) -> Response:
     response = json_error_response(INTERNAL_ERROR)
-    # Starlette sends this answer from outside of every middleware, so the header is added here.
+    # Starlette sends this response outside all middleware, so the header is added here.
     response.headers["x-request-id"] = current_record().response_id
     return response

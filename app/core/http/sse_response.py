@@ -18,20 +18,20 @@ logger = logging.getLogger(__name__)
 
 DONE = b"data: [DONE]\n\n"
 BATCHES_WITHOUT_A_BREAK = 16
-"""So many batches may be sent before other tasks have their turn, if neither side has to be waited for."""
+"""Batches that are sent before other tasks get a turn, if neither side makes the stream wait."""
 
 
 class EventStream(Closable, Protocol):
-    """Events as bytes, in whole ones, as many at a time as have arrived."""
+    """Encoded events: each item is the whole events that have arrived since the last one."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
 
 class EventStreamResponse(Response):
-    """Server-sent events as they come from a stream, and `[DONE]` at the end.
+    """Sends a stream's events as they arrive, then `[DONE]`.
 
-    A failure on the way is one error event, then `[DONE]`: the status has been sent by then.
-    The response owns the stream and closes it however the answer ends.
+    A failure becomes an error event before `[DONE]`, because the status has been sent.
+    The response owns the stream and always closes it.
     """
 
     media_type = "text/event-stream"
@@ -44,7 +44,7 @@ class EventStreamResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             with suppress(ClientDisconnected):
-                # In a task of its own: each event then wakes this coroutine, and not all those around the answer.
+                # A task of its own: each event wakes only this coroutine, not the whole middleware stack.
                 await run_until_disconnect(receive, _in_task(self._send(send)))
         finally:
             await self._stream.aclose()
@@ -65,11 +65,11 @@ class EventStreamResponse(Response):
             log_upstream_failure(exc, response)
             last = _error_event(response)
         except RequestError as exc:
-            # A later call of this request found no place.
+            # A later call of this request exceeded the concurrency limit.
             last = _error_event(exc.response)
         except Exception:
-            # The outermost handler: the status has been sent, and the client must not take this for the end.
-            logger.exception("a stream failed")
+            # No handler can send a 500 any more, and a stream that just ends would look complete.
+            logger.exception("A stream failed")
             last = _error_event(INTERNAL_ERROR)
         else:
             last = b""
@@ -81,5 +81,5 @@ async def _in_task(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _error_event(response: ErrorResponse) -> bytes:
-    # The spaces are vLLM's: it writes this one event with json.dumps.
+    # With spaces, as in vLLM, which encodes this event with json.dumps.
     return b"data: %b\n\n" % json.dumps(response.body()).encode()

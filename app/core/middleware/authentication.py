@@ -1,4 +1,4 @@
-"""vLLM's `--api-key`: which requests need a key, and which keys are valid."""
+"""vLLM's `--api-key`: requires a client key on protected paths."""
 
 import secrets
 from collections.abc import Awaitable, Sequence
@@ -11,30 +11,30 @@ from app.core.http.asgi_scope import first_header, route_path
 from app.core.request_record import current_record
 
 PROTECTED_PREFIXES = ("/v1", "/v2", "/inference", "/cohere")
-"""What begins like one of these needs a key, known route or not; all else is open. vLLM's."""
+"""vLLM's: a path with one of these prefixes needs a key, whether a route exists or not. All others are open."""
 
 
 class ClientKeys:
-    """The keys that clients may use, kept as digests."""
+    """The valid client keys, stored as digests."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = [sha256(key.encode()).digest() for key in keys]
 
-    def position(self, given: bytes) -> int | None:
-        """Which key an `Authorization` header brings, from 0; None: none of them.
+    def position(self, header: bytes) -> int | None:
+        """Index of the key in an `Authorization` header; None if it has no valid key.
 
-        Each is compared, and each comparison takes as long whatever is brought.
+        Always compares all keys, each in constant time.
         """
-        scheme, _, key = given.partition(b" ")
+        scheme, _, key = header.partition(b" ")
         digest = sha256(key).digest()
         matches = [secrets.compare_digest(digest, known) for known in self._digests]
         return matches.index(True) if any(matches) and scheme.lower() == b"bearer" else None
 
 
 class AuthenticationMiddleware:
-    """Refuses what needs a key and brings none, before its body is read, and notes which one was brought.
+    """Rejects requests that lack a required key before their body is read; records the key of the others.
 
-    `Host` decides nothing.
+    The `Host` header has no influence.
     """
 
     def __init__(self, app: ASGIApp, keys: ClientKeys) -> None:
@@ -42,7 +42,6 @@ class AuthenticationMiddleware:
         self.keys = keys
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """The answer, or the refusal."""
         if scope["type"] != "http" or scope["method"] == "OPTIONS":
             return self.app(scope, receive, send)
         position = self.keys.position(first_header(scope, b"authorization") or b"")

@@ -1,25 +1,24 @@
-"""What browsers are told about scripts of other origins."""
+"""CORS headers."""
 
 from collections.abc import Awaitable
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Message, Receive, Scope, Send
 
-VARIES = (b"vary", b"Origin")
+VARY_ORIGIN = (b"vary", b"Origin")
 
 
 class CrossOriginMiddleware(CORSMiddleware):
-    """Starlette's, with a shorter way for requests that name no origin, as those of programs do not."""
+    """Starlette's CORS middleware, with a shortcut for requests without `Origin`: they only get `Vary`."""
 
-    # Starlette's is a coroutine; whoever calls it awaits what it returns either way.
+    # Starlette's is a coroutine function; returning an awaitable is the same to callers.
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:  # type: ignore[override]
-        """The answer with CORS's headers: where no origin is named, `Vary` alone."""
         if scope["type"] != "http" or b"origin" in dict(scope["headers"]):
             return super().__call__(scope, receive, send)
 
-        async def send_varying(message: Message) -> None:
+        async def send_with_vary(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), VARIES]
+                message["headers"] = [*message.get("headers", ()), VARY_ORIGIN]
             await send(message)
 
-        return self.app(scope, receive, send_varying)
+        return self.app(scope, receive, send_with_vary)

@@ -11,20 +11,19 @@ from app.core.lifecycle import Lifecycle
 
 
 class DrainingMiddleware:
-    """Refuses requests for answers that come while the server ends."""
+    """Responds with 503 to inference requests during shutdown."""
 
     def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
         self.app = app
         self.lifecycle = lifecycle
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """The answer, or the refusal."""
-        ends = self.lifecycle.draining and is_inference_request(scope)
-        return _refuse_at_the_end(scope, receive, send) if ends else self.app(scope, receive, send)
+        rejected = self.lifecycle.draining and is_inference_request(scope)
+        return _reject(scope, receive, send) if rejected else self.app(scope, receive, send)
 
 
-async def _refuse_at_the_end(scope: Scope, receive: Receive, send: Send) -> None:
-    # The body is taken first: a connection closed upon unread bytes is reset, and the answer lost.
+async def _reject(scope: Scope, receive: Receive, send: Send) -> None:
+    # Read the body first: closing a connection with unread bytes resets it, and the response is lost.
     while (await receive()).get("more_body"):
         pass
     await json_error_response(SHUTTING_DOWN)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""Holds each client key to its rate limits."""
+"""Enforces the rate limits of client keys."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -10,11 +10,11 @@ from app.core.request_record import current_record
 
 
 class RateLimitMiddleware:
-    """Holds each key to its limits, before the body is read. All who bring none share one account."""
+    """Rejects requests beyond their key's limits before the body is read. Clients without a key share one limit."""
 
-    def __init__(self, app: ASGIApp, limits: RateLimiter) -> None:
+    def __init__(self, app: ASGIApp, rate_limiter: RateLimiter) -> None:
         self.app = app
-        self.limits = limits
+        self.rate_limiter = rate_limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not is_inference_request(scope):
@@ -22,11 +22,11 @@ class RateLimitMiddleware:
             return
         record = current_record()
         try:
-            self.limits.begin(record.client_key)
+            self.rate_limiter.begin(record.client_key)
         except RequestError as exc:
             await json_error_response(exc.response)(scope, receive, send)
             return
         try:
             await self.app(scope, receive, send)
         finally:
-            self.limits.end(record.client_key, record.tokens_used)
+            self.rate_limiter.end(record.client_key, record.tokens_used)

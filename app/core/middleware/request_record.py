@@ -1,4 +1,4 @@
-"""The record of each request: begins it, and copies what it reports into the response headers."""
+"""Begins the record of each request and copies it into the response headers."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -8,7 +8,7 @@ from app.core.request_record import RequestRecord, begin_record
 
 
 class RequestRecordMiddleware:
-    """Begins the record of each request, puts what it holds into the answer's headers, and counts what is going on."""
+    """Begins each request's record, adds its headers to the response, and counts inference requests in flight."""
 
     def __init__(self, app: ASGIApp, load: ServerLoad) -> None:
         self.app = app
@@ -18,20 +18,20 @@ class RequestRecordMiddleware:
         if scope["type"] != "http" or scope["path"] in PROBE_PATHS:
             await self.app(scope, receive, send)
             return
-        given_id = first_header(scope, b"x-request-id")
-        record = RequestRecord(client_request_id=given_id.decode("latin-1") if given_id else None)
+        request_id = first_header(scope, b"x-request-id")
+        record = RequestRecord(client_request_id=request_id.decode("latin-1") if request_id else None)
         begin_record(record)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                told = record.headers()
-                names = dict(told)
-                message["headers"] = [header for header in message["headers"] if header[0] not in names] + told
+                added = record.headers()
+                names = dict(added)
+                message["headers"] = [header for header in message["headers"] if header[0] not in names] + added
             await send(message)
 
-        works = is_inference_request(scope)
-        self.load.requests += works
+        is_inference = is_inference_request(scope)
+        self.load.requests += is_inference
         try:
             await self.app(scope, receive, send_with_headers)
         finally:
-            self.load.requests -= works
+            self.load.requests -= is_inference

@@ -1,4 +1,4 @@
-"""Keeps silent event streams alive with comments, as vLLM does."""
+"""Comments in silent event streams (vLLM's `--sse-keep-alive-interval`)."""
 
 import asyncio
 
@@ -6,11 +6,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 KEEP_ALIVE = b": keep-alive\n\n"
-"""A comment: clients skip it, and whatever is between sees that the stream lives."""
+"""A comment: clients skip it, and proxies see traffic and keep the connection open."""
 
 
 class SSEKeepAliveMiddleware:
-    """Sends a comment into a stream of events whenever it was silent for `interval_s`, as vLLM does."""
+    """Sends a comment whenever an event stream has been silent for `interval_s`, as vLLM does."""
 
     def __init__(self, app: ASGIApp, interval_s: float) -> None:
         self.app = app
@@ -28,28 +28,28 @@ class SSEKeepAliveMiddleware:
 
 
 class _KeepAliveSender:
-    """The sending side of one answer; a task beside it watches for silence if it is a stream of events."""
+    """Wraps one response's `send`; a task watches for silence if it is an event stream."""
 
     def __init__(self, send: Send, interval_s: float) -> None:
         self._send = send
         self._interval_s = interval_s
         self._sent_at = 0.0
-        self._watching: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
 
     async def send(self, message: Message) -> None:
-        if self._watching:
-            self._sent_at = self._watching.get_loop().time()
+        if self._watcher:
+            self._sent_at = self._watcher.get_loop().time()
             if not message.get("more_body"):
                 self.end()
         await self._send(message)
         if message["type"] == "http.response.start" and _is_event_stream(message):
-            self._watching = asyncio.create_task(self._watch())
+            self._watcher = asyncio.create_task(self._watch())
 
     def end(self) -> None:
-        """Send no more comments. Raises what the last one failed with."""
-        watching, self._watching = self._watching, None
-        if watching and not watching.cancel():
-            watching.result()
+        """Stop sending comments. Raises the error of a comment that could not be sent."""
+        watcher, self._watcher = self._watcher, None
+        if watcher and not watcher.cancel():
+            watcher.result()
 
     async def _watch(self) -> None:
         now = asyncio.get_running_loop().time

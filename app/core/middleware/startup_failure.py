@@ -11,27 +11,26 @@ logger = logging.getLogger(__name__)
 
 
 class StartupFailureMiddleware:
-    """Reports a failed start or shutdown in one line, where Starlette would report the traceback as one text."""
+    """Replaces the traceback that Starlette reports to the server; a `SettingsError` is one line without one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """What the application does, with its failure to start told so."""
-        start = self._start if scope["type"] == "lifespan" else self.app
-        return start(scope, receive, send)
+        app = self._lifespan if scope["type"] == "lifespan" else self.app
+        return app(scope, receive, send)
 
-    async def _start(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         failures: list[Message] = []
 
-        async def send_but_failure(message: Message) -> None:
+        async def hold_back_failure(message: Message) -> None:
             if message["type"].endswith(".failed"):
                 failures.append(message)
             else:
                 await send(message)
 
         try:
-            await self.app(scope, receive, send_but_failure)
+            await self.app(scope, receive, hold_back_failure)
         except BaseException as exc:
             if not isinstance(exc, SettingsError):
                 logger.exception("The application failed to start or to shut down")

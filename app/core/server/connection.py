@@ -1,6 +1,6 @@
-"""uvicorn's connection, but for upgrades, what is no HTTP, pipelined requests, and how it ends.
+"""uvicorn's connection with its own handling of upgrades, invalid requests, pipelining and shutdown.
 
-docs/decisions/0008 says why, and what it relies on in uvicorn and httptools.
+docs/decisions/0008 has the reasons, and what this relies on in uvicorn and httptools.
 """
 
 import json
@@ -15,50 +15,51 @@ from app.core.server.request_framing import (
     InvalidRequestError,
     check_head,
     check_trailer,
-    head_with_body_of,
+    head_with_framing_of,
     http10_keeps_alive,
     origin_form,
 )
 from app.core.server.response_framing import closing_if_unread, for_http10
 
 IDLE_LINGER_S = 0.1
-"""How long an idle connection is kept at the end, for a request that is on its way."""
+"""How long an idle connection stays open at shutdown, for a request that is on its way."""
 PIPELINED_REQUESTS = 16
-"""Requests that may wait behind the one being answered before no more is read from the connection."""
+"""Pipelined requests that may wait for their turn; then reading pauses."""
 
-FILLING_TOO_LARGE = ErrorResponse(
+FRAMING_TOO_LARGE = ErrorResponse(
     400, f"A chunk's extension, a trailer or empty lines before a request have more than {MAX_HEAD_BYTES} bytes."
 )
 
 
 class HttpConnection(HttpToolsProtocol):
-    """One client's connection, on which no byte of a request's body is ever taken for another request.
+    """One client's connection. No byte of a request body is ever parsed as another request.
 
-    It takes up no offer to upgrade: such a request is like any other. What is no valid request, or has no certain end,
-    is answered with 400 after the responses before it, and the connection closes; so it does after a request that
-    asks for that, and nothing behind it is read. A head that is too large is not kept. The request being answered
-    learns that the client left, also while others wait behind it. At the end of the process each request that has
-    arrived or is arriving is answered, the last with `Connection: close`.
+    - Upgrade offers are ignored: the request is handled like any other.
+    - An invalid request, or one of ambiguous length, gets a 400 after the responses before it; then the connection
+      closes. It also closes after a request with `Connection: close`. Nothing behind such a request is read.
+    - A head that is too large is dropped, not kept in memory.
+    - The current request sees a disconnect even while others wait behind it.
+    - At shutdown each request that has arrived or is arriving gets a response, the last with `Connection: close`.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._answering: RequestResponseCycle | None = None
         self._arriving = False
-        """Whether a request's head is."""
+        """True while the head of a request arrives."""
         self._upgrade_offered = False
-        """Whether the parser skips the body of this request for another protocol's sake."""
+        """True if the parser skips the body of this request, because it expects another protocol."""
         self._declining = False
         self._last_request = False
         self._rejection: ErrorResponse | None = None
         self._draining = False
-        self._begun_open = False
+        self._response_begun = False
         self._pending_bytes = 0
-        """Received since the parser last made something of it."""
+        """Bytes received since the parser last reported a complete head or body data."""
         self._input_closed = False
 
     def data_received(self, data: bytes) -> None:
-        """What the client sends, up to the last request or the first error."""
+        """Parse what the client sends, up to the last request or the first error."""
         if self._input_closed:
             return
         self._unset_keepalive_if_required()
@@ -70,7 +71,7 @@ class HttpConnection(HttpToolsProtocol):
                 self._reject(_bad_request(exc))
             return
         if self._pending_bytes > MAX_HEAD_BYTES:
-            self._reject(HEAD_TOO_LARGE if self._arriving else FILLING_TOO_LARGE)
+            self._reject(HEAD_TOO_LARGE if self._arriving else FRAMING_TOO_LARGE)
 
     def _parse(self, data: bytes | memoryview) -> None:
         while data:
@@ -83,18 +84,18 @@ class HttpConnection(HttpToolsProtocol):
                 return
 
     def _decline_upgrade(self) -> None:
-        """Have the body read that the parser skips: without the upgrade it is the request's (RFC 9110, 7.8)."""
+        """Have a new parser read the body: without the upgrade it belongs to the request (RFC 9110, 7.8)."""
         self._upgrade_offered = False
         self.parser = httptools.HttpRequestParser(self)
         self._declining = True
-        self.parser.feed_data(head_with_body_of(self.headers))
+        self.parser.feed_data(head_with_framing_of(self.headers))
         self._declining = False
 
     def _should_upgrade(self) -> bool:
         return False
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """Begin a request."""
         if self._declining:
             return
         if self._input_closed:
@@ -103,7 +104,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header. A trailer is none: it comes when the head has long been checked."""
+        """Add a header field. A trailer field is only checked: it is not a header."""
         name = name.lower()
         if not self._arriving:
             check_trailer(name)
@@ -113,14 +114,14 @@ class HttpConnection(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """A request that can be answered, at once or after those before it."""
+        """Check the head; start the request, or queue it behind those before it."""
         if self._declining:
             return
         version = self.parser.get_http_version()
         check_head(version, self.headers)
         self._upgrade_offered = self.parser.should_upgrade()
         if self._upgrade_offered and self.parser.get_method() == b"CONNECT":
-            raise InvalidRequestError("this server is no proxy")
+            raise InvalidRequestError("this server is not a proxy")
         if self.url[:1] != b"/":
             self.url = origin_form(self.url)
         if version == "1.0":
@@ -133,18 +134,18 @@ class HttpConnection(HttpToolsProtocol):
         self._arriving = False
         self._pending_bytes = 0
         if len(self.pipeline) in range(1, PIPELINED_REQUESTS):
-            # Otherwise nobody would notice that the client leaves.
+            # uvicorn paused reading; without it a disconnect would go unnoticed.
             self.flow.resume_reading()
         if self._draining:
             self._close_after(self.cycle, before)
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body."""
+        """Pass on a chunk of the body."""
         self._pending_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The end of a request, unless its body is still to be read."""
+        """End the request, unless its body is still to be parsed."""
         if self._upgrade_offered:
             return
         super().on_message_complete()
@@ -159,20 +160,20 @@ class HttpConnection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """The next response, if there is one."""
+        """Start the next request, or send the rejection that waited for this response."""
         super().on_response_complete()
         if self._rejection and not self._has_request():
             self._send_rejection(self._rejection)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client left, or the process did."""
+        """Report the disconnect to the current request, also while others wait."""
         super().connection_lost(exc)
         if self._answering and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
 
     def _reject(self, error: ErrorResponse) -> None:
-        """Read nothing more. What could not be read is answered with `error`, after the responses before it."""
+        """Stop reading and respond with `error`, after the responses before it."""
         client = "{}:{}".format(*self.client) if self.client else "a client"
         self.logger.warning("Rejected a request of %s: %s", client, error.message)
         self._input_closed = True
@@ -182,20 +183,20 @@ class HttpConnection(HttpToolsProtocol):
             self._end_without_body(self.cycle)
             return
         if in_body:
-            self._give_up(self.cycle)
+            self._abandon(self.cycle)
         self._rejection = error
         if not self._has_request():
             self._send_rejection(error)
 
     def _end_without_body(self, cycle: RequestResponseCycle) -> None:
-        """Close after the response to a request that will not be whole, and has no second response."""
+        """Close after the response that has started: the request stays incomplete and gets no second one."""
         cycle.more_body = cycle.keep_alive = False
         cycle.message_event.set()
         if cycle.response_complete:
             self._close_once_read()
 
-    def _give_up(self, cycle: RequestResponseCycle) -> None:
-        """Have nobody respond to a request that will not be whole, so that its rejection does."""
+    def _abandon(self, cycle: RequestResponseCycle) -> None:
+        """Drop an incomplete request whose response has not started, so that it gets the rejection."""
         if self.pipeline and self.pipeline[0][0] is cycle:
             self.pipeline.popleft()
             return
@@ -212,16 +213,16 @@ class HttpConnection(HttpToolsProtocol):
         self._close_once_read()
 
     def _close_once_read(self) -> None:
-        # Closed upon bytes that nobody read, the connection would be reset, and the response lost (RFC 9112, 9.6).
+        # Closing with unread bytes would reset the connection, and the response would be lost (RFC 9112, 9.6).
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(LINGER_S, self.transport.close)
 
     def shutdown(self) -> None:
-        """Close after what is being answered, or after a moment if that is nothing."""
+        """Close after the requests in flight, or after `IDLE_LINGER_S` if there are none."""
         self._draining = True
         if self._has_request():
-            self._begun_open = self.cycle.response_started
+            self._response_begun = self.cycle.response_started
             self.cycle.keep_alive = False
         else:
             self.loop.call_later(IDLE_LINGER_S, self._close_if_idle)
@@ -235,9 +236,9 @@ class HttpConnection(HttpToolsProtocol):
             self.transport.close()
 
     def _close_after(self, cycle: RequestResponseCycle, before: RequestResponseCycle | None) -> None:
-        """Close after `cycle` and not before it, unless the client has been told that `before` is the last."""
+        """Close after `cycle` instead of `before`, unless its response has announced `Connection: close`."""
         cycle.keep_alive = False
-        if before and not before.response_complete and (self._begun_open or not before.response_started):
+        if before and not before.response_complete and (self._response_begun or not before.response_started):
             before.keep_alive = True
 
 

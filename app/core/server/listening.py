@@ -1,4 +1,4 @@
-"""The sockets that the server listens on, bound before anything else is started."""
+"""Binds the sockets that the server listens on, before anything else starts."""
 
 import errno
 import socket
@@ -7,10 +7,10 @@ from app.core.config import Settings, SettingsError
 
 
 def bound_sockets(settings: Settings) -> list[socket.socket]:
-    """A socket for each address of HOST, all on one port, bound and not yet listening. The caller closes them.
+    """Bind a socket for each address of HOST, all on the same port; none listens yet. The caller closes them.
 
     Raises:
-        SettingsError: HOST is no address of this machine, or PORT is in use or not allowed.
+        SettingsError: HOST is not an address of this machine, or PORT is in use or not permitted.
     """
     sockets: list[socket.socket] = []
     port = settings.port
@@ -36,7 +36,7 @@ def _addresses(host: str, port: int) -> list[tuple[int, tuple[object, ...]]]:
     except socket.gaierror as exc:
         raise SettingsError(f"HOST: {host!a} cannot be resolved: {exc.strerror}") from None
     except UnicodeError:
-        raise SettingsError(f"HOST: {host!a} is no host name") from None
+        raise SettingsError(f"HOST: {host!a} is not a host name") from None
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
@@ -46,5 +46,5 @@ def _reason(exc: OSError, host: str, port: int) -> str:
     if exc.errno in {errno.EACCES, errno.EPERM}:
         return f"PORT: this user may not listen on port {port}"
     if exc.errno == errno.EADDRNOTAVAIL:
-        return f"HOST: {host!a} is no address of this machine"
+        return f"HOST: {host!a} is not an address of this machine"
     return f"HOST, PORT: cannot listen on {host!a} port {port}: {exc.strerror or exc}"

@@ -1,4 +1,4 @@
-"""What a process needs beside its server: standard streams that may be closed, and an end that waits for no thread."""
+"""Process-level care: standard streams that may be closed, and an exit that does not wait for threads."""
 
 import contextlib
 import logging
@@ -8,34 +8,34 @@ from typing import NoReturn
 
 
 def open_missing_streams() -> None:
-    """Lead standard streams that the process was started without to nowhere.
+    """Open /dev/null for standard streams that the process was started without.
 
-    Otherwise the next socket would get the number of one, and what is written there would go to a client.
+    Otherwise a socket could get the descriptor of stdout or stderr, and output would go to a client.
     """
-    for number in range(3):
+    for descriptor in range(3):
         try:
-            os.fstat(number)
+            os.fstat(descriptor)
         except OSError:
-            # The lowest free number is taken, and this is it.
+            # os.open() returns the lowest free descriptor, which is this one.
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def print_error(text: str) -> None:
-    """Write one line to standard error, if anybody reads it."""
+    """Write one line to standard error; ignore a closed pipe."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"llm-server: {text}\n")
         sys.stderr.flush()
 
 
-def log_nothing_of_logging() -> None:
-    """Lose lines that cannot be written, where logging would write a traceback for each: a log's reader may leave."""
+def ignore_logging_errors() -> None:
+    """Drop log lines that cannot be written, for example to a closed pipe, instead of a traceback for each."""
     logging.raiseExceptions = False
 
 
-def leave(status: int) -> NoReturn:
-    """End the process now. Python's own end waits for threads, and a thread may look up a name for half a minute."""
+def exit_now(status: int) -> NoReturn:
+    """Exit without waiting for threads, as Python would: a thread may resolve a host name for half a minute."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -1,7 +1,7 @@
-"""Where a request ends, as far as httptools leaves it open. What two readers may understand differently is an error.
+"""Checks of request framing beyond those of httptools. Whatever two parsers may read differently is an error.
 
-httptools itself rejects Content-Length beside Transfer-Encoding or given twice, bare LF, obs-fold, NUL, white space
-before a colon, and chunk sizes that are no plain hexadecimal numbers; tests hold it to that.
+httptools itself rejects Content-Length together with Transfer-Encoding or given twice, bare LF, obs-fold, NUL, white
+space before a colon, and chunk sizes that are not plain hexadecimal numbers; tests cover that.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import httptools
 
 Fields = Sequence[tuple[bytes, bytes]]
-"""Header fields in their order, names in lower case."""
+"""Header fields in order, names in lower case."""
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _CONNECTION = frozenset({b"connection", b"proxy-connection", b"upgrade"})
@@ -19,21 +19,21 @@ _ABSOLUTE = frozenset({b"http", b"https"})
 
 
 class InvalidRequestError(Exception):
-    """A request's head is not valid HTTP/1.1 or HTTP/1.0, or its end is ambiguous. The text says why."""
+    """A request's head is not valid HTTP/1.1 or HTTP/1.0, or its length is ambiguous. The text gives the reason."""
 
 
 def check_head(version: str, fields: Fields) -> None:
-    """Check what decides about a request's end and its host (RFC 9112, 3.2 and 6.1).
+    """Check the version, Host and Transfer-Encoding (RFC 9112, 3.2 and 6.1).
 
     Raises:
-        InvalidRequestError: a connection that sent this cannot be read any further.
+        InvalidRequestError: one is invalid; the connection must not be read any further.
     """
     if version not in _VERSIONS:
         raise InvalidRequestError("this server speaks HTTP/1.1 and HTTP/1.0")
     names = [name for name, _ in fields]
     hosts = names.count(b"host")
     if hosts > 1 or (not hosts and version == "1.1"):
-        raise InvalidRequestError("it needs exactly one Host header")
+        raise InvalidRequestError("exactly one Host header is required")
     if b"transfer-encoding" in names:
         _check_transfer_encoding(version, fields)
 
@@ -46,10 +46,10 @@ def _check_transfer_encoding(version: str, fields: Fields) -> None:
 
 
 def check_trailer(name: bytes) -> None:
-    """Check that a trailer does not decide about the connection, as httptools would let it (RFC 9110, 6.5.1).
+    """Check that a trailer field does not control the connection, which httptools would allow (RFC 9110, 6.5.1).
 
     Raises:
-        InvalidRequestError: this one does.
+        InvalidRequestError: it does.
     """
     if name in _CONNECTION:
         raise InvalidRequestError("a trailer cannot control the connection")
@@ -59,7 +59,7 @@ def origin_form(target: bytes) -> bytes:
     """Path and query of a request target that does not begin with a slash (RFC 9112, 3.2.2 to 3.2.4).
 
     Raises:
-        InvalidRequestError: it is neither a URL of http or https nor an asterisk.
+        InvalidRequestError: it is neither an http(s) URL nor an asterisk.
     """
     if target == b"*":
         return target
@@ -68,19 +68,19 @@ def origin_form(target: bytes) -> bytes:
     except httptools.HttpParserInvalidURLError:
         url = None
     if url is None or url.schema is None or url.schema.lower() not in _ABSOLUTE:
-        raise InvalidRequestError("its target is no path and no URL of http or https")
+        raise InvalidRequestError("the request target is neither a path nor an http(s) URL")
     path = url.path or b"/"
     return path if url.query is None else b"%b?%b" % (path, url.query)
 
 
-def head_with_body_of(fields: Fields) -> bytes:
-    """The head of a request whose body is as long as that of a request with these fields."""
+def head_with_framing_of(fields: Fields) -> bytes:
+    """A minimal request head with the same body framing as `fields`."""
     lines = b"".join(b"%b: %b\r\n" % field for field in fields if field[0] in _FRAMING)
     return b"POST / HTTP/1.1\r\n%b\r\n" % lines
 
 
 def http10_keeps_alive(fields: Fields) -> bool:
-    """Whether a client of HTTP/1.0 asks for its connection to be kept (RFC 9112, 9.3)."""
+    """True if an HTTP/1.0 client asks to keep the connection open (RFC 9112, 9.3)."""
     values = b",".join(value for name, value in fields if name == b"connection").lower()
     options = {option.strip(_OWS) for option in values.split(b",")}
     return b"keep-alive" in options and b"close" not in options

@@ -1,13 +1,13 @@
-"""What uvicorn's responses lack for clients of HTTP/1.0, and for those that wait for `100 Continue`."""
+"""Response framing that uvicorn lacks: for HTTP/1.0, and for requests with `Expect: 100-continue`."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
 def for_http10(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
-    """`app`, responding to a client that knows no chunks: a body of unknown length ends with the connection.
+    """Wrap `app` for HTTP/1.0, which has no chunks: closing the connection ends a body of unknown length.
 
-    RFC 9112, 6.1 and 9.3.
+    See RFC 9112, 6.1 and 9.3.
     """
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
@@ -23,7 +23,7 @@ def for_http10(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
                 elif cycle.keep_alive:
                     message = {**message, "headers": [*headers, (b"connection", b"keep-alive")]}
             elif until_close:
-                # uvicorn counts down what Content-Length announced.
+                # uvicorn subtracts each chunk from the Content-Length.
                 cycle.expected_content_length = len(message.get("body", b""))
             await send(message)
 
@@ -33,9 +33,9 @@ def for_http10(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
 
 
 def closing_if_unread(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
-    """`app`, closing the connection where it responds without asking for the body that the client holds back.
+    """Wrap `app` to close the connection if it responds before the client was asked for its body.
 
-    Whether that client sends its body or its next request then, nobody can tell (RFC 9110, 10.1.1).
+    The client may then send the body or its next request, which cannot be told apart (RFC 9110, 10.1.1).
     """
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:

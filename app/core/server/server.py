@@ -1,4 +1,4 @@
-"""uvicorn's server, but for how it ends."""
+"""uvicorn's server with a different shutdown."""
 
 import asyncio
 import logging
@@ -14,62 +14,62 @@ from app.core.lifecycle import Lifecycle
 logger = logging.getLogger("uvicorn.error")
 
 ABORT_S = 2.0
-"""How long the last words to clients may take."""
+"""How long clients have to receive the end of an aborted response."""
 TICK_S = 0.02
 
 
 class Server(uvicorn.Server):
-    """Ends cleanly on a signal: the first lets requests in flight finish, the second ends at once.
+    """Shuts down cleanly on a signal: the first lets requests in flight finish, the second aborts them.
 
-    uvicorn's own would raise the signal again after that, so that the process never ends with status 0, and would end
-    what takes longer than the configuration's `timeout_graceful_shutdown`, in seconds, with a traceback.
+    uvicorn's own server raises the signal again, so that the process never exits with status 0, and it logs a traceback
+    for requests that take longer than `timeout_graceful_shutdown` (in seconds).
     """
 
     def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
-        self._starting_in: asyncio.AbstractEventLoop | None = None
+        self._startup_loop: asyncio.AbstractEventLoop | None = None
 
     @property
-    def refused_to_start(self) -> bool:
-        """Whether the application said, before it listened, that it cannot; the log says why."""
+    def startup_failed(self) -> bool:
+        """True if the application reported a failed startup; the log has the reason."""
         return not self.started and self.lifespan.should_exit
 
     def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
-        """Note a signal. One that arrives before the start is complete also aborts what the start waits for."""
+        """Record a signal. During startup it also aborts what startup waits for."""
         self.force_exit = self.should_exit
         self.should_exit = True
-        if self._starting_in:
-            self._starting_in.call_soon_threadsafe(self._lifecycle.abort)
+        if self._startup_loop:
+            self._startup_loop.call_soon_threadsafe(self._lifecycle.abort)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application and listen on `sockets`."""
-        self._starting_in = asyncio.get_running_loop()
+        self._startup_loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        self._starting_in = None
+        self._startup_loop = None
         if sockets and not self.should_exit:
             self._log_started_message(sockets)
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Accept nothing, finish what is in flight or give it up, and close."""
+        """Stop accepting, finish or abort the requests in flight, and close."""
         logger.info("Shutting down")
         for server in self.servers:
             server.close()
         self._lifecycle.drain()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        await self._finish()
+        await self._finish_requests()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await self._wait_until_idle(ABORT_S)
         await self.lifespan.shutdown()
 
-    async def _finish(self) -> None:
+    async def _finish_requests(self) -> None:
         limit_s = self.config.timeout_graceful_shutdown
         await self._wait_until_idle(math.inf if limit_s is None else limit_s, or_signal=True)
         if self.force_exit or not self._busy():
             return
-        logger.warning("Giving up %d requests that were still being answered", len(self.server_state.tasks))
+        logger.warning("Aborting %d requests that are still in flight", len(self.server_state.tasks))
         self._lifecycle.abort()
         await self._wait_until_idle(ABORT_S, or_signal=True)
 
@@ -78,6 +78,6 @@ class Server(uvicorn.Server):
 
     async def _wait_until_idle(self, limit_s: float, *, or_signal: bool = False) -> None:
         now = asyncio.get_running_loop().time
-        end = now() + limit_s
-        while self._busy() and now() < end and not (or_signal and self.force_exit):  # noqa: ASYNC110 - uvicorn's sets are no events
+        deadline = now() + limit_s
+        while self._busy() and now() < deadline and not (or_signal and self.force_exit):  # noqa: ASYNC110 - uvicorn has sets, not events
             await asyncio.sleep(TICK_S)

@@ -1,4 +1,4 @@
-"""How the server's own connections are encrypted."""
+"""The server's TLS context."""
 
 import ssl
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ from app.core.config import Settings, SettingsError
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """What the settings ask for (vLLM's --ssl-* flags); None: plain HTTP.
+    """The TLS context of the settings (vLLM's --ssl-* flags); None: plain HTTP.
 
     Raises:
-        SettingsError: a file cannot be read, or does not hold what it should.
+        SettingsError: a file cannot be read or has the wrong content, or the ciphers are invalid.
     """
     if settings.ssl_certfile is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with _named("SSL_CERTFILE, SSL_KEYFILE"):
-        # Without a password OpenSSL would ask for one on the terminal.
+        # Without a password callback, OpenSSL would prompt on the terminal.
         context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password=lambda: "")
     if settings.ssl_ca_certs:
         with _named("SSL_CA_CERTS"):

@@ -1,4 +1,4 @@
-"""The served model names, the OpenAI model that each stands for, and what becomes of them when it ends."""
+"""Served model names, the OpenAI model of each, and what happens when OpenAI shuts that model down."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -14,13 +14,13 @@ from app.features.llm.model_families import MODELS, ModelFamily, base_model, fam
 logger = logging.getLogger(__name__)
 
 SHOWN_CHARACTERS = 200
-"""How much of a model's name an error repeats."""
+"""The maximum length of a model's name in an error."""
 
 NOTICE = timedelta(days=90)
-"""How long before a model's end the operator is warned."""
+"""How long before a model's shutdown the operator is warned."""
 
 RetiredModels = Literal["auto", "switch", "refuse"]
-"""What becomes of requests for a model that OpenAI shut down: see `RetirementPolicy.successor_of`."""
+"""How requests for a model that OpenAI shut down are handled: see `RetirementPolicy.successor_of`."""
 
 _DEFAULT_SERVED = MappingProxyType({"gpt-4o-mini": "gpt-4o-mini"})
 _ALWAYS_REPLACED = "gpt-4o-mini"
@@ -28,32 +28,32 @@ _MOVE = "set DEFAULT_MODEL or SERVED_MODELS"
 
 
 def utc_today() -> date:
-    """The day that it is for OpenAI."""
+    """Return today's date in UTC, by which OpenAI shuts models down."""
     return datetime.now(UTC).date()
 
 
 @dataclass(frozen=True, slots=True)
 class RetirementPolicy:
-    """When a model counts as shut down, and what happens then."""
+    """When a model counts as shut down, and how its requests are handled then."""
 
     mode: RetiredModels = "auto"
     on_openai: bool = False
-    """Whether calls go to OpenAI itself: no other service ends its models by OpenAI's dates."""
+    """Whether calls go to OpenAI itself. Other services do not follow OpenAI's shutdown dates."""
     today: Callable[[], date] = utc_today
 
     def successor_of(self, model: str, family: ModelFamily) -> str | None:
-        """The model that requests for an ended one go on with; None: they are refused.
+        """Return the model to use instead of one that was shut down; None: requests are rejected.
 
-        `switch` goes on with every successor that is known, `auto` only for gpt-4o-mini, whose successor is cheaper.
+        `switch` uses every known successor, `auto` only that of gpt-4o-mini, which is cheaper.
         """
         is_replaced = self.mode == "switch" or (base_model(model) == _ALWAYS_REPLACED and not is_fine_tuned(model))
         return family.successor if is_replaced and self.mode != "refuse" else None
 
 
 class Catalogue:
-    """The names clients may use, each with the OpenAI model it stands for; None: every model under its own name.
+    """Maps the names that clients may use to OpenAI models; with None, every model is served under its own name.
 
-    `described` has the families of models that the table lacks or has wrong, by their OpenAI name.
+    `described` maps OpenAI names to families, for models that `MODELS` lacks or has wrong.
     """
 
     def __init__(
@@ -65,48 +65,48 @@ class Catalogue:
         self._served = served
         self._described = described
         self._retirement = retirement or RetirementPolicy()
-        self._openai_ends: dict[str, date] = {}
-        self._refused: dict[str, str] = {}
+        self._listed_dates: dict[str, date] = {}
+        self._rejected: dict[str, str] = {}
         self.successors: dict[str, str] = {}
-        """Served names whose model has ended, with the OpenAI model that they stand for now."""
-        # Without a list of names it could be anything: then only successors are kept.
+        """Served names whose model was shut down, with the OpenAI model used instead."""
+        # Without a list, names are unbounded, so only successors are cached.
         self._families = {name: self._family_of(self.upstream_model(name)) for name in served or ()}
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """The served names, the first for clients that name none; None: all that upstream has."""
+        """The served names, the default first; None: all upstream models."""
         return None if self._served is None else tuple(self._served)
 
     def require_served(self, name: str) -> None:
-        """Return if clients may ask for `name`, as far as that is known without asking upstream.
+        """Check that clients may use `name`, without a call to upstream.
 
         Raises:
-            RequestError: they may not, or its model has ended.
+            RequestError: they may not, or its model was shut down.
         """
         if self._served is not None and name not in self._served:
             shown, aliases = name[:SHOWN_CHARACTERS], ", ".join(self._served)
             raise RequestError(f"The model `{shown}` does not exist. Valid aliases: {aliases}.", param="model")
-        if name in self._refused:
-            raise RequestError(self._refused[name], param="model")
+        if name in self._rejected:
+            raise RequestError(self._rejected[name], param="model")
 
     def upstream_model(self, name: str) -> str:
-        """The OpenAI model that `name` stands for."""
+        """Return the OpenAI model of `name`."""
         if name in self.successors:
             return self.successors[name]
         return name if self._served is None else self._served.get(name, name)
 
     def family(self, name: str) -> ModelFamily:
-        """The family of the model that `name` stands for."""
+        """Return the model family of `name`."""
         return self._families.get(name) or self._family_of(self.upstream_model(name))
 
     def _family_of(self, model: str) -> ModelFamily:
         return self._described.get(model) or self._described.get(base_model(model)) or family_of(model)
 
     def encoding(self, name: str) -> EncodingName:
-        """How text becomes token ids for the model that `name` stands for.
+        """Return the encoding of the model of `name`.
 
         Raises:
-            RequestError: that is not known.
+            RequestError: it is not known.
         """
         known = self.family(name).encoding
         if known is None:
@@ -117,60 +117,60 @@ class Catalogue:
             )
         return known
 
-    def is_elsewhere(self, name: str) -> bool:
-        """Whether `name` stands for a deployment of another service, which its list of models need not name."""
+    def may_be_unlisted(self, name: str) -> bool:
+        """Whether `name` is a deployment of another service, whose model list may not have it."""
         return not self._retirement.on_openai and self.upstream_model(name) in self._described
 
-    def learn_ends(self, ends: Mapping[str, date | None]) -> None:
-        """Take over the shutdown dates that OpenAI lists by model, and retire served models that have ended by them."""
-        self._openai_ends = {model: day for model, day in ends.items() if day}
+    def learn_shutdown_dates(self, dates: Mapping[str, date | None]) -> None:
+        """Store the shutdown dates that OpenAI lists by model, and retire served models that are past theirs."""
+        self._listed_dates = {model: day for model, day in dates.items() if day}
         for name in self.names or ():
-            if self.upstream_model(name) in self._openai_ends and self.has_passed(name):
+            if self.upstream_model(name) in self._listed_dates and self.is_past_shutdown(name):
                 self.retire(name)
 
-    def ending(self) -> list[str]:
-        """A line for each served model that ends within 90 days, or was to have ended and has not been retired."""
+    def shutdown_notices(self) -> list[str]:
+        """Return a line for each served model that is past its shutdown date or within 90 days of it."""
         return [line for name in self.names or () if (line := self._notice(name))]
 
-    def has_passed(self, name: str) -> bool:
-        """Whether OpenAI's end of the model is known and past. Alone it is no reason to retire it."""
-        day = self._end_of(name)
+    def is_past_shutdown(self, name: str) -> bool:
+        """Whether the model's shutdown date is known and past. That alone does not retire the model."""
+        day = self._shutdown_date(name)
         return self._retirement.on_openai and day is not None and day <= self._retirement.today()
 
     def retire_not_found(self, name: str, model: str) -> bool:
-        """Retire `name` if OpenAI, asked for `model`, does not find it after its end.
+        """Retire `name` if it is past its shutdown date, after OpenAI did not find `model`.
 
         Returns:
-            Whether `name` stands for another model now.
+            Whether `name` now maps to another model than `model`.
 
         Raises:
-            RequestError: the model has ended, and requests for it are refused.
+            RequestError: the model was shut down, and requests for it are rejected.
         """
-        if self.has_passed(name):
+        if self.is_past_shutdown(name):
             self.retire(name)
-            if name in self._refused:
-                logger.error("%s Requests for it are refused: %s", self._refused[name], _MOVE)
-                raise RequestError(self._refused[name], param="model")
+            if name in self._rejected:
+                logger.error("%s Requests for it are refused: %s", self._rejected[name], _MOVE)
+                raise RequestError(self._rejected[name], param="model")
         return self.upstream_model(name) != model
 
-    def refusals(self) -> list[str]:
-        """Why requests for the served names whose models have ended are refused."""
-        return list(self._refused.values())
+    def rejections(self) -> list[str]:
+        """Return the reason for each served name whose requests are rejected."""
+        return list(self._rejected.values())
 
-    def _end_of(self, name: str) -> date | None:
+    def _shutdown_date(self, name: str) -> date | None:
         model = self.upstream_model(name)
-        return self._openai_ends.get(model) or self._family_of(model).ends
+        return self._listed_dates.get(model) or self._family_of(model).ends
 
     def retire(self, name: str) -> None:
-        """From now on requests for `name`, whose model has ended, go on with its successor or are refused."""
-        if name in self.successors or name in self._refused or not self._is_kept(name):
+        """Use the successor for `name`, whose model was shut down, or reject its requests from now on."""
+        if name in self.successors or name in self._rejected or not self._may_retire(name):
             return
-        model, day = self.upstream_model(name), self._end_of(name)
+        model, day = self.upstream_model(name), self._shutdown_date(name)
         family = self._family_of(model)
         successor = self._retirement.successor_of(model, family)
         if successor is None:
             advice = f" Its successor is `{family.successor}`." if family.successor else ""
-            self._refused[name] = f"The model `{model[:SHOWN_CHARACTERS]}` was shut down by OpenAI on {day}.{advice}"
+            self._rejected[name] = f"The model `{model[:SHOWN_CHARACTERS]}` was shut down by OpenAI on {day}.{advice}"
             return
         self.successors[name] = successor
         self._families[name] = self._family_of(successor)
@@ -180,13 +180,13 @@ class Catalogue:
             *(model, name, day, successor, _MOVE),
         )
 
-    def _is_kept(self, name: str) -> bool:
-        # Clients may ask for any name where none is listed, and what is kept must not grow with what they ask for.
-        return self._served is not None or name in MODELS or name in self._openai_ends
+    def _may_retire(self, name: str) -> bool:
+        # Without a list, clients may send any name, and memory must not grow with those.
+        return self._served is not None or name in MODELS or name in self._listed_dates
 
     def _notice(self, name: str) -> str | None:
-        day, today = self._end_of(name), self._retirement.today()
-        if name in self._refused or day is None or day - today > NOTICE:
+        day, today = self._shutdown_date(name), self._retirement.today()
+        if name in self._rejected or day is None or day - today > NOTICE:
             return None
         successor = self.family(name).successor
         advice = f"{_MOVE} to {successor}" if successor else f"{_MOVE} to another model"

@@ -1,4 +1,4 @@
-"""OpenAI behind vLLM's interface: vLLM's request in, vLLM's answer out, the openai SDK's exceptions up."""
+"""Send vLLM's requests to OpenAI and return vLLM's responses; failures are the openai SDK's exceptions."""
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, closing
@@ -33,23 +33,23 @@ from app.upstream.upstream import Upstream, UpstreamRequest
 from app.upstream.upstream_response import UpstreamResponse
 
 MAX_ERROR_BYTES = 65_536
-"""Where a stream was to come, no more is read of what came instead."""
+"""The maximum that is read of a response that is not the requested stream."""
 
 MODEL_NOT_FOUND = "model_not_found"
-"""OpenAI's code for a model that is unknown, not open to the key, or shut down."""
+"""OpenAI's code for a model that is unknown, not available to the key, or shut down."""
 
 
-def _date_if_readable(value: object, validate: ValidatorFunctionWrapHandler) -> date | None:
+def _date_or_none(value: object, validate: ValidatorFunctionWrapHandler) -> date | None:
     try:
-        read: date | None = validate(value)
+        parsed: date | None = validate(value)
     except ValidationError:
         return None
-    return read
+    return parsed
 
 
 class _UpstreamModel(BaseModel):
     id: str
-    shutdown_date: Annotated[date | None, WrapValidator(_date_if_readable)] = None
+    shutdown_date: Annotated[date | None, WrapValidator(_date_or_none)] = None
 
 
 class _UpstreamModels(BaseModel):
@@ -57,23 +57,23 @@ class _UpstreamModels(BaseModel):
 
 
 async def _read_json(response: UpstreamResponse) -> bytes:
-    """A body that may be an error, as far as an error goes; nothing of what is no JSON."""
+    """Read a body that may be an error, up to `MAX_ERROR_BYTES`; nothing if it is not JSON."""
     content = b""
     while "json" in response.content_type and len(content) < MAX_ERROR_BYTES and (more := await response.read()):
         content += more
     return content
 
 
-def _no_http() -> httpx2.AsyncClient:
-    """In the place of the SDK's own, which would load the certificates and the parts of an HTTP client for nothing."""
+def _unused_http_client() -> httpx2.AsyncClient:
+    """Replace the SDK's own HTTP client, which would load certificates for nothing."""
     return httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport(), trust_env=False)
 
 
 class OpenAIClient:
-    """OpenAI behind vLLM's requests and answers.
+    """Answers vLLM's requests by calling OpenAI.
 
-    Every failure of a call is raised as the openai SDK's exception class for it; `app.core.errors.errors` says what
-    becomes of each. Calls are paid for with `api_key` or one of `further_keys`.
+    A failed call raises the openai SDK's exception for it; `app.core.errors.upstream_errors` maps each to a response. Calls use
+    `api_key` or one of `further_keys`.
     """
 
     def __init__(
@@ -96,9 +96,13 @@ class OpenAIClient:
         concurrency_limiter: ConcurrencyLimiter | None = None,
         redactor: Redactor | None = None,
     ) -> None:
-        # It supplies address and headers. It sends nothing, for that is several times slower (docs/decisions).
+        # The SDK only supplies the URL and headers. Sending with it is several times slower (docs/decisions/0001).
         self._client = openai.AsyncOpenAI(
-            api_key=api_key, base_url=base_url, organization=organization, project=project, http_client=_no_http()
+            api_key=api_key,
+            base_url=base_url,
+            organization=organization,
+            project=project,
+            http_client=_unused_http_client(),
         )
         self._redactor = redactor or Redactor([api_key, *further_keys])
         self._concurrency_limiter = concurrency_limiter or ConcurrencyLimiter(
@@ -116,7 +120,7 @@ class OpenAIClient:
         )
         if session:
             self.attach(session)
-        # The SDK writes a URL without a path without a slash at the end.
+        # The SDK adds a slash unless the URL has no path.
         base = str(self._client.base_url).rstrip("/")
         self._chat_url = f"{base}/chat/completions"
         self._models_url = f"{base}/models"
@@ -128,34 +132,34 @@ class OpenAIClient:
 
     def _headers(self) -> dict[str, str]:
         headers = {**self._client.default_headers, "Accept-Encoding": "identity"}
-        # The SDK marks what is not to be sent, and takes an empty OPENAI_ORG_ID for an organization.
+        # The SDK has a marker for headers to omit, and sends an empty OPENAI_ORG_ID.
         return {name: value for name, value in headers.items() if isinstance(value, str) and value}
 
     def attach(self, session: aiohttp.ClientSession) -> None:
-        """Use the connections of `session` for all calls from now on; whoever opened it closes it."""
+        """Use `session` for all further calls. The caller closes it."""
         self._upstream.attach(session)
 
     async def create_chat_completion(self, request: ChatCompletionRequest) -> ChatCompletionResponse:
-        """The whole answer to a request that does not ask for a stream; an aborted one if the server ends first.
+        """Return the response to a request that is not a stream; an aborted one if the server shuts down first.
 
         Raises:
-            RequestError: OpenAI cannot do what the request asks, or there is no place for the call.
+            RequestError: OpenAI does not support the request, or no permit is free.
             openai.APIError: the call failed.
         """
-        call = await self._translated(request)
+        call = await self._encode(request)
         try:
             with self._lifecycle.abortable(), UsageMeter(call.body) as usage_meter:
                 response = await self._upstream.read(UpstreamRequest("POST", self._chat_url, call.body))
         except Aborted:
             return aborted_completion(request, call.plan)
         except openai.NotFoundError as exc:
-            if not self._goes_on_after(exc, request, call):
+            if not self._has_successor(exc, request, call):
                 raise
             return await self.create_chat_completion(request)
         try:
             translated = chat_completion(request, call.plan, response)
         except ValueError as exc:
-            raise self._not_expected(self._chat_url, response) from exc
+            raise self._unexpected_response(self._chat_url, response) from exc
         if translated.usage and translated.usage.total_tokens:
             usage_meter.record(translated.usage.total_tokens)
         else:
@@ -165,16 +169,15 @@ class OpenAIClient:
     async def stream_chat_completion(
         self, request: ChatCompletionRequest, permits: Permits | None = None, render: Render = encode_events
     ) -> ChatStream | AbortedStream:
-        """The answer as a stream, once OpenAI has accepted the request. The caller owns it and must `aclose()` it.
+        """Return the response as a stream once OpenAI has accepted the request. The caller must `aclose()` it.
 
-        Its events are what `render` makes of the chunks. The call takes one of `places`, while there are, instead of
-        queueing.
+        `render` encodes its chunks as events. The call uses one of `permits` while there are any; otherwise it queues.
 
         Raises:
-            RequestError: OpenAI cannot do what the request asks, or there is no place for the call.
+            RequestError: OpenAI does not support the request, or no permit is free.
             openai.APIError: the call failed.
         """
-        call = await self._translated(request)
+        call = await self._encode(request)
         translator = ChunkTranslator(request, call.plan)
         try:
             with self._lifecycle.abortable(), UsageMeter(call.body) as usage_meter:
@@ -183,11 +186,11 @@ class OpenAIClient:
                 )
                 if response.content_type != "text/event-stream":
                     with closing(response):
-                        raise self._not_expected(self._chat_url, await _read_json(response))
+                        raise self._unexpected_response(self._chat_url, await _read_json(response))
         except Aborted:
             return AbortedStream(translator, render)
         except openai.NotFoundError as exc:
-            if not self._goes_on_after(exc, request, call):
+            if not self._has_successor(exc, request, call):
                 raise
             return await self.stream_chat_completion(request, permits, render)
         return ChatStream(
@@ -200,19 +203,19 @@ class OpenAIClient:
         )
 
     def reserve(self, calls: int) -> AbstractAsyncContextManager[Permits]:
-        """Permits for up to `calls` calls at the same time, acquired at once; those that no call took are released.
+        """Acquire up to `calls` permits together, for concurrent calls. Unused ones are released at the end.
 
         Raises:
-            Overloaded: there is no room in the queue either, or no permit in time.
+            Overloaded: the queue is full too, or no permit was free in time.
         """
         return self._concurrency_limiter.reserve(calls)
 
-    def _not_expected(self, url: str, content: bytes) -> openai.APIError:
-        """What an accepted response is that has another form than was asked for."""
+    def _unexpected_response(self, url: str, content: bytes) -> openai.APIError:
+        """Return the error for a successful response in an unexpected form."""
         return unexpected_response_error(url, content, self._redactor)
 
     async def list_models(self) -> dict[str, date | None]:
-        """The ids of every model that the key can use, each with the day OpenAI shuts it down, where that is known.
+        """Return the id of every model that the key can use, with its shutdown date if known.
 
         Raises:
             openai.APIError: the call failed.
@@ -221,14 +224,14 @@ class OpenAIClient:
         try:
             listed = _UpstreamModels.model_validate_json(response).data
         except ValidationError as exc:
-            raise self._not_expected(self._models_url, response) from exc
+            raise self._unexpected_response(self._models_url, response) from exc
         return {model.id: model.shutdown_date for model in listed}
 
     async def has_model(self, model: str) -> bool:
         """Whether the key can use the model of this id.
 
         Raises:
-            openai.APIError: the call failed in another way than not to find it.
+            openai.APIError: the call failed for another reason than an unknown model.
         """
         try:
             await self._upstream.read(UpstreamRequest("GET", f"{self._models_url}/{quote(model, safe=':')}"))
@@ -238,15 +241,15 @@ class OpenAIClient:
             return False
         return True
 
-    def _goes_on_after(self, exc: openai.NotFoundError, request: ChatCompletionRequest, call: UpstreamCall) -> bool:
-        """Whether the request is to be sent once more, for the model that was not found has a successor by now.
+    def _has_successor(self, exc: openai.NotFoundError, request: ChatCompletionRequest, call: UpstreamCall) -> bool:
+        """Whether the model that was not found has a successor to retry the request with.
 
         Raises:
-            RequestError: the model has ended, and requests for it are refused.
+            RequestError: the model has been shut down, and requests for it are rejected.
         """
         return exc.code == MODEL_NOT_FOUND and self._catalogue.retire_not_found(request.model or "", call.model)
 
-    async def _translated(self, request: ChatCompletionRequest) -> UpstreamCall:
+    async def _encode(self, request: ChatCompletionRequest) -> UpstreamCall:
         call = encode_request(
             request,
             self._catalogue,

@@ -29,25 +29,25 @@ class ModelFamily:
     output: Annotated[int, Field(gt=0)] | None = None
     """The longest output, reasoning included."""
     efforts: tuple[Effort, ...] = ()
-    """Levels of `reasoning_effort`, ascending; empty: the model knows no such parameter."""
+    """Levels of `reasoning_effort`, ascending; empty: the model does not accept the parameter."""
     default_effort: Effort | None = None
-    """The effort of a request that names none."""
+    """The effort if the request names none."""
     encoding: EncodingName | None = "o200k_base"
-    """How text becomes token ids; None: not known."""
+    """The tokenizer's encoding; None: not known."""
     sampling: Sampling | None = None
-    """When it takes `temperature`, `top_p` and `logprobs`: at effort `none` only if it has efforts, else always."""
+    """When the model accepts `temperature`, `top_p` and `logprobs`. Default: by its efforts."""
     penalties: bool | None = None
-    """Whether it takes penalties, `logit_bias` and `stop`: not if it has efforts."""
+    """Whether the model accepts penalties, `logit_bias` and `stop`. Default: only if it has no efforts."""
     choices: bool = True
-    """Whether it takes `n`."""
+    """Whether the model accepts `n`."""
     json_schema: bool = True
-    """Whether it takes a `response_format` of type `json_schema`."""
+    """Whether the model accepts a `response_format` of type `json_schema`."""
     tools: ToolsOn = "chat"
-    """Where it takes function tools: on Chat, there only at effort `none`, on /v1/responses only, or nowhere."""
+    """Where the model accepts function tools: Chat, Chat at effort `none` only, /v1/responses only, or nowhere."""
     parallel_tool_calls: bool = True
-    """Whether it takes `parallel_tool_calls`."""
+    """Whether the model accepts `parallel_tool_calls`."""
     ends: date | None = None
-    """The day OpenAI shuts it down."""
+    """The date on which OpenAI shuts the model down."""
     successor: str | None = None
     """The model that OpenAI recommends instead."""
 
@@ -61,22 +61,22 @@ class ModelFamily:
 
     @property
     def reasons(self) -> bool:
-        """Whether the model takes a `reasoning_effort`."""
+        """Whether the model accepts `reasoning_effort`."""
         return bool(self.efforts)
 
     def accepts_sampling(self, effort: Effort | None) -> bool:
-        """Whether the model takes `temperature`, `top_p` and `logprobs` with the `effort` that is sent."""
+        """Whether the model accepts `temperature`, `top_p` and `logprobs` at `effort`."""
         if self.sampling == "at_none":
             return (effort or self.default_effort) == "none"
         return self.sampling == "always"
 
     def nearest_effort(self, wanted: Effort) -> Effort:
-        """The level these models have that is closest to `wanted`; of two, the lower."""
+        """Return the supported level closest to `wanted`; of two, the lower."""
         return min(self.efforts, key=lambda level: abs(EFFORTS.index(level) - EFFORTS.index(wanted)))
 
 
 UNKNOWN_FAMILY = ModelFamily(encoding=None)
-"""A model without a row: sent whatever the client asks, limits left to OpenAI."""
+"""A model without a row. All parameters are sent, and OpenAI checks the limits."""
 
 _THINKING: tuple[Effort, ...] = ("low", "medium", "high")
 _LOW_TO_XHIGH: tuple[Effort, ...] = (*_THINKING, "xhigh")
@@ -86,13 +86,13 @@ _JULY, _AUGUST, _SEPTEMBER = date(2026, 7, 23), date(2026, 8, 10), date(2026, 9,
 _OCTOBER, _DECEMBER = date(2026, 10, 23), date(2026, 12, 11)
 _JANUARY, _AUDIO_END, _APRIL = date(2027, 1, 14), date(2027, 1, 20), date(2027, 4, 1)
 
-# Rows that several models share, but for their end.
+# Rows that several models share, except for their shutdown date.
 _GPT_4 = ModelFamily(8_192, 8_192, encoding="cl100k_base", json_schema=False)
 _GPT_4_TURBO = replace(_GPT_4, context=128_000, output=4_096)
 _GPT_3_5 = replace(_GPT_4, context=16_385, output=4_096)
 _GPT_4O = ModelFamily(128_000, 16_384)
 _GPT_4_1 = ModelFamily(1_047_576, 32_768)
-# LiteLLM's map: no JSON schemas, in gpt-audio-1.5 either.
+# LiteLLM's model map: no JSON schemas, not even in gpt-audio-1.5.
 _AUDIO = ModelFamily(128_000, 16_384, json_schema=False)
 _O_SERIES = ModelFamily(200_000, 100_000, _THINKING, "medium", parallel_tool_calls=False)
 _CHAT_LATEST = ModelFamily(128_000, 16_384)
@@ -103,7 +103,7 @@ _GPT_5_4 = ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "none", tools="chat_a
 _GPT_5_4_MINI = replace(_GPT_5_4, context=400_000)
 _GPT_5_5 = replace(_GPT_5_4, default_effort="medium")
 _ASTRA = ModelFamily(1_050_000, 128_000, _LOW_TO_XHIGH, "medium", tools="responses")
-# Not verified: what a Chat request may set beside `tools`. What is left out can at least not be refused.
+# Not verified which other parameters these models accept. OpenAI cannot reject what is not sent.
 _INSTANT = ModelFamily(400_000, 128_000, sampling="never", penalties=False)
 _SEARCH = ModelFamily(
     400_000, 128_000, sampling="never", penalties=False, choices=False, tools="nowhere", parallel_tool_calls=False
@@ -158,64 +158,64 @@ MODELS: Mapping[str, ModelFamily] = {
     "gpt-6-luna": _GPT_5_5,
     "gpt-6-astra": _ASTRA,
     "gpt-6.1-sol": _ASTRA,
-    # By its page it takes tools on Responses only; LiteLLM sends them to Chat at effort none.
+    # OpenAI's page says tools on Responses only; LiteLLM sends them to Chat at effort none.
     "gpt-6.1-terra": replace(_GPT_5_5, tools="responses"),
     "gpt-6.2-sol": _ASTRA,
     "gpt-6.2-astra": _ASTRA,
 }
 
-# -2024-07-18, and the older -0613.
+# -2024-07-18, or the older form -0613.
 _SNAPSHOT_DATE = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))$")
 
 
 def family_of(upstream_model: str) -> ModelFamily:
-    """The row of an OpenAI model, or of the base of a dated snapshot or fine-tuned model."""
-    name = _untuned(upstream_model)
-    return MODELS.get(name) or MODELS.get(_undated(name), UNKNOWN_FAMILY)
+    """Return the row of an OpenAI model, or of the base model of a dated snapshot or fine-tuned model."""
+    name = _strip_fine_tuning(upstream_model)
+    return MODELS.get(name) or MODELS.get(_strip_date(name), UNKNOWN_FAMILY)
 
 
 def base_model(upstream_model: str) -> str:
-    """The name without a snapshot's date and without fine-tuning."""
-    return _undated(_untuned(upstream_model))
+    """Return the name without a snapshot's date and fine-tuning."""
+    return _strip_date(_strip_fine_tuning(upstream_model))
 
 
 def is_fine_tuned(upstream_model: str) -> bool:
-    """Whether the model was made from one of OpenAI's by fine-tuning."""
+    """Whether this is the name of a fine-tuned model."""
     return upstream_model.startswith("ft:")
 
 
-def _untuned(name: str) -> str:
+def _strip_fine_tuning(name: str) -> str:
     return name.split(":")[1] if is_fine_tuned(name) else name
 
 
-def _undated(name: str) -> str:
+def _strip_date(name: str) -> str:
     return _SNAPSHOT_DATE.sub("", name)
 
 
-_DESCRIBED = TypeAdapter(ModelFamily)
-_ENDS = frozenset({"ends", "successor"})
-_FROM_EFFORTS = frozenset({"default_effort", "sampling", "penalties"})
+_FAMILY_ADAPTER = TypeAdapter(ModelFamily)
+_SHUTDOWN_FIELDS = frozenset({"ends", "successor"})
+_DERIVED_FROM_EFFORTS = frozenset({"default_effort", "sampling", "penalties"})
 
 
 def described_family(description: Mapping[str, Any]) -> ModelFamily:
-    """A family from an entry of `MODEL_FAMILIES`: its own keys over those of the model that `like` names.
+    """Build a family from an entry of `MODEL_FAMILIES`: its own keys over those of the model that `like` names.
 
-    The end of that model is not taken over: a deployment under another name has its own.
+    That model's shutdown date is not inherited: a deployment under another name has its own.
 
     Raises:
-        ValidationError: the entry has a key or a value that no family has, or `like` names no known model.
+        ValidationError: the entry has an unknown key or an invalid value, or `like` names no known model.
     """
     own = dict(description)
     like = own.pop("like", None)
     if like is None:
-        return _DESCRIBED.validate_python(own)
+        return _FAMILY_ADAPTER.validate_python(own)
     base = family_of(like) if isinstance(like, str) else UNKNOWN_FAMILY
     if base is UNKNOWN_FAMILY:
         raise ValidationError.from_exception_data(
             ModelFamily.__name__,
             [{"type": PydanticCustomError("unknown_model", "no such model is known"), "loc": ("like",), "input": like}],
         )
-    # What follows from the efforts follows from the entry's own, where it has any.
-    left_out = _ENDS | (_FROM_EFFORTS if "efforts" in own else frozenset())
-    inherited = {field.name: getattr(base, field.name) for field in fields(base) if field.name not in left_out}
-    return _DESCRIBED.validate_python(inherited | own)
+    # Fields that depend on the efforts are not inherited if the entry has its own efforts.
+    not_inherited = _SHUTDOWN_FIELDS | (_DERIVED_FROM_EFFORTS if "efforts" in own else frozenset())
+    inherited = {field.name: getattr(base, field.name) for field in fields(base) if field.name not in not_inherited}
+    return _FAMILY_ADAPTER.validate_python(inherited | own)

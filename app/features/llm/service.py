@@ -1,4 +1,4 @@
-"""vLLM's behaviour over the client: served names, defaults, and the checks that need a model's limits."""
+"""Serve vLLM's endpoints through the client: served names, defaults, batches and text completions."""
 
 import asyncio
 import math
@@ -26,14 +26,14 @@ from app.features.llm.schema import (
     ModelsResponse,
 )
 
-UPSTREAM_MODELS_KEPT_S = 300.0
-UPSTREAM_MODELS_FAILURE_KEPT_S = 5.0
+UPSTREAM_MODELS_TTL_S = 300.0
+UPSTREAM_MODELS_FAILURE_TTL_S = 5.0
 CALLS_AT_ONCE = 16
-"""Calls to OpenAI that one request makes at the same time, for its conversations or prompts."""
+"""The maximum of concurrent calls to OpenAI per request, one for each conversation or prompt."""
 
 
 class LLMService:
-    """What vLLM's endpoints do, answered by OpenAI."""
+    """The operations of vLLM's endpoints, served by OpenAI."""
 
     def __init__(
         self,
@@ -52,31 +52,31 @@ class LLMService:
         self._upstream_models = UpstreamModels(openai_client)
 
     async def create_chat_completion(self, request: ChatCompletionRequest) -> ChatCompletionResponse:
-        """The whole answer.
+        """Return the complete response.
 
         Raises:
-            RequestError: the model is not served, or the request is beyond its limits.
-            UpstreamError: OpenAI failed or refused.
+            RequestError: the model is not served, or the request exceeds its limits.
+            UpstreamError: OpenAI failed or rejected the call.
         """
         return await self._client.create_chat_completion(self._with_defaults(request))
 
     async def stream_chat_completion(self, request: ChatCompletionRequest) -> ChatStream | AbortedStream:
-        """The answer as a stream that OpenAI has accepted. The caller owns it and must `aclose()` it.
+        """Return the response as a stream that OpenAI has accepted. The caller must `aclose()` it.
 
         Raises:
-            RequestError: the model is not served, or the request is beyond its limits.
-            UpstreamError: OpenAI failed or refused.
+            RequestError: the model is not served, or the request exceeds its limits.
+            UpstreamError: OpenAI failed or rejected the call.
         """
         return await self._client.stream_chat_completion(self._with_defaults(request))
 
     async def create_batch(self, batch: BatchChatCompletionRequest) -> ChatCompletionResponse:
-        """One answer with a choice for each conversation, in their order; usage is that of all together.
+        """Return one response with a choice for each conversation, in order, and the sum of their usage.
 
         Raises:
-            RequestError: the model is not served, or the request is beyond its limits.
-            UpstreamError: OpenAI failed or refused one of them; the others are cancelled.
+            RequestError: the model is not served, or the request exceeds its limits.
+            UpstreamError: OpenAI failed or rejected one of the calls; the others are cancelled.
         """
-        responses = await self._responses([self._with_defaults(request) for request in batch.conversations()])
+        responses = await self._gather_responses([self._with_defaults(request) for request in batch.conversations()])
         choices = [
             choice.model_copy(update={"index": index})
             for index, response in enumerate(responses)
@@ -86,23 +86,23 @@ class LLMService:
         return responses[0].model_copy(update={"choices": choices, "usage": usage, "prompt_token_ids": None})
 
     async def create_completion(self, request: CompletionRequest) -> CompletionResponse:
-        """The whole answer to a text completion: a chat for each prompt, so many at the same time.
+        """Return the complete response to a text completion, by one chat completion for each prompt.
 
         Raises:
-            RequestError: the model is not served, or the request is beyond its limits.
-            UpstreamError: OpenAI failed or refused one of them; the others are cancelled.
+            RequestError: the model is not served, or the request exceeds its limits.
+            UpstreamError: OpenAI failed or rejected one of the calls; the others are cancelled.
         """
-        translator, chats = await self._text_completion(request)
-        return translator.response(await self._responses(chats)) if chats else translator.echoes()
+        translator, chats = await self._split_completion(request)
+        return translator.response(await self._gather_responses(chats)) if chats else translator.echoes()
 
     async def stream_completion(self, request: CompletionRequest) -> StreamWithTrailer:
-        """The same as a stream whose first calls OpenAI has accepted. The caller owns it and must `aclose()` it.
+        """Return the response as a stream whose first calls OpenAI has accepted. The caller must `aclose()` it.
 
         Raises:
-            RequestError: the model is not served, or the request is beyond its limits.
-            UpstreamError: OpenAI failed or refused; none of the calls goes on.
+            RequestError: the model is not served, or the request exceeds its limits.
+            UpstreamError: OpenAI failed or rejected a call; the others are cancelled.
         """
-        translator, chats = await self._text_completion(request)
+        translator, chats = await self._split_completion(request)
         async with self._client.reserve(min(len(chats), CALLS_AT_ONCE)) as permits:
             sources = [
                 Source(partial(self._client.stream_chat_completion, chat, permits, partial(translator.events, number)))
@@ -113,29 +113,29 @@ class LLMService:
         return StreamWithTrailer(stream, translator.trailer)
 
     async def get_models(self) -> ModelsResponse:
-        """A card for each name that clients may use.
+        """Return vLLM's model card for each name that clients may use.
 
         Raises:
-            UpstreamError: every model of upstream is served, and its list could not be had.
+            UpstreamError: every upstream model is served, and listing them failed.
         """
         names = self._catalogue.names
         if names is None:
             names = await self._upstream_models.names()
         return ModelsResponse(data=[self._card(name) for name in names])
 
-    async def _responses(self, requests: Sequence[ChatCompletionRequest]) -> list[ChatCompletionResponse]:
-        at_once = asyncio.Semaphore(CALLS_AT_ONCE)
+    async def _gather_responses(self, requests: Sequence[ChatCompletionRequest]) -> list[ChatCompletionResponse]:
+        semaphore = asyncio.Semaphore(CALLS_AT_ONCE)
 
         async def response(request: ChatCompletionRequest) -> ChatCompletionResponse:
-            async with at_once:
+            async with semaphore:
                 return await self._client.create_chat_completion(request)
 
         return await gather_or_cancel([response(request) for request in requests])
 
-    async def _text_completion(
+    async def _split_completion(
         self, request: CompletionRequest
     ) -> tuple[CompletionTranslator, list[ChatCompletionRequest]]:
-        """The chats that answer a text completion, and what makes their answers into its own."""
+        """Return the chat requests for a text completion, and the translator of their responses."""
         model = self._served_model(request)
         make = partial(
             prompts_of,
@@ -149,7 +149,7 @@ class LLMService:
         return CompletionTranslator(request, model, prompts), chats
 
     def _with_defaults(self, request: ChatCompletionRequest) -> ChatCompletionRequest:
-        """The request with this server's model and temperature where the client left them out."""
+        """Return the request with the default model and temperature if the client named none."""
         model = self._served_model(request)
         has_temperature = request.temperature is not None and "temperature" in request.model_fields_set
         if has_temperature and request.model == model:
@@ -157,7 +157,7 @@ class LLMService:
         temperature = request.temperature if has_temperature else self._default_temperature
         completed = request.model_copy(update={"model": model, "temperature": temperature})
         if not has_temperature:
-            # The client is not to be told that a model takes no temperature if it sent none.
+            # A temperature that the client did not send must not be reported as dropped.
             completed.model_fields_set.discard("temperature")
         return completed
 
@@ -178,7 +178,7 @@ class LLMService:
 
 
 class UpstreamModels:
-    """The list of upstream's models, asked for once in a while and never twice at the same time."""
+    """A cache of upstream's model list, with at most one request for it at a time."""
 
     def __init__(self, client: OpenAIClient, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -186,15 +186,15 @@ class UpstreamModels:
         self._names: tuple[str, ...] = ()
         self._failure: UpstreamError | None = None
         self._expires_at = -math.inf
-        self._asking = asyncio.Lock()
+        self._refresh_lock = asyncio.Lock()
 
     async def names(self) -> tuple[str, ...]:
-        """The ids, at most five minutes old, or older where OpenAI does not answer.
+        """Return the model ids, at most five minutes old, or older while OpenAI fails.
 
         Raises:
-            UpstreamError: the list was never had.
+            UpstreamError: OpenAI failed, and there is no earlier list.
         """
-        async with self._asking:
+        async with self._refresh_lock:
             if self._clock() >= self._expires_at:
                 await self._refresh()
             if self._failure:
@@ -206,9 +206,9 @@ class UpstreamModels:
             self._names = tuple(await self._client.list_models())
             self._failure = None
         except UpstreamError as exc:
-            # The list of before is better than none. Without one, whoever asks in the next seconds is told the same.
+            # An old list is better than none. Without one, the failure is cached for a few seconds.
             self._failure = None if self._names else exc
             if self._failure:
-                self._expires_at = self._clock() + UPSTREAM_MODELS_FAILURE_KEPT_S
+                self._expires_at = self._clock() + UPSTREAM_MODELS_FAILURE_TTL_S
                 return
-        self._expires_at = self._clock() + UPSTREAM_MODELS_KEPT_S
+        self._expires_at = self._clock() + UPSTREAM_MODELS_TTL_S

@@ -1,4 +1,4 @@
-"""What is wrong between this server and OpenAI, found out before a client does. It costs no tokens."""
+"""Check at startup that OpenAI accepts the key and has the served models. It costs no tokens."""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,17 +7,17 @@ from datetime import date
 import openai
 
 from app.core.errors.upstream_errors import UpstreamError
-from app.core.log_records import exception_for_log, for_log
+from app.core.logs.records import exception_for_log, for_log
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
 
-CHECK_LIMIT_S = 10.0
+CHECK_TIMEOUT_S = 10.0
 
 
 async def startup_problem(
-    client: OpenAIClient, catalogue: Catalogue, base_url: str, *, limit_s: float = CHECK_LIMIT_S
+    client: OpenAIClient, catalogue: Catalogue, base_url: str, *, limit_s: float = CHECK_TIMEOUT_S
 ) -> str | None:
-    """What the operator should know, in one line without secrets; None: nothing. It takes `limit_s` at most."""
+    """Return a problem for the operator, in one line without secrets; None: no problem. It takes `limit_s` at most."""
     try:
         async with asyncio.timeout(limit_s):
             available = await client.list_models()
@@ -36,27 +36,27 @@ def _reason(exc: TimeoutError | openai.APIConnectionError, limit_s: float) -> st
         return f"no response within {limit_s:g} s"
     if isinstance(exc, openai.APITimeoutError) or exc.__cause__ is None:
         return exc.message
-    # The kind tells a proxy's failure from OpenAI's, and some have no text.
+    # The class distinguishes a proxy's failure from OpenAI's, and some exceptions have no text.
     return exception_for_log(exc.__cause__)
 
 
 async def retire_ended_models(client: OpenAIClient, catalogue: Catalogue, listed: Mapping[str, date | None]) -> None:
-    """Retire the served models that have ended, by the dates that OpenAI lists or because it does not find them now.
+    """Retire served models that OpenAI has shut down: past a date that it lists, or past the table's and not found.
 
     Raises:
-        openai.APIError: OpenAI could not be asked.
+        openai.APIError: a call failed.
     """
-    catalogue.learn_ends(listed)
+    catalogue.learn_shutdown_dates(listed)
     for name in catalogue.names or ():
         model = catalogue.upstream_model(name)
-        if model not in listed and catalogue.has_passed(name) and not await client.has_model(model):
+        if model not in listed and catalogue.is_past_shutdown(name) and not await client.has_model(model):
             catalogue.retire(name)
 
 
 def _unknown_models(catalogue: Catalogue, available: Mapping[str, object]) -> str | None:
-    if refusals := catalogue.refusals():
-        return f"{' '.join(refusals)} Requests for it are refused: set DEFAULT_MODEL or SERVED_MODELS"
-    names = [name for name in catalogue.names or () if not catalogue.is_elsewhere(name)]
+    if reasons := catalogue.rejections():
+        return f"{' '.join(reasons)} Requests for it are refused: set DEFAULT_MODEL or SERVED_MODELS"
+    names = [name for name in catalogue.names or () if not catalogue.may_be_unlisted(name)]
     unknown = [name for name in names if catalogue.upstream_model(name) not in available]
     if not unknown:
         return None

@@ -1,7 +1,7 @@
-"""What can go wrong with an answer: errors instead of one, and streams that do not go as they should.
+"""Faults: error responses, and responses that end early or are malformed.
 
-A stream is a script: a list of writes, and perhaps a hang-up. A fault turns the good script into a bad one, so that
-no fault needs a socket to be described.
+A stream is a script: writes, possibly followed by a hang-up. A fault transforms the script, so no fault needs access
+to the socket.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,13 +20,13 @@ QUOTA = (
     "You exceeded your current quota, please check your plan and billing details. For more information on this error, "
     "read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors."
 )
-# Fragments that a proxy must not repeat to its own clients.
+# Fragments that a proxy must not pass on to its clients.
 CONFIDENTIAL = "Project key sk-proj-abc***def of organization org-simulator may not do this."
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Bytes to send after ``delay_s``; ``alone`` keeps them from sharing a write with others."""
+    """Bytes to send after ``delay_s``; with ``alone`` they get a write of their own."""
 
     data: bytes
     delay_s: float = 0.0
@@ -34,8 +34,8 @@ class Write:
 
 
 @dataclass(frozen=True)
-class PlainAnswer:
-    """A whole answer that is not OpenAI's JSON."""
+class PlainResponse:
+    """A whole response that is not OpenAI's JSON."""
 
     status: int
     content_type: str
@@ -43,7 +43,7 @@ class PlainAnswer:
 
 
 class HangUp(Enum):
-    """The two ways to end a connection in the middle: an orderly close, and a TCP reset."""
+    """How to end a connection before the response is complete: a close or a TCP reset."""
 
     CLOSE = "close"
     RESET = "reset"
@@ -115,33 +115,33 @@ STREAM_FAULTS: Mapping[str, Callable[[Events, Directive], Iterator[Step]]] = {
     "crlf": _crlf,
     "dribble": _dribble,
 }
-PLAIN_ANSWERS: Mapping[str, PlainAnswer] = {
-    "bad_gateway": PlainAnswer(
+PLAIN_RESPONSES: Mapping[str, PlainResponse] = {
+    "bad_gateway": PlainResponse(
         502,
         "text/html",
         b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>"
         b"\r\n<hr><center>cloudflare</center>\r\n</body>\r\n</html>\r\n",
     ),
-    "not_json": PlainAnswer(200, "text/plain", b"upstream connect error or disconnect/reset before headers"),
-    "empty": PlainAnswer(200, "application/json", b""),
+    "not_json": PlainResponse(200, "text/plain", b"upstream connect error or disconnect/reset before headers"),
+    "empty": PlainResponse(200, "application/json", b""),
 }
-# An answer that is no stream can only be left unfinished.
+# The stream faults that also apply to whole responses.
 BODY_FAULTS = frozenset({"cut", "early_end"})
 
 
 def script(events: Events, directive: Directive) -> Iterator[Step]:
-    """Return the steps that send ``events`` with the fault of ``directive``, or without one."""
+    """Return the steps that send ``events``, with the fault of ``directive`` if it has one."""
     fault = STREAM_FAULTS.get(directive.fault or "")
     return fault(events, directive) if fault else iter(events)
 
 
 def resets_at_once(directive: Directive, *, stream: bool) -> bool:
-    """Return whether the connection is to be reset before the status line."""
+    """Return True if the connection is to be reset before the status line."""
     return directive.fault == "reset" and (directive.after is None or not stream)
 
 
 def raise_error(directive: Directive, *, model: str) -> None:
-    """Raise the error that ``directive`` asks for instead of an answer, if it asks for one."""
+    """Raise the error response that ``directive`` requests, if any."""
     error = ERRORS.get(directive.fault or "")
     if error is not None:
         raised = error(directive, model)
@@ -150,7 +150,7 @@ def raise_error(directive: Directive, *, model: str) -> None:
 
 
 def in_effect(directive: Directive, *, authorization: str, seen: int) -> Directive:
-    """Return ``directive``, without its fault if that is for another key or came ``seen`` times, which is enough."""
+    """Return ``directive``, without its fault if that applies to another key or is used up after ``seen`` requests."""
     shown = authorization.endswith(directive.key) and (directive.times is None or seen < directive.times)
     return directive if shown else replace(directive, fault=None)
 

@@ -1,4 +1,4 @@
-"""The headers OpenAI and the network in front of it put on every answer."""
+"""The headers that OpenAI and its proxy add to every response."""
 
 import secrets
 import time
@@ -24,8 +24,8 @@ SAME_ON_EVERY_ANSWER = {
 }
 
 
-def of_answer(*, started: float) -> dict[str, str]:
-    """Return the headers of one answer; ``started`` is when its request arrived, by ``time.perf_counter``."""
+def response_headers(*, started: float) -> dict[str, str]:
+    """Return the headers of one response; ``started`` is the request's arrival by ``time.perf_counter``."""
     mark = secrets.token_hex(16)
     return {
         **SAME_ON_EVERY_ANSWER,

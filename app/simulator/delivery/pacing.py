@@ -1,4 +1,4 @@
-"""How fast the simulator answers."""
+"""The timing of responses."""
 
 from dataclasses import dataclass
 
@@ -7,18 +7,18 @@ from app.simulator.directives import Directive
 
 @dataclass(frozen=True)
 class Pacing:
-    """Seconds until the first token, and from one token to the next; zero answers as fast as possible."""
+    """Seconds before the first token and between two tokens; zero means no delay."""
 
     time_to_first_token_s: float = 0.0
     time_per_token_s: float = 0.0
 
     def overridden_by(self, directive: Directive) -> "Pacing":
-        """Return the pace one request asked for itself; what it did not mention stays."""
+        """Return this pacing with the values that ``directive`` sets."""
         return Pacing(
             self.time_to_first_token_s if directive.ttft is None else directive.ttft,
             self.time_per_token_s if directive.itl is None else directive.itl,
         )
 
-    def whole_answer_s(self, tokens: int) -> float:
-        """Return the seconds an answer of ``tokens`` takes that is not streamed."""
+    def whole_response_s(self, tokens: int) -> float:
+        """Return the seconds that a whole response of ``tokens`` takes."""
         return self.time_to_first_token_s + tokens * self.time_per_token_s

@@ -1,27 +1,27 @@
-"""A completion as the JSON and as the server-sent events OpenAI sends."""
+"""Renders a completion as OpenAI's JSON body or server-sent events."""
 
 from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
 from app.simulator import json_text
-from app.simulator.answers.completion import Choice, Completion
-from app.simulator.answers.logprobs import logprobs_of
-from app.simulator.answers.tool_calls import WRITTEN, ToolCall
 from app.simulator.delivery.faults import Write
 from app.simulator.delivery.pacing import Pacing
-from app.simulator.dice import ALPHANUMERIC
+from app.simulator.generation.completion import Choice, Completion
+from app.simulator.generation.logprobs import logprobs_of
+from app.simulator.generation.tool_calls import WRITTEN, ToolCall
 from app.simulator.json_text import JSONObject
+from app.simulator.seeded_random import ALPHANUMERIC
 from app.simulator.tokens import Piece
 
 DONE = b"data: [DONE]\n\n"
-# OpenAI pads each event to hide the length of its token; the padding here depends on the event's number.
+# OpenAI pads each event to hide its token's length; here the padding depends on the event's index.
 PADDING = ALPHANUMERIC * 2
 PADDING_CHARACTERS = 16
 
 
 def body(completion: Completion) -> JSONObject:
-    """Return the whole answer of a request that does not stream."""
+    """Return the response body of a request without ``stream``."""
     return {
         "id": completion.id,
         "object": "chat.completion",
@@ -35,7 +35,7 @@ def body(completion: Completion) -> JSONObject:
 
 
 def usage(completion: Completion) -> JSONObject:
-    """Return what the completion cost, in tokens."""
+    """Return ``usage``."""
     prompt, answer = completion.request.prompt_tokens, completion.completion_tokens
     return {
         "prompt_tokens": prompt,
@@ -52,7 +52,7 @@ def usage(completion: Completion) -> JSONObject:
 
 
 def events(completion: Completion, pacing: Pacing) -> Iterator[Write]:
-    """Yield the events of a stream, each with the time to wait before it."""
+    """Yield the events of a stream, each with the delay before it."""
     chunks = _chunks(completion, pacing)
     padded = completion.request.stream_option("include_obfuscation", default=True)
     for number, (chunk, delay_s) in enumerate(chunks):
@@ -66,7 +66,7 @@ def _chunks(completion: Completion, pacing: Pacing) -> Iterator[tuple[JSONObject
     envelope = _envelope(completion)
     delay_s = pacing.time_to_first_token_s
     for deltas in zip_longest(*(_deltas(completion, choice) for choice in completion.choices)):
-        # The choices are generated side by side: one wait serves a token of each.
+        # Choices are generated concurrently: a token of each shares one delay.
         for choice in filter(None, deltas):
             yield {**envelope, "choices": [choice]}, delay_s
             delay_s = 0.0
@@ -122,23 +122,23 @@ def _chunk_choice(
     position: int = 0,
     finish_reason: str | None = None,
 ) -> JSONObject:
-    asked = completion.request.top_logprobs
+    requested = completion.request.top_logprobs
     chunk: JSONObject = {"index": choice.index, "delta": delta}
-    if asked is not None and piece is not None:
-        chunk["logprobs"] = logprobs_of([piece], asked, first_position=position)
-    elif asked is not None or not completion.request.model.family.reasons:
+    if requested is not None and piece is not None:
+        chunk["logprobs"] = logprobs_of([piece], requested, first_position=position)
+    elif requested is not None or not completion.request.model.family.reasons:
         chunk["logprobs"] = None
     chunk["finish_reason"] = finish_reason
     return chunk
 
 
 def _choice(completion: Completion, choice: Choice) -> JSONObject:
-    asked = completion.request.top_logprobs
-    shown = asked is not None and not choice.calls
+    requested = completion.request.top_logprobs
+    shown = requested is not None and not choice.calls
     return {
         "index": choice.index,
         "message": _message(choice),
-        "logprobs": logprobs_of(choice.pieces, asked or 0) if shown else None,
+        "logprobs": logprobs_of(choice.pieces, requested or 0) if shown else None,
         "finish_reason": choice.finish_reason,
     }
 

@@ -1,4 +1,4 @@
-"""Scripts played on a socket: writes, pauses, and ends that no well-behaved server would make."""
+"""Sends response scripts: writes, pauses, and abrupt ends of the connection."""
 
 import asyncio
 import socket
@@ -10,14 +10,14 @@ from aiohttp import web
 
 from app.simulator.delivery.faults import HangUp, Step, Write
 
-# As much as goes into one write when nothing asks for a pace: a few dozen events.
+# How much is sent in one write when there is no pacing: a few dozen events.
 BATCH_BYTES = 16_384
 # A linger time of zero makes the kernel send RST instead of FIN.
 NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class HangUpError(Exception):
-    """The simulator itself ended the connection, because it was asked to."""
+    """The simulator closed the connection because the request asked for it."""
 
 
 async def start_stream(
@@ -31,7 +31,7 @@ async def start_stream(
 
 
 async def send_script(request: web.Request, response: web.StreamResponse, steps: Iterable[Step]) -> None:
-    """Play ``steps``, and end the body where they end.
+    """Send ``steps`` in order and then end the body.
 
     Raises:
         HangUpError: the script ended with a hang-up.
@@ -48,13 +48,13 @@ async def send_script(request: web.Request, response: web.StreamResponse, steps:
 
 
 def hang_up(request: web.Request, how: HangUp) -> NoReturn:
-    """End the connection under ``request``.
+    """Close or reset the connection of ``request``.
 
     Raises:
-        HangUpError: always, so that nobody goes on writing.
+        HangUpError: always, so that the caller stops writing.
     """
     transport = request.transport
-    # Without a transport the client has left in the meantime, which is not what was asked for.
+    # Without a transport the client has disconnected, so this is not the requested hang-up.
     if transport is None:
         raise ConnectionResetError("the client left first")
     if how is HangUp.RESET:

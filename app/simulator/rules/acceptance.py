@@ -1,4 +1,4 @@
-"""Whether OpenAI would take a chat request."""
+"""Validates chat requests as OpenAI does."""
 
 from app.simulator import directives, tokens
 from app.simulator.errors import not_json
@@ -14,10 +14,10 @@ JSON = "application/json"
 
 
 def json_body(exchange: Exchange) -> JSONObject:
-    """Return the JSON object that came with a POST.
+    """Return the JSON object in the body of a POST.
 
     Raises:
-        OpenAIError: 400, if it is none or was not announced as JSON.
+        OpenAIError: 400 if the body is not a JSON object or its content type is not JSON.
     """
     content_type = exchange.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if content_type != JSON or not isinstance(exchange.body, dict):
@@ -26,16 +26,16 @@ def json_body(exchange: Exchange) -> JSONObject:
 
 
 def accept(exchange: Exchange, catalogue: Catalogue) -> ChatRequest:
-    """Return the chat request in ``exchange`` to a model of ``catalogue``, once it has passed every check.
+    """Return the valid chat request in ``exchange`` to a model of ``catalogue``.
 
     Raises:
-        OpenAIError: 400 or 404, for the first thing OpenAI would refuse, or 400 for a directive that is unknown.
+        OpenAIError: 400 or 404 for the first problem that OpenAI would report, or 400 for an unknown directive.
     """
     body = json_body(exchange)
     check_fields(body)
     model = catalogue.find(body["model"])
     check_combinations(body)
-    directive = directives.read(tokens.text_of(message) for message in body["messages"])
+    directive = directives.parse(tokens.text_of(message) for message in body["messages"])
     request = ChatRequest(body, exchange.raw, directive, model)
     check_model(request)
     return request

@@ -1,4 +1,4 @@
-"""Every member of a chat request, and its rule, after OpenAI's published request schema."""
+"""The rule of each member of a chat request, from OpenAI's published request schema."""
 
 from typing import Any
 
@@ -22,8 +22,8 @@ from app.simulator.rules.field_rules import (
 
 INT64 = 2**63
 IMAGE_SCHEMES = ("http://", "https://", "data:")
-NAME = string(least=1, most=64, pattern="^[a-zA-Z0-9_-]+$")
-SPEAKER = string(least=1, most=64, pattern=r"^[^\s<|\\/>]+$")
+NAME = string(minimum=1, maximum=64, pattern="^[a-zA-Z0-9_-]+$")
+SPEAKER = string(minimum=1, maximum=64, pattern=r"^[^\s<|\\/>]+$")
 TEXT = string()
 
 
@@ -63,12 +63,12 @@ TOOL_CALLS = array(
             "custom": _tagged("type", {"id": TEXT, "custom": record({"name": TEXT, "input": TEXT})}),
         },
     ),
-    least=1,
+    minimum=1,
 )
 
 
 def _content(parts: Rule) -> Rule:
-    return either(TEXT, array(parts, least=1))
+    return either(TEXT, array(parts, minimum=1))
 
 
 MESSAGE = variants(
@@ -128,9 +128,9 @@ PREDICTION = variants("type", {"content": _tagged("type", {"content": _content(T
 MODERATED = nullable(record({"mode": one_of("score", "block")}))
 PLACE = record({}, {"country": TEXT, "region": TEXT, "city": TEXT, "timezone": TEXT})
 
-# Only these of the published members are nullable; a null anywhere else is an invalid type.
+# Only the members marked here are nullable; null elsewhere is an invalid type.
 FIELDS: dict[str, Rule] = {
-    "messages": array(MESSAGE, least=1),
+    "messages": array(MESSAGE, minimum=1),
     "model": TEXT,
     "audio": nullable(
         record(
@@ -142,12 +142,14 @@ FIELDS: dict[str, Rule] = {
     ),
     "frequency_penalty": nullable(decimal(-2, 2)),
     "function_call": either(one_of("none", "auto"), record({"name": TEXT})),
-    "functions": array(record({"name": NAME}, {"description": TEXT, "parameters": any_object()}), least=1, most=128),
+    "functions": array(
+        record({"name": NAME}, {"description": TEXT, "parameters": any_object()}), minimum=1, maximum=128
+    ),
     "logit_bias": nullable(mapping(integer(-100, 100))),
     "logprobs": nullable(boolean()),
     "max_completion_tokens": nullable(integer(1)),
     "max_tokens": nullable(integer(1)),
-    "metadata": nullable(mapping(string(most=512))),
+    "metadata": nullable(mapping(string(maximum=512))),
     "modalities": nullable(array(one_of("text", "audio"))),
     "moderation": nullable(
         record({"model": TEXT}, {"policy": nullable(record({}, {"input": MODERATED, "output": MODERATED}))})
@@ -161,17 +163,17 @@ FIELDS: dict[str, Rule] = {
     "prompt_cache_retention": nullable(one_of("in_memory", "24h")),
     "reasoning_effort": nullable(one_of("none", "minimal", "low", "medium", "high", "xhigh", "max")),
     "response_format": RESPONSE_FORMAT,
-    "safety_identifier": nullable(string(most=64)),
+    "safety_identifier": nullable(string(maximum=64)),
     "seed": nullable(integer(-INT64, INT64 - 1)),
     "service_tier": nullable(one_of("auto", "default", "flex", "scale", "priority", "fast")),
-    "stop": nullable(either(TEXT, array(TEXT, least=1, most=4))),
+    "stop": nullable(either(TEXT, array(TEXT, minimum=1, maximum=4))),
     "store": nullable(boolean()),
     "stream": nullable(boolean()),
     "stream_options": nullable(record({}, {"include_usage": boolean(), "include_obfuscation": boolean()})),
     "temperature": nullable(decimal(0, 2)),
     "tool_choice": TOOL_CHOICE,
-    "tools": array(TOOL, least=1, most=128),
-    # The published schema takes null in one of the two places that define it, and not in the other.
+    "tools": array(TOOL, minimum=1, maximum=128),
+    # Of the published schema's two definitions only one accepts null.
     "top_logprobs": integer(0, 20),
     "top_p": nullable(decimal(0, 1)),
     "user": TEXT,
@@ -187,10 +189,10 @@ FIELDS: dict[str, Rule] = {
 
 
 def check_fields(body: dict[str, Any]) -> None:
-    """Return if ``body`` has only known members, all it needs, and each of its members keeps its rule.
+    """Check that ``body`` has all required members, no unknown ones, and only valid values.
 
     Raises:
-        OpenAIError: 400 for the first that does not.
+        OpenAIError: 400 for the first problem.
     """
     unknown = sorted(body.keys() - FIELDS.keys())
     if unknown:

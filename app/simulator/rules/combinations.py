@@ -1,4 +1,4 @@
-"""Rules between the members of a chat request."""
+"""Rules across the members of a chat request."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from app.simulator.rules.conversation import check_messages
 from app.simulator.rules.schemas import SchemaError, check_schema
 from app.simulator.tokens import text_of
 
-# A member, the member it is only allowed with, and OpenAI's words for that.
+# A member, the member it requires, and OpenAI's message.
 COMPANIONS = (
     ("tool_choice", "tools", "'tool_choice' is only allowed when 'tools' are specified."),
     ("parallel_tool_calls", "tools", "'parallel_tool_calls' is only allowed when 'tools' are specified."),
@@ -22,10 +22,10 @@ WORD_JSON = "'messages' must contain the word 'json' in some form, to use 'respo
 
 
 def check_combinations(body: JSONObject) -> None:
-    """Return if the members of ``body``, each of which keeps its own rule, go together.
+    """Check the combination of members in ``body``, each of which is valid on its own.
 
     Raises:
-        OpenAIError: 400 for the first that do not.
+        OpenAIError: 400 for the first invalid combination.
     """
     for check in CHECKS:
         check(body)

@@ -1,4 +1,4 @@
-"""Rules between the messages of a conversation."""
+"""Rules across the messages of a conversation."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ SAYS_SOMETHING = ("content", "tool_calls", "function_call", "refusal", "audio")
 
 
 def check_messages(messages: Sequence[JSONObject]) -> None:
-    """Return if every call is answered right after it was made, and every answer has its call.
+    """Check that tool messages directly follow the calls they belong to, one for each call.
 
     Raises:
         OpenAIError: 400 for the first message out of order, or without content.

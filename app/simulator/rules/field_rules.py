@@ -1,7 +1,7 @@
-"""Rules for JSON values, and OpenAI's words for a value that breaks one.
+"""Rules for JSON values, with OpenAI's error messages.
 
-A rule knows what it expects, and for each kind of JSON value it takes, what else is asked of one. Rules combine into
-rules, so that a whole request is one table.
+A rule has a description of what it expects and a check for each JSON type it accepts. Rules combine into rules, so
+that a whole request is one table.
 """
 
 import re
@@ -21,16 +21,16 @@ PLURALS = {STRING: "strings", OBJECT: "objects", INTEGER: "integers", ARRAY: "ar
 
 @dataclass(frozen=True)
 class Rule:
-    """What is ``expected`` in OpenAI's words, and the check for each kind of value that is taken at all."""
+    """``expected`` as OpenAI describes it, and the check for each accepted type of value."""
 
     expected: str
     checks: Mapping[str, Check]
 
     def check(self, value: Any, path: str) -> None:
-        """Return if ``value``, found at ``path`` of the request, keeps the rule.
+        """Check ``value``, which is at ``path`` of the request.
 
         Raises:
-            OpenAIError: 400, naming the path.
+            OpenAIError: 400 that names the path.
         """
         kind = KINDS[type(value)]
         if kind not in self.checks:
@@ -44,12 +44,12 @@ def _anything(_: Any, __: str) -> None:
 
 
 def nullable(rule: Rule) -> Rule:
-    """Return ``rule``, which now takes null as well."""
+    """Return a rule that also accepts null."""
     return Rule(rule.expected, {**rule.checks, NULL: _anything})
 
 
 def either(*rules: Rule) -> Rule:
-    """Return a rule that takes what one of ``rules`` takes; they must differ in the kinds they take."""
+    """Return a rule that accepts what any of ``rules`` accepts; their types must be disjoint."""
     checks = {kind: check for rule in rules for kind, check in rule.checks.items()}
     return Rule("one of " + " or ".join(_without_article(rule.expected, rules) for rule in rules), checks)
 
@@ -59,26 +59,26 @@ def boolean() -> Rule:
     return Rule(BOOLEAN, {BOOLEAN: _anything})
 
 
-def integer(least: int | None = None, most: int | None = None) -> Rule:
+def integer(minimum: int | None = None, maximum: int | None = None) -> Rule:
     """Return a rule for whole numbers within inclusive limits."""
-    return Rule(INTEGER, {INTEGER: _within("integer", least, most)})
+    return Rule(INTEGER, {INTEGER: _within("integer", minimum, maximum)})
 
 
-def decimal(least: float, most: float) -> Rule:
+def decimal(minimum: float, maximum: float) -> Rule:
     """Return a rule for numbers within inclusive limits."""
-    check = _within("decimal", least, most)
+    check = _within("decimal", minimum, maximum)
     return Rule(DECIMAL, {INTEGER: check, DECIMAL: check})
 
 
-def string(*, least: int = 0, most: int | None = None, pattern: str | None = None) -> Rule:
-    """Return a rule for text of ``least`` to ``most`` characters that matches ``pattern``."""
+def string(*, minimum: int = 0, maximum: int | None = None, pattern: str | None = None) -> Rule:
+    """Return a rule for text of ``minimum`` to ``maximum`` characters that matches ``pattern``."""
 
     def check(value: str, path: str) -> None:
-        if len(value) < least:
+        if len(value) < minimum:
             got = "an empty string" if not value else f"a string with length {len(value)}"
-            raise _invalid(path, "empty string", f"a string with minimum length {least}", got, "empty_string")
-        if most is not None and len(value) > most:
-            expected, got = f"a string with maximum length {most}", f"a string with length {len(value)}"
+            raise _invalid(path, "empty string", f"a string with minimum length {minimum}", got, "empty_string")
+        if maximum is not None and len(value) > maximum:
+            expected, got = f"a string with maximum length {maximum}", f"a string with length {len(value)}"
             raise _invalid(path, "string too long", expected, got, "string_above_max_length")
         if pattern is not None and not re.search(pattern, value):
             message = f"Invalid '{path}': string does not match pattern. Expected a string that matches the pattern"
@@ -88,7 +88,7 @@ def string(*, least: int = 0, most: int | None = None, pattern: str | None = Non
 
 
 def one_of(*values: str) -> Rule:
-    """Return a rule for one of a few texts."""
+    """Return a rule for one of ``values``."""
 
     def check(value: str, path: str) -> None:
         if value not in values:
@@ -97,15 +97,15 @@ def one_of(*values: str) -> Rule:
     return Rule(STRING, {STRING: check})
 
 
-def array(item: Rule, *, least: int = 0, most: int | None = None) -> Rule:
-    """Return a rule for lists of ``least`` to ``most`` items that each keep the rule ``item``."""
+def array(item: Rule, *, minimum: int = 0, maximum: int | None = None) -> Rule:
+    """Return a rule for lists of ``minimum`` to ``maximum`` items that each satisfy ``item``."""
 
     def check(value: list[Any], path: str) -> None:
-        if len(value) < least:
-            expected = f"an array with minimum length {least}"
+        if len(value) < minimum:
+            expected = f"an array with minimum length {minimum}"
             raise _invalid(path, "empty array", expected, "an empty array", "empty_array")
-        if most is not None and len(value) > most:
-            expected, got = f"an array with maximum length {most}", f"an array with length {len(value)}"
+        if maximum is not None and len(value) > maximum:
+            expected, got = f"an array with maximum length {maximum}", f"an array with length {len(value)}"
             raise _invalid(path, "array too long", expected, got, "array_above_max_length")
         for position, member in enumerate(value):
             item.check(member, f"{path}[{position}]")
@@ -132,7 +132,7 @@ def record(required: Mapping[str, Rule], optional: Mapping[str, Rule] | None = N
 
 
 def mapping(member: Rule) -> Rule:
-    """Return a rule for objects with any keys whose values keep the rule ``member``."""
+    """Return a rule for objects with any keys whose values satisfy ``member``."""
 
     def check(value: dict[str, Any], path: str) -> None:
         for key, found in value.items():
@@ -142,12 +142,12 @@ def mapping(member: Rule) -> Rule:
 
 
 def any_object() -> Rule:
-    """Return a rule for objects with whatever in them."""
+    """Return a rule for any object."""
     return Rule(OBJECT, {OBJECT: _anything})
 
 
 def variants(tag: str, rules: Mapping[str, Rule]) -> Rule:
-    """Return a rule for objects whose member ``tag`` says which of ``rules`` they keep."""
+    """Return a rule for objects whose member ``tag`` selects one of ``rules``."""
 
     def check(value: dict[str, Any], path: str) -> None:
         if tag not in value:
@@ -159,7 +159,7 @@ def variants(tag: str, rules: Mapping[str, Rule]) -> Rule:
 
 
 def also(rule: Rule, check: Check) -> Rule:
-    """Return ``rule`` with one more ``check`` on every value it takes."""
+    """Return ``rule`` with an additional ``check`` on every accepted value."""
 
     def chain(first: Check) -> Check:
         def both(value: Any, path: str) -> None:
@@ -172,31 +172,31 @@ def also(rule: Rule, check: Check) -> Rule:
 
 
 def missing(path: str) -> OpenAIError:
-    """Return OpenAI's 400 for a member that has to be there."""
+    """Return OpenAI's 400 for a missing member."""
     return bad_request(f"Missing required parameter: '{path}'.", param=path, code="missing_required_parameter")
 
 
 def unknown(path: str) -> OpenAIError:
-    """Return OpenAI's 400 for a member inside the request that it does not know."""
+    """Return OpenAI's 400 for an unknown member."""
     return bad_request(f"Unknown parameter: '{path}'.", param=path, code="unknown_parameter")
 
 
 def listed(values: Sequence[str]) -> str:
-    """Return ``values`` in quotes as English lists them: 'a', 'b', and 'c'."""
+    """Return ``values`` as a quoted list: 'a', 'b', and 'c'."""
     quoted = [f"'{value}'" for value in values]
     if len(quoted) < 3:
         return " and ".join(quoted)
     return ", ".join(quoted[:-1]) + f", and {quoted[-1]}"
 
 
-def _within(noun: str, least: float | None, most: float | None) -> Check:
+def _within(noun: str, minimum: float | None, maximum: float | None) -> Check:
     def check(value: float, path: str) -> None:
-        if most is not None and value > most:
+        if maximum is not None and value > maximum:
             problem, code = f"{noun} above maximum value", f"{noun}_above_max_value"
-            raise _invalid(path, problem, f"a value <= {most}", str(value), code)
-        if least is not None and value < least:
+            raise _invalid(path, problem, f"a value <= {maximum}", str(value), code)
+        if minimum is not None and value < minimum:
             problem, code = f"{noun} below minimum value", f"{noun}_below_min_value"
-            raise _invalid(path, problem, f"a value >= {least}", str(value), code)
+            raise _invalid(path, problem, f"a value >= {minimum}", str(value), code)
 
     return check
 

@@ -1,4 +1,4 @@
-"""What each model refuses of a request that OpenAI would take for some other model."""
+"""Model-specific rules: what a model rejects although another accepts it."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,17 +6,17 @@ from app.simulator.errors import OpenAIError, bad_request
 from app.simulator.request import ChatRequest
 from app.simulator.rules.field_rules import listed
 
-# Taken by a model that reasons only while it does not.
+# Reasoning models accept these only with effort "none".
 SAMPLING = ("top_p", "logprobs", "top_logprobs")
 LIMITS = ("max_completion_tokens", "max_tokens")
 CLASSIC_VERBOSITY = "medium"
 
 
 def check_model(request: ChatRequest) -> None:
-    """Return if the model of ``request`` takes everything in it.
+    """Check that the model of ``request`` supports everything in it.
 
     Raises:
-        OpenAIError: 400 for the first thing it does not take.
+        OpenAIError: 400 for the first unsupported value.
     """
     for check in CHECKS:
         check(request)
@@ -35,18 +35,18 @@ def _output_limit_name(request: ChatRequest) -> None:
 
 
 def _effort(request: ChatRequest) -> None:
-    asked, efforts = request.body.get("reasoning_effort"), request.model.family.efforts
-    if asked is None:
+    requested, efforts = request.body.get("reasoning_effort"), request.model.family.efforts
+    if requested is None:
         return
     if not efforts:
         raise bad_request("Unrecognized request argument supplied: reasoning_effort")
-    if asked not in efforts:
-        raise _unsupported_value("reasoning_effort", asked, f"Supported values are: {listed(efforts)}.")
+    if requested not in efforts:
+        raise _unsupported_value("reasoning_effort", requested, f"Supported values are: {listed(efforts)}.")
 
 
 def _schema(request: ChatRequest) -> None:
-    asked = request.body.get("response_format") or {}
-    if asked.get("type") == "json_schema" and not request.model.family.schemas:
+    requested = request.body.get("response_format") or {}
+    if requested.get("type") == "json_schema" and not request.model.family.schemas:
         message = (
             "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model. Learn more "
             "about supported models at the Structured Outputs guide: "
@@ -56,14 +56,14 @@ def _schema(request: ChatRequest) -> None:
 
 
 def _verbosity(request: ChatRequest) -> None:
-    asked = request.body.get("verbosity") or CLASSIC_VERBOSITY
-    if not request.model.family.reasons and asked != CLASSIC_VERBOSITY:
-        raise _unsupported_value("verbosity", asked, f"Supported values are: '{CLASSIC_VERBOSITY}'.")
+    requested = request.body.get("verbosity") or CLASSIC_VERBOSITY
+    if not request.model.family.reasons and requested != CLASSIC_VERBOSITY:
+        raise _unsupported_value("verbosity", requested, f"Supported values are: '{CLASSIC_VERBOSITY}'.")
 
 
-def _refused(request: ChatRequest) -> None:
-    for name in sorted(request.model.family.refused):
-        # What is the default says nothing.
+def _unsupported_parameters(request: ChatRequest) -> None:
+    for name in sorted(request.model.family.unsupported):
+        # The default value is accepted everywhere.
         if request.body.get(name) is not None and (name, request.body[name]) != ("temperature", 1):
             raise _unsupported_parameter(name)
 
@@ -93,22 +93,22 @@ def _function_tools(request: ChatRequest) -> None:
 
 
 def _output_limit(request: ChatRequest) -> None:
-    most = request.model.output_tokens
+    maximum = request.model.output_tokens
     for name in LIMITS:
-        asked = request.body.get(name)
-        if asked is not None and asked > most:
+        requested = request.body.get(name)
+        if requested is not None and requested > maximum:
             message = (
-                f"max_tokens is too large: {asked}. This model supports at most "
-                f"{most} completion tokens, whereas you provided {asked}."
+                f"max_tokens is too large: {requested}. This model supports at most "
+                f"{maximum} completion tokens, whereas you provided {requested}."
             )
             raise bad_request(message, param=name, code="invalid_value")
 
 
 def _context(request: ChatRequest) -> None:
-    most = request.model.context_tokens
-    if request.prompt_tokens > most:
+    maximum = request.model.context_tokens
+    if request.prompt_tokens > maximum:
         message = (
-            f"This model's maximum context length is {most} tokens. However, your messages resulted in "
+            f"This model's maximum context length is {maximum} tokens. However, your messages resulted in "
             f"{request.prompt_tokens} tokens. Please reduce the length of the messages."
         )
         raise bad_request(message, param="messages", code="context_length_exceeded")
@@ -134,7 +134,7 @@ CHECKS: Sequence[Callable[[ChatRequest], None]] = (
     _effort,
     _schema,
     _verbosity,
-    _refused,
+    _unsupported_parameters,
     _sampling,
     _function_tools,
     _output_limit,

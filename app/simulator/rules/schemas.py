@@ -1,4 +1,4 @@
-"""Which JSON schemas OpenAI takes: any valid one without ``strict``, and a subset with it."""
+"""The JSON schemas that OpenAI accepts: any valid one, or with ``strict`` a subset."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,18 +18,18 @@ NOT_PERMITTED_LIST = (
 )
 NOT_PERMITTED = frozenset(NOT_PERMITTED_LIST.split())
 AT_TOP_LEVEL = ("oneOf", "anyOf", "allOf", "enum", "not")
-# Look-around and back-references, which the decoder of strict answers cannot follow.
+# Look-around and back-references, which strict decoding does not support.
 UNSUPPORTED_PATTERN = re.compile(r"\(\?(?:[=!]|<[=!])|\\[1-9]")
 
 MAPS = ("properties", "$defs", "definitions", "patternProperties")
 LISTS = ("anyOf", "allOf", "oneOf", "prefixItems")
 SINGLES = ("items", "additionalProperties", "not")
-# The steps that go one level deeper into the instance, and do not only describe the same place again.
+# The keywords whose subschemas describe a deeper level of the instance.
 DEEPER = frozenset({"properties", "items"})
 
 MAP, LIST, TEXT, NUMBER, COUNT = (dict,), (list,), (str,), (int, float), (int,)
 KINDS: dict[tuple[type, ...], str] = {MAP: "object", LIST: "array", TEXT: "string", NUMBER: "number", COUNT: "integer"}
-# What the value of a keyword has to be, whether OpenAI enforces the keyword or not.
+# The required type of each keyword's value, whether or not OpenAI enforces the keyword.
 SHAPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("properties", "$defs", "definitions"), MAP),
     **dict.fromkeys(("required", "enum", "anyOf", "allOf", "oneOf", "prefixItems"), LIST),
@@ -39,43 +39,43 @@ SHAPES: dict[str, tuple[type, ...]] = {
 }
 NEVER_EMPTY = ("enum", "anyOf", "allOf", "oneOf")
 
-DEEPEST = 10
+MAX_DEPTH = 10
 MOST_PROPERTIES = 5_000
 MOST_ENUM_VALUES = 1_000
 MOST_NAME_CHARACTERS = 120_000
 
 
 class SchemaError(ValueError):
-    """A schema OpenAI does not take, in its own words."""
+    """A schema that OpenAI rejects; the text is OpenAI's message."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A schema inside the one that was sent; ``depth`` counts the objects and arrays around it."""
+class SchemaNode:
+    """A subschema; ``depth`` counts the enclosing objects and arrays."""
 
     schema: JSONObject
     context: Context = ()
     depth: int = 0
 
     def error(self, problem: str) -> SchemaError:
-        """Return the error for a problem at this place."""
+        """Return the error for a problem in this subschema."""
         return SchemaError(f"In context={self.context!r}, {problem}")
 
 
 def check_schema(schema: JSONObject, *, strict: bool, of_function: bool = False) -> None:
-    """Return if OpenAI takes ``schema``; parameters of a function need their properties and items even if not strict.
+    """Check that OpenAI accepts ``schema``; ``of_function`` requires properties and items even if not strict.
 
     Raises:
-        SchemaError: it does not, and why.
+        SchemaError: OpenAI rejects it.
     """
     _check_root(schema)
-    places = list(_places(Place(schema)))
-    for place in places:
-        _check_valid(place)
+    nodes = list(_nodes(SchemaNode(schema)))
+    for node in nodes:
+        _check_valid(node)
     if of_function:
-        _check_parameters(places)
+        _check_parameters(nodes)
     if strict:
-        _check_strict(places)
+        _check_strict(nodes)
 
 
 def _check_root(schema: JSONObject) -> None:
@@ -84,12 +84,12 @@ def _check_root(schema: JSONObject) -> None:
         raise SchemaError(f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{got}\"'.")
 
 
-def _places(place: Place) -> Iterator[Place]:
-    yield place
-    for keyword, name, schema in _subschemas(place.schema):
+def _nodes(node: SchemaNode) -> Iterator[SchemaNode]:
+    yield node
+    for keyword, name, schema in _subschemas(node.schema):
         if isinstance(schema, dict):
-            deeper = place.depth + (keyword in DEEPER)
-            yield from _places(Place(schema, (*place.context, keyword, *name), deeper))
+            deeper = node.depth + (keyword in DEEPER)
+            yield from _nodes(SchemaNode(schema, (*node.context, keyword, *name), deeper))
 
 
 def _subschemas(schema: JSONObject) -> Iterator[tuple[str, Context, Any]]:
@@ -102,21 +102,21 @@ def _subschemas(schema: JSONObject) -> Iterator[tuple[str, Context, Any]]:
     yield from ((keyword, (), schema.get(keyword)) for keyword in SINGLES)
 
 
-def _check_valid(place: Place) -> None:
-    for name in _types(place.schema):
+def _check_valid(node: SchemaNode) -> None:
+    for name in _types(node.schema):
         if not isinstance(name, str) or name not in TYPES:
             raise SchemaError(f"{name!r} is not valid under any of the given schemas.")
-    for keyword, value in place.schema.items():
+    for keyword, value in node.schema.items():
         kinds = SHAPES.get(keyword, (object,))
         if not isinstance(value, kinds) or (isinstance(value, bool) and kinds in (NUMBER, COUNT)):
             raise SchemaError(f"{value!r} is not of type '{KINDS[kinds]}'.")
         if keyword in NEVER_EMPTY and not value:
             raise SchemaError(f"{value!r} should be non-empty.")
-    for name in place.schema.get("required", []):
+    for name in node.schema.get("required", []):
         if not isinstance(name, str):
             raise SchemaError(f"{name!r} is not of type 'string'.")
-    if place.schema.get("multipleOf", 1) <= 0:
-        raise SchemaError(f"{place.schema['multipleOf']!r} is less than or equal to the minimum of 0.")
+    if node.schema.get("multipleOf", 1) <= 0:
+        raise SchemaError(f"{node.schema['multipleOf']!r} is less than or equal to the minimum of 0.")
 
 
 def _types(schema: JSONObject) -> Sequence[Any]:
@@ -124,83 +124,83 @@ def _types(schema: JSONObject) -> Sequence[Any]:
     return found if isinstance(found, list) else [found]
 
 
-def _check_parameters(places: Sequence[Place]) -> None:
-    if "properties" not in places[0].schema:
-        raise places[0].error("object schema missing properties.")
-    for place in places:
-        if "array" in _types(place.schema) and "items" not in place.schema:
-            raise place.error("array schema missing items.")
+def _check_parameters(nodes: Sequence[SchemaNode]) -> None:
+    if "properties" not in nodes[0].schema:
+        raise nodes[0].error("object schema missing properties.")
+    for node in nodes:
+        if "array" in _types(node.schema) and "items" not in node.schema:
+            raise node.error("array schema missing items.")
 
 
-def _check_strict(places: Sequence[Place]) -> None:
+def _check_strict(nodes: Sequence[SchemaNode]) -> None:
     for keyword in AT_TOP_LEVEL:
-        if keyword in places[0].schema:
+        if keyword in nodes[0].schema:
             listed = "/".join(f"'{name}'" for name in AT_TOP_LEVEL)
             raise SchemaError(f"schema must have type 'object' and not have {listed} at the top level.")
-    for place in places:
+    for node in nodes:
         for check in STRICT_CHECKS:
-            check(place, places[0].schema)
-    for most, noun, measure in TOTALS:
-        total = sum(measure(place) for place in places)
-        if total > most:
-            raise SchemaError(f"Expected at most {most} {noun} in total, but got {total}.")
+            check(node, nodes[0].schema)
+    for maximum, noun, measure in TOTALS:
+        total = sum(measure(node) for node in nodes)
+        if total > maximum:
+            raise SchemaError(f"Expected at most {maximum} {noun} in total, but got {total}.")
 
 
-def _permitted(place: Place, _: JSONObject) -> None:
-    for keyword in place.schema:
+def _permitted(node: SchemaNode, _: JSONObject) -> None:
+    for keyword in node.schema:
         if keyword in NOT_PERMITTED:
-            raise place.error(f"'{keyword}' is not permitted.")
+            raise node.error(f"'{keyword}' is not permitted.")
 
 
-def _typed(place: Place, _: JSONObject) -> None:
-    if not place.schema.keys() & {"type", "anyOf", "$ref", "enum", "const"}:
-        raise place.error("schema must have a 'type' key.")
-    if "array" in _types(place.schema) and "items" not in place.schema:
-        raise place.error("array schema missing items.")
+def _typed(node: SchemaNode, _: JSONObject) -> None:
+    if not node.schema.keys() & {"type", "anyOf", "$ref", "enum", "const"}:
+        raise node.error("schema must have a 'type' key.")
+    if "array" in _types(node.schema) and "items" not in node.schema:
+        raise node.error("array schema missing items.")
 
 
-def _shallow(place: Place, _: JSONObject) -> None:
-    if place.depth > DEEPEST:
-        raise place.error(f"nesting exceeds the maximum of {DEEPEST} levels.")
+def _shallow(node: SchemaNode, _: JSONObject) -> None:
+    if node.depth > MAX_DEPTH:
+        raise node.error(f"nesting exceeds the maximum of {MAX_DEPTH} levels.")
 
 
-def _closed(place: Place, _: JSONObject) -> None:
-    schema = place.schema
+def _closed(node: SchemaNode, _: JSONObject) -> None:
+    schema = node.schema
     if "object" not in _types(schema) and "properties" not in schema:
         return
     if schema.get("additionalProperties") is not False:
-        raise place.error("'additionalProperties' is required to be supplied and to be false.")
+        raise node.error("'additionalProperties' is required to be supplied and to be false.")
     properties, required = schema.get("properties", {}), schema.get("required", [])
     for name in properties:
         if name not in required:
-            raise place.error(
+            raise node.error(
                 "'required' is required to be supplied and to be an array including every key in properties. "
                 f"Missing '{name}'."
             )
     for name in required:
         if name not in properties:
-            raise place.error(f"Extra required key '{name}' supplied.")
+            raise node.error(f"Extra required key '{name}' supplied.")
 
 
-def _resolvable(place: Place, root: JSONObject) -> None:
-    if "$ref" not in place.schema:
+def _resolvable(node: SchemaNode, root: JSONObject) -> None:
+    if "$ref" not in node.schema:
         return
-    beside = sorted(place.schema.keys() - {"$ref"})
+    beside = sorted(node.schema.keys() - {"$ref"})
     if beside:
-        raise place.error(f"$ref cannot have keywords {{{', '.join(map(repr, beside))}}}.")
-    if not isinstance(resolved(place.schema["$ref"], root), dict):
-        raise place.error(f"reference '{place.schema['$ref']}' can only point to definitions in the schema itself.")
+        raise node.error(f"$ref cannot have keywords {{{', '.join(map(repr, beside))}}}.")
+    if not isinstance(resolved(node.schema["$ref"], root), dict):
+        raise node.error(f"reference '{node.schema['$ref']}' can only point to definitions in the schema itself.")
 
 
-def _known_format(place: Place, _: JSONObject) -> None:
-    if "format" in place.schema and place.schema["format"] not in FORMATS:
-        raise place.error(f"'{place.schema['format']}' is not a supported format.")
-    if UNSUPPORTED_PATTERN.search(place.schema.get("pattern", "")):
-        raise place.error(f"'{place.schema['pattern']}' is not a supported pattern.")
+def _known_format(node: SchemaNode, _: JSONObject) -> None:
+    if "format" in node.schema and node.schema["format"] not in FORMATS:
+        raise node.error(f"'{node.schema['format']}' is not a supported format.")
+    if UNSUPPORTED_PATTERN.search(node.schema.get("pattern", "")):
+        raise node.error(f"'{node.schema['pattern']}' is not a supported pattern.")
 
 
 def resolved(reference: str, root: JSONObject) -> Any:
-    """Return the schema that a local ``$ref`` points to, or None if there is none."""
+    """Return the schema at a local ``$ref``, or None."""
     found: Any = root
     for step in reference.removeprefix("#").split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
@@ -208,20 +208,20 @@ def resolved(reference: str, root: JSONObject) -> Any:
     return found if reference.startswith("#") else None
 
 
-def _enum_values(place: Place) -> int:
-    return len(place.schema.get("enum", []))
+def _enum_values(node: SchemaNode) -> int:
+    return len(node.schema.get("enum", []))
 
 
-def _properties(place: Place) -> int:
-    return len(place.schema.get("properties", {}))
+def _properties(node: SchemaNode) -> int:
+    return len(node.schema.get("properties", {}))
 
 
-def _name_characters(place: Place) -> int:
-    named = [*place.schema.get("properties", {}), *place.schema.get("$defs", {}), *place.schema.get("enum", [])]
-    return sum(len(str(name)) for name in [*named, place.schema.get("const", "")])
+def _name_characters(node: SchemaNode) -> int:
+    named = [*node.schema.get("properties", {}), *node.schema.get("$defs", {}), *node.schema.get("enum", [])]
+    return sum(len(str(name)) for name in [*named, node.schema.get("const", "")])
 
 
-STRICT_CHECKS: Sequence[Callable[[Place, JSONObject], None]] = (
+STRICT_CHECKS: Sequence[Callable[[SchemaNode, JSONObject], None]] = (
     _permitted,
     _resolvable,
     _typed,
@@ -229,7 +229,7 @@ STRICT_CHECKS: Sequence[Callable[[Place, JSONObject], None]] = (
     _closed,
     _known_format,
 )
-TOTALS: Sequence[tuple[int, str, Callable[[Place], int]]] = (
+TOTALS: Sequence[tuple[int, str, Callable[[SchemaNode], int]]] = (
     (MOST_PROPERTIES, "object properties", _properties),
     (MOST_ENUM_VALUES, "enum values", _enum_values),
     (MOST_NAME_CHARACTERS, "characters of names, enum and const values", _name_characters),

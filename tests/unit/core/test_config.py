@@ -1,4 +1,4 @@
-"""What the environment and `.env` may say, and what is answered to nonsense."""
+"""Settings from the environment and `.env`, and the errors for invalid ones."""
 
 import re
 from ipaddress import IPv6Address
@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from yarl import URL
 
 from app.core.config import Settings, SettingsError, documented_settings, load_settings
-from app.core.environment import VARIABLES
-from app.core.setting_types import check_http_url
+from app.core.settings.environment import VARIABLES
+from app.core.settings.types import check_http_url
 from tests.settings_documents import DOCUMENTS
 
 ROOT = Path(__file__).parents[3]
@@ -25,7 +25,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_defaults_are_the_owners() -> None:
+def test_the_documented_defaults() -> None:
     settings = load_settings()
 
     assert settings.openai_base_url == "https://api.openai.com/v1"
@@ -34,9 +34,7 @@ def test_the_defaults_are_the_owners() -> None:
     assert settings.served_models is None
 
 
-def test_settings_are_read_from_a_file_and_the_environment_wins(
-    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_overrides_the_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (empty_folder / ".env").write_text("DEFAULT_MODEL=gpt-4o\nPORT=9000\n")
     monkeypatch.setenv("PORT", "9001")
 
@@ -56,7 +54,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     assert (settings.openai_base_url, settings.port) == ("https://api.openai.com/v1", 8002)
 
 
-def test_an_empty_variable_gives_way_to_the_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_does_not_override_the_file(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (empty_folder / ".env").write_text("OPENAI_API_KEY=sk-of-the-file\nPORT=9000\n")
     monkeypatch.setenv("OPENAI_API_KEY", "")
     monkeypatch.setenv("PORT", "")
@@ -66,14 +64,14 @@ def test_an_empty_variable_gives_way_to_the_file(empty_folder: Path, monkeypatch
     assert (settings.require_api_key(), settings.port) == ("sk-of-the-file", 9000)
 
 
-def test_settings_stay_as_they_were_read() -> None:
+def test_settings_are_immutable() -> None:
     settings = load_settings()
 
     with pytest.raises(ValidationError, match="frozen"):
         settings.port = 1  # type: ignore[misc]
 
 
-def test_an_empty_temperature_means_none_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_temperature_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEFAULT_TEMPERATURE", "")
 
     assert load_settings().default_temperature is None
@@ -104,7 +102,7 @@ def test_one_of_several_keys_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().require_api_key() == "sk-second"
 
 
-def test_a_base_url_is_taken_with_or_without_a_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trailing_slash_of_the_base_url_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1/")
 
     assert load_settings().openai_base_url == "http://localhost:1/v1"
@@ -179,14 +177,14 @@ def test_a_bad_value_is_one_line_that_names_the_setting(
     assert "secr" not in text
 
 
-def test_a_typo_in_the_file_is_found(empty_folder: Path) -> None:
+def test_an_unknown_name_in_the_file_is_an_error(empty_folder: Path) -> None:
     (empty_folder / ".env").write_text("OPENAI_BASEURL=http://localhost:1\n")
 
     with pytest.raises(SettingsError, match=r"OPENAI_BASEURL in \.env is not a setting"):
         load_settings()
 
 
-def test_a_file_that_is_no_text_is_named(empty_folder: Path) -> None:
+def test_a_file_that_is_not_text_is_an_error(empty_folder: Path) -> None:
     (empty_folder / ".env").write_bytes(b"PORT=\xff\xfe\n")
 
     with pytest.raises(SettingsError, match=r"\.env cannot be read"):
@@ -201,7 +199,7 @@ def test_a_default_model_must_be_served(monkeypatch: pytest.MonkeyPatch) -> None
         load_settings()
 
 
-def test_a_missing_key_is_named() -> None:
+def test_a_missing_key_is_an_error() -> None:
     with pytest.raises(SettingsError, match="OPENAI_API_KEY is not set"):
         load_settings().require_api_key()
 
@@ -214,20 +212,20 @@ def test_the_example_file_shows_the_defaults(empty_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_a_document_lists_the_settings_of_now(name: str) -> None:
+def test_generated_documents_are_up_to_date(name: str) -> None:
     """`make format` writes it."""
     text = (ROOT / name).read_text()
 
     assert text == DOCUMENTS[name](text)
 
 
-def test_compose_hands_on_every_setting_but_where_to_listen() -> None:
+def test_compose_passes_on_every_setting_but_host_and_port() -> None:
     compose = (ROOT / "docker-compose.yml").read_text()
     service = compose.partition("  llm-server:")[2].partition("\n\n")[0]
-    handed_on = re.findall(r"^      - ([A-Z_]+)$", service, re.MULTILINE)
+    passed_on = re.findall(r"^      - ([A-Z_]+)$", service, re.MULTILINE)
 
     settings = [name.upper() for name in Settings.model_fields if name not in {"host", "port"}]
-    assert handed_on == [*settings, "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"]
+    assert passed_on == [*settings, "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"]
 
 
 def test_every_setting_is_documented_in_a_section() -> None:
@@ -245,13 +243,13 @@ def test_every_setting_is_documented_in_a_section() -> None:
     | st.from_regex(r"[a-c_-]{0,3}(\.[0-9a]{1,2}){0,3}(:[0-9]{0,6})?(/[v1.]*)*", fullmatch=True)
     | st.from_regex(r"(\[[0-9a:.]{0,8}\])(:[0-9]{0,6})?", fullmatch=True)
 )
-def test_every_library_reads_an_accepted_base_url_alike(rest: str) -> None:
+def test_every_library_parses_an_accepted_base_url_alike(rest: str) -> None:
     try:
         url = check_http_url(f"http://{rest}")
     except ValueError:
         return
-    read = [(URL(url).raw_host, URL(url).port), (httpx2.URL(url).host, httpx2.URL(url).port or 80)]
-    read = [(str(IPv6Address(host)) if host and ":" in host else host, port) for host, port in read]
+    parsed = [(URL(url).raw_host, URL(url).port), (httpx2.URL(url).host, httpx2.URL(url).port or 80)]
+    parsed = [(str(IPv6Address(host)) if host and ":" in host else host, port) for host, port in parsed]
 
-    assert read[0] == read[1]
-    assert "[" in url or str(read[0][0]) in url
+    assert parsed[0] == parsed[1]
+    assert "[" in url or str(parsed[0][0]) in url

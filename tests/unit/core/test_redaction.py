@@ -1,4 +1,4 @@
-"""Secrets are found in whatever form they are written."""
+"""Secrets are found in plain text and in encoded forms."""
 
 import html
 import json
@@ -48,14 +48,14 @@ def test_a_key_is_found_in_an_encoding_of_an_encoding(outer: Callable[[str], str
 
 
 @given(st.lists(encodings, min_size=len(KEY), max_size=len(KEY)), st.text(max_size=20), st.text(max_size=20))
-def test_a_key_is_found_whichever_encoding_each_character_has(names: list[str], before: str, after: str) -> None:
+def test_a_key_is_found_if_each_character_has_its_own_encoding(names: list[str], before: str, after: str) -> None:
     written = "".join(ENCODINGS[name](character) for name, character in zip(names, KEY, strict=True))
 
     assert f"{before} [redacted] {after}" == redacted(f"{before} {written} {after}") or "[redacted]" in before + after
 
 
 @given(st.text())
-def test_a_text_without_secrets_stays_as_it_is(text: str) -> None:
+def test_a_text_without_secrets_is_unchanged(text: str) -> None:
     assert redacted(text) == text
 
 
@@ -73,7 +73,7 @@ def test_a_key_that_begins_with_another_is_redacted_whole() -> None:
     assert Redactor(["key-12345", "key-1234567"]).redact("key-1234567, key-12345", 99) == "[redacted], [redacted]"
 
 
-def test_a_short_secret_is_replaced_where_it_stands_alone() -> None:
+def test_a_short_secret_is_replaced_only_as_a_whole_word() -> None:
     assert Redactor(["token"]).redact("token=token, 8192 tokens", 99) == "[redacted]=[redacted], 8192 tokens"
 
 
@@ -83,7 +83,7 @@ def test_every_text_of_a_json_value_is_redacted() -> None:
     }
 
 
-def test_an_errors_texts_are_repeated_up_to_a_length_in_all() -> None:
+def test_the_total_text_of_an_error_is_limited() -> None:
     error = REDACTOR.for_response({"message": "%41" * 4_000, "param": "b" * 9_000, "code": KEY})
 
     assert error == {"message": "%41" * 4_000, "param": "b" * (16_000 - 12_000 - len("messageparam")), "": ""}
@@ -106,7 +106,7 @@ def test_an_errors_texts_are_repeated_up_to_a_length_in_all() -> None:
         ("see https://example.com/@someone", "see https://example.com/@someone"),
     ],
 )
-def test_what_looks_like_a_key_or_an_account_is_redacted_too(text: str, safe: str) -> None:
+def test_anything_like_a_key_or_an_account_id_is_redacted(text: str, safe: str) -> None:
     assert redacted(text) == safe
 
 
@@ -119,7 +119,7 @@ def test_what_looks_like_a_key_or_an_account_is_redacted_too(text: str, safe: st
         ("me:passw0rd@proxy:3128", ["passw0rd"]),
     ],
 )
-def test_a_proxys_password_is_a_secret_also_as_the_proxy_is_sent_it(url: str, written: list[str]) -> None:
+def test_a_proxys_password_is_a_secret_in_every_form(url: str, written: list[str]) -> None:
     redactor = Redactor(proxy_secrets(url))
 
     assert [redactor.redact(f"({text})", 99) for text in written] == ["([redacted])"] * len(written)

@@ -1,4 +1,4 @@
-"""Bodies of chat requests for the simulator."""
+"""Bodies of chat requests to the simulator."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
 
 
 def chat(**members: Any) -> dict[str, Any]:
-    """A request that is fine, but for `members`."""
+    """Return a valid request with `members` added."""
     return {"model": "gpt-4o-mini", "messages": [USER], **members}
 
 
 def saying(*messages: dict[str, Any], **members: Any) -> dict[str, Any]:
-    """The same with these messages."""
+    """Return the same with these messages."""
     return chat(messages=list(messages), **members)

@@ -1,4 +1,4 @@
-"""A simulator on a real socket for each test, and a client that has a key for it."""
+"""Fixtures: a simulator on a real socket, and a client with a valid key."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""The simulator as a program."""
+"""The simulator's command line."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from app.simulator.__main__ import main
 Start = Callable[..., Coroutine[Any, Any, Process]]
 
 READY = "simulator: OpenAI API on http://127.0.0.1:"
-# Waits in a way that no signal can slip past, and tells which one came and which ones are still to be taken.
+# Waits without missing a signal; prints the one that arrived and those still pending.
 WAITS_FOR_SIGNALS = """
 import signal, sys
 awaited = {signal.SIGTERM, signal.SIGINT}
@@ -42,7 +42,7 @@ async def start() -> AsyncIterator[Start]:
     for process in running:
         if process.returncode is None:
             process.terminate()
-        # A command that outlives the simulator keeps its pipes open.
+        # A command that outlives the simulator would keep the pipes open.
         async with asyncio.timeout(60):
             await process.communicate()
 
@@ -60,7 +60,7 @@ async def outcome(process: Process) -> tuple[int | None, str, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_it_with_status_zero(start: Start, number: int) -> None:
+async def test_a_signal_ends_the_process_with_status_zero(start: Start, number: int) -> None:
     process = await start("--port", "0")
     ready = await line(process)
     assert ready.startswith(READY)
@@ -69,7 +69,7 @@ async def test_a_signal_ends_it_with_status_zero(start: Start, number: int) -> N
     assert await outcome(process) == (0, "", "")
 
 
-async def test_a_signal_ends_it_in_the_middle_of_an_answer(start: Start) -> None:
+async def test_a_signal_ends_the_process_during_a_response(start: Start) -> None:
     process = await start("--port", "0", "--time-to-first-token-s", "600")
     url = (await line(process)).rpartition(" ")[2]
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
@@ -84,7 +84,7 @@ async def test_a_signal_ends_it_in_the_middle_of_an_answer(start: Start) -> None
             assert await process.wait() == 0
 
 
-async def test_its_options_reach_the_server(start: Start) -> None:
+async def test_options_reach_the_server(start: Start) -> None:
     process = await start("--host", "localhost", "--port", "0", "--api-key", "mine", "--time-per-token-s", "0.001")
     url = (await line(process)).rpartition(" ")[2]
     assert url.startswith("http://localhost:")
@@ -97,7 +97,7 @@ async def test_its_options_reach_the_server(start: Start) -> None:
 
 
 @pytest.mark.parametrize("by", ["flag", "variable"])
-async def test_it_can_be_told_the_date(start: Start, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+async def test_the_date_can_be_set(start: Start, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     monkeypatch.setenv("SIMULATOR_TODAY", "2027-01-15" if by == "variable" else "2027-01-13")
     given = ["--today", "2027-01-15"] if by == "flag" else []
     process = await start("--port", "0", "--no-shutdown-dates", *given)
@@ -117,7 +117,7 @@ async def test_a_command_finds_the_simulator_in_its_environment(start: Start, da
     assert await outcome(process) == (0, f"{url} sk-simulator {os.environ['PATH']}\n", "")
 
 
-async def test_a_command_gets_the_key_that_was_given(start: Start) -> None:
+async def test_a_command_gets_the_configured_key(start: Start) -> None:
     show = "import os; print(os.environ['OPENAI_API_KEY'])"
     process = await start("--port", "0", "--api-key", "mine", sys.executable, "-c", show)
     await line(process)
@@ -141,13 +141,13 @@ async def test_the_simulator_serves_while_the_command_runs(start: Start) -> None
     [("raise SystemExit(5)", 5), ("import os; os.kill(os.getpid(), 9)", 137)],
     ids=["exit", "killed"],
 )
-async def test_the_commands_status_is_its_own(start: Start, code: str, status: int) -> None:
+async def test_the_exit_status_is_the_commands(start: Start, code: str, status: int) -> None:
     process = await start("--port", "0", sys.executable, "-c", code)
     assert (await outcome(process))[0] == status
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_is_passed_on_to_the_command_once(start: Start, number: int) -> None:
+async def test_a_signal_is_forwarded_to_the_command_once(start: Start, number: int) -> None:
     process = await start("--port", "0", sys.executable, "-c", WAITS_FOR_SIGNALS)
     await line(process)
     assert await line(process) == "child ready"
@@ -155,20 +155,20 @@ async def test_a_signal_is_passed_on_to_the_command_once(start: Start, number: i
     assert await outcome(process) == (7, f"{int(number)} set()\n", "")
 
 
-async def test_ctrl_c_in_a_terminal_reaches_the_command_only_through_the_simulator(start: Start) -> None:
+async def test_ctrl_c_reaches_the_command_only_through_the_simulator(start: Start) -> None:
     show = "import os; print(os.getpgrp() == os.getpid())"
     process = await start("--port", "0", sys.executable, "-c", show)
     await line(process)
     assert await outcome(process) == (0, "True\n", "")
 
 
-async def test_a_command_that_is_not_there_is_said_so(start: Start) -> None:
+async def test_a_missing_command_is_reported(start: Start) -> None:
     process = await start("--port", "0", "no-such-command")
     await line(process)
     assert await outcome(process) == (127, "", "simulator: cannot run no-such-command: No such file or directory\n")
 
 
-async def test_nobody_has_to_read_what_it_says() -> None:
+async def test_a_closed_standard_output_is_no_error() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = (sys.executable, "-m", "app.simulator", "--port", "0", sys.executable, "-c", "")
@@ -177,7 +177,7 @@ async def test_nobody_has_to_read_what_it_says() -> None:
     assert await outcome(process) == (0, "", "")
 
 
-async def test_a_port_in_use_is_said_in_one_line(start: Start) -> None:
+async def test_a_port_in_use_is_reported_in_one_line(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = await start("--port", str(port))
@@ -199,7 +199,7 @@ async def test_a_port_in_use_is_said_in_one_line(start: Start) -> None:
         (["--host", "a" * 70, "--port", "0"], f"cannot listen on {'a' * 70}:0: no host name"),
     ],
 )
-def test_a_bad_option_is_said_in_one_line(
+def test_an_invalid_option_is_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
 ) -> None:
     assert main(arguments) == 2

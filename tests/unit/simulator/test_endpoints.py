@@ -47,7 +47,7 @@ async def vectors(client: httpx.AsyncClient, body: dict[str, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("header", [None, "", "Basic c2s6", "Bearer", "sk-test"])
-async def test_without_a_key_there_is_nothing(simulator: Simulator, header: str | None) -> None:
+async def test_a_missing_key_is_a_401(simulator: Simulator, header: str | None) -> None:
     async with httpx.AsyncClient(headers={"Authorization": header} if header is not None else {}) as client:
         response = await client.get(simulator.base_url + "/models")
     error = response.json()["error"]
@@ -65,7 +65,7 @@ async def test_without_a_key_there_is_nothing(simulator: Simulator, header: str 
         pytest.param("sk-wrong90123", "sk-wrong*0123", id="one to hide"),
     ],
 )
-async def test_a_wrong_key_is_repeated_masked(client: httpx.AsyncClient, key: str, shown: str) -> None:
+async def test_a_wrong_key_is_shown_masked(client: httpx.AsyncClient, key: str, shown: str) -> None:
     response = await client.post("/chat/completions", json=CHAT, headers={"Authorization": f"Bearer {key}"})
     assert response.status_code == 401
     assert response.json()["error"] == {
@@ -80,7 +80,7 @@ async def test_a_wrong_key_is_repeated_masked(client: httpx.AsyncClient, key: st
 
 
 @pytest.mark.parametrize(("key", "status"), [("only-this", 200), ("only-thi", 401), ("sk-test", 401)])
-async def test_a_key_of_its_own_is_the_only_one(key: str, status: int) -> None:
+async def test_a_configured_key_is_the_only_one_accepted(key: str, status: int) -> None:
     async with Simulator(api_key="only-this") as simulator, httpx.AsyncClient() as client:
         response = await client.get(simulator.base_url + "/models", headers={"Authorization": f"Bearer {key}"})
     assert response.status_code == status
@@ -97,7 +97,7 @@ async def test_a_key_of_its_own_is_the_only_one(key: str, status: int) -> None:
         ("HEAD", "/models", 405, ""),
     ],
 )
-async def test_other_paths_and_methods_are_refused_without_a_key(
+async def test_unknown_paths_and_methods_are_errors_even_without_a_key(
     simulator: Simulator, method: str, path: str, status: int, problem: str
 ) -> None:
     async with httpx.AsyncClient() as client:
@@ -116,16 +116,16 @@ async def test_other_paths_and_methods_are_refused_without_a_key(
         ("/chat/completions", {}),
         ("/nowhere", {}),
     ],
-    ids=["answer", "stream", "refusal", "no such path"],
+    ids=["whole", "stream", "error", "no such path"],
 )
-async def test_every_answer_has_openais_headers(client: httpx.AsyncClient, path: str, body: Any) -> None:
+async def test_every_response_has_openais_headers(client: httpx.AsyncClient, path: str, body: Any) -> None:
     response = await client.post(path, json=body)
     for name, pattern in HEADERS.items():
         (value,) = response.headers.get_list(name)
         assert re.fullmatch(pattern, value), (name, value)
 
 
-async def test_every_answer_has_its_own_request_id(client: httpx.AsyncClient) -> None:
+async def test_every_response_has_its_own_request_id(client: httpx.AsyncClient) -> None:
     ids = {(await client.get("/models")).headers["x-request-id"] for _ in range(3)}
     assert len(ids) == 3
 
@@ -140,19 +140,19 @@ async def test_an_embedding_is_a_unit_vector(client: httpx.AsyncClient, model: s
     assert math.isclose(sum(number * number for number in vector), 1)
 
 
-async def test_an_embedding_depends_on_the_text_alone(client: httpx.AsyncClient) -> None:
+async def test_an_embedding_depends_only_on_the_text(client: httpx.AsyncClient) -> None:
     first, second = await vectors(client, embed(["garden", "forest"]))
     assert await vectors(client, embed("garden")) == [first]
     assert first != second
 
 
-async def test_an_embedding_can_be_shorter(client: httpx.AsyncClient) -> None:
+async def test_dimensions_shorten_an_embedding(client: httpx.AsyncClient) -> None:
     (vector,) = await vectors(client, embed("garden", dimensions=8))
     assert len(vector) == 8
     assert math.isclose(sum(number * number for number in vector), 1)
 
 
-async def test_base64_holds_the_same_numbers(client: httpx.AsyncClient) -> None:
+async def test_base64_encodes_the_same_numbers(client: httpx.AsyncClient) -> None:
     (numbers,) = await vectors(client, embed("garden", dimensions=8, encoding_format="float"))
     (encoded,) = await vectors(client, embed("garden", dimensions=8, encoding_format="base64"))
     assert struct.unpack("<8f", base64.b64decode(encoded)) == pytest.approx(numbers, abs=1e-6)
@@ -163,7 +163,7 @@ async def test_base64_holds_the_same_numbers(client: httpx.AsyncClient) -> None:
     [("one two", 1, 2), (["one", "two three"], 2, 3), ([1, 2, 3], 1, 3), ([[1, 2], [3]], 2, 3)],
     ids=["text", "texts", "tokens", "lists of tokens"],
 )
-async def test_embeddings_take_every_kind_of_input(
+async def test_embeddings_accept_every_kind_of_input(
     client: httpx.AsyncClient, given: Any, count: int, used: int
 ) -> None:
     body = (await client.post("/embeddings", json=embed(given))).json()
@@ -195,7 +195,7 @@ async def test_embeddings_take_every_kind_of_input(
         pytest.param(embed("x", encoding_format="hex"), 400, "Invalid value: 'hex'.", id="format"),
     ],
 )
-async def test_embeddings_refuse_what_openai_refuses(
+async def test_invalid_embeddings_requests_are_rejected(
     client: httpx.AsyncClient, body: dict[str, Any], status: int, problem: str
 ) -> None:
     response = await client.post("/embeddings", json=body)
@@ -203,13 +203,13 @@ async def test_embeddings_refuse_what_openai_refuses(
     assert response.json()["error"]["message"].startswith(problem)
 
 
-async def test_lists_of_mixed_inputs_are_refused(client: httpx.AsyncClient) -> None:
+async def test_mixed_embedding_inputs_are_rejected(client: httpx.AsyncClient) -> None:
     response = await client.post("/embeddings", json=embed([1, "x"]))
     assert response.status_code == 400
 
 
 @pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("localhost", "localhost")])
-async def test_the_url_is_one_a_client_can_use(host: str, shown: str) -> None:
+async def test_the_base_url_is_usable_by_a_client(host: str, shown: str) -> None:
     async with Simulator(host=host) as simulator, httpx.AsyncClient() as client:
         assert simulator.base_url.startswith(f"http://{shown}:")
         response = await client.get(simulator.base_url + "/models", headers={"Authorization": "Bearer sk-a"})

@@ -1,4 +1,4 @@
-"""OpenAI's own Python library as a client."""
+"""OpenAI's Python SDK as a client."""
 
 from collections.abc import AsyncIterator
 
@@ -115,7 +115,7 @@ async def test_the_sdk_sees_an_error_inside_a_stream(sdk: openai.AsyncOpenAI) ->
             pass
 
 
-async def test_leaving_a_stream_closes_the_connection(sdk: openai.AsyncOpenAI, simulator: Simulator) -> None:
+async def test_closing_a_stream_closes_the_connection(sdk: openai.AsyncOpenAI, simulator: Simulator) -> None:
     stream = await sdk.chat.completions.create(
         model="gpt-4o-mini", messages=[{"role": "user", "content": "[sim itl=600]"}], stream=True
     )

@@ -1,4 +1,4 @@
-"""OpenAI's tokens, as the simulator writes and counts them."""
+"""Splitting text into OpenAI's tokens, and counting them."""
 
 import json
 from pathlib import Path
@@ -29,11 +29,11 @@ def test_the_count_is_that_of_the_pieces(text: str) -> None:
 
 @settings(database=None)
 @given(TEXT, st.integers(0, 30))
-def test_the_first_tokens_are_never_more_than_asked_for(text: str, limit: int) -> None:
+def test_first_never_exceeds_the_limit(text: str, limit: int) -> None:
     assert tokens.total(tokens.first(tokens.split(text), limit)) == min(limit, tokens.count(text))
 
 
-def test_texts_in_every_script_have_openais_tokens() -> None:
+def test_text_in_every_script_has_openais_tokens() -> None:
     for line in TEXTS.read_text().splitlines():
         known = json.loads(line)
         written = tokens.tokens_of(tokens.split(known["text"]))
@@ -60,7 +60,7 @@ def test_an_emoji_may_be_two_tokens() -> None:
     assert tokens.split("🚀")[0].tokens == (b"\xf0\x9f\x9a", b"\x80")
 
 
-def test_tokens_that_are_no_text_together_become_replacement_characters() -> None:
+def test_invalid_utf8_becomes_replacement_characters() -> None:
     pieces = tokens.grouped([b"a\xf0", b"b", b"\xf0\x9f"])
     assert [piece.text for piece in pieces] == ["a\ufffdb", ""]
     assert tokens.total(pieces) == 3

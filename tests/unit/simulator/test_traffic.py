@@ -1,4 +1,4 @@
-"""What a simulator remembers and counts, above all clients that leave."""
+"""Recorded requests and counters, above all of disconnected clients."""
 
 import asyncio
 import json
@@ -18,8 +18,8 @@ def chat(directive: str, **members: Any) -> dict[str, Any]:
 
 
 LEAVING = [
-    pytest.param(chat("ttft=600"), id="whole answer"),
-    pytest.param(chat("fault=slow seconds=600"), id="whole answer, slow"),
+    pytest.param(chat("ttft=600"), id="whole"),
+    pytest.param(chat("fault=slow seconds=600"), id="whole, slow"),
     pytest.param(chat("fault=slow seconds=600", stream=True), id="before the status line"),
     pytest.param(chat("ttft=600", stream=True), id="before the first event"),
     pytest.param(chat("itl=600", stream=True), id="between events"),
@@ -29,7 +29,7 @@ LEAVING = [
 
 
 @pytest.mark.parametrize("body", LEAVING)
-async def test_a_client_that_leaves_is_counted_at_once(simulator: Simulator, body: dict[str, Any]) -> None:
+async def test_a_disconnect_is_counted_immediately(simulator: Simulator, body: dict[str, Any]) -> None:
     headers = {"Authorization": "Bearer sk-a"}
     async with httpx.AsyncClient(base_url=simulator.base_url, headers=headers) as client:
         request = asyncio.create_task(client.post(URL, json=body))
@@ -41,7 +41,7 @@ async def test_a_client_that_leaves_is_counted_at_once(simulator: Simulator, bod
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_stays_is_counted_as_answered(
+async def test_a_complete_response_is_counted_as_answered(
     simulator: Simulator, client: httpx.AsyncClient, *, stream: bool
 ) -> None:
     await client.post(URL, json=chat("itl=0", stream=stream))
@@ -51,7 +51,7 @@ async def test_a_client_that_stays_is_counted_as_answered(
 @pytest.mark.parametrize(
     "body", [chat("fault=reset"), chat("fault=cut"), chat("fault=cut", stream=True)], ids=["reset", "half", "cut"]
 )
-async def test_a_connection_the_simulator_ends_was_not_left(
+async def test_a_hang_up_by_the_simulator_is_not_counted_as_abandoned(
     simulator: Simulator, client: httpx.AsyncClient, body: dict[str, Any]
 ) -> None:
     with pytest.raises(httpx.TransportError):
@@ -60,14 +60,14 @@ async def test_a_connection_the_simulator_ends_was_not_left(
     assert simulator.traffic.to_json() == {"live": 0, "answered": 1, "abandoned": 0}
 
 
-async def test_refusals_are_answers(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_errors_are_counted_as_answered(simulator: Simulator, client: httpx.AsyncClient) -> None:
     await client.post(URL, json={})
     await client.get("/nowhere")
     await client.get("/models", headers={"Authorization": ""})
     assert simulator.traffic.answered == 3
 
 
-async def test_requests_are_live_side_by_side(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_concurrent_requests_are_counted_as_live(simulator: Simulator, client: httpx.AsyncClient) -> None:
     requests = [asyncio.create_task(client.post(URL, json=chat("ttft=600"))) for _ in range(20)]
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 20)
     for request in requests:
@@ -76,12 +76,12 @@ async def test_requests_are_live_side_by_side(simulator: Simulator, client: http
     await simulator.traffic.wait_for(lambda traffic: traffic.abandoned == 20)
 
 
-async def test_waiting_has_a_limit() -> None:
+async def test_waiting_has_a_timeout() -> None:
     with pytest.raises(TimeoutError):
         await Traffic().wait_for(lambda traffic: traffic.live == 1, timeout_s=0.01)
 
 
-async def test_a_condition_that_holds_is_not_waited_for() -> None:
+async def test_a_condition_that_already_holds_returns_immediately() -> None:
     await Traffic().wait_for(lambda traffic: traffic.live == 0, timeout_s=0.01)
 
 
@@ -95,19 +95,19 @@ async def test_a_request_is_recorded_as_it_arrived(simulator: Simulator, client:
     assert exchange.raw == content
 
 
-async def test_a_request_is_recorded_before_it_is_answered(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_a_request_is_recorded_before_its_response(simulator: Simulator, client: httpx.AsyncClient) -> None:
     request = asyncio.create_task(client.post(URL, json=chat("ttft=600")))
     await simulator.traffic.wait_for(lambda traffic: len(traffic.exchanges) == 1)
     assert not request.done()
     request.cancel()
 
 
-async def test_what_is_not_json_is_recorded_raw(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_a_body_that_is_not_json_is_recorded_raw(simulator: Simulator, client: httpx.AsyncClient) -> None:
     await client.post(URL, content=b"{")
     assert (simulator.traffic.exchanges[0].body, simulator.traffic.exchanges[0].raw) == (None, b"{")
 
 
-async def test_only_the_last_hundred_requests_are_remembered(simulator: Simulator, client: httpx.AsyncClient) -> None:
+async def test_only_the_last_hundred_requests_are_kept(simulator: Simulator, client: httpx.AsyncClient) -> None:
     for number in range(101):
         await client.get(f"/models/{number}")
     paths = [exchange.path for exchange in simulator.traffic.exchanges]

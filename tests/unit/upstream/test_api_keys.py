@@ -13,7 +13,7 @@ from app.features.llm.client import OpenAIClient
 from app.simulator.server import Simulator
 from app.upstream.api_keys import ApiKeyPool
 from app.upstream.session import new_session
-from tests.unit.features.llm.test_client import OK, http_answer, raw_server, read_request, request
+from tests.unit.features.llm.test_client import OK, http_response, raw_server, read_request, request
 
 
 class Clock:
@@ -218,7 +218,7 @@ async def test_a_key_without_access_to_a_model_does_not_cool_down() -> None:
         while True:
             poor = b"sk-poor" in await read_request(reader)
             used.append("poor" if poor else "rich")
-            writer.write(http_answer(no_access, status="403 Forbidden") if poor else http_answer(OK))
+            writer.write(http_response(no_access, status="403 Forbidden") if poor else http_response(OK))
 
     async with raw_server(converse) as url, client_with(["sk-poor", "sk-rich"], url) as client:
         for _ in range(2):
@@ -232,7 +232,7 @@ async def test_keys_in_an_error_message_are_redacted() -> None:
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        writer.write(http_answer(content, status="400 Bad Request"))
+        writer.write(http_response(content, status="400 Bad Request"))
 
     async with raw_server(converse) as url, client_with(["gsk_first", "gsk_second"], url) as client:
         with pytest.raises(openai.BadRequestError, match=r"Keys: \[redacted\], \[redacted\]\."):

@@ -22,7 +22,7 @@ from tests.unit.features.llm.test_client import (
     OK,
     chunks_of,
     client_of,
-    http_answer,
+    http_response,
     raw_server,
     read_request,
     request,
@@ -34,7 +34,7 @@ from tests.unit.features.llm.test_client_damage import FINISH, GOOD, event
 class Upstream:
     """Sends the same response to every request, and keeps the requests."""
 
-    def __init__(self, response: bytes = http_answer(OK), *, then_closes: bool = False) -> None:
+    def __init__(self, response: bytes = http_response(OK), *, then_closes: bool = False) -> None:
         self.response = response
         self.then_closes = then_closes
         self.requests: list[bytes] = []
@@ -56,7 +56,7 @@ def headers_of(head: bytes) -> list[tuple[str, str]]:
 
 
 async def test_a_request_has_each_header_once_and_no_cookie() -> None:
-    upstream = Upstream(http_answer(OK, headers="set-cookie: a=b\r\n"))
+    upstream = Upstream(http_response(OK, headers="set-cookie: a=b\r\n"))
     async with raw_server(upstream) as url, client_of(url) as client:
         for _ in range(2):
             await client.create_chat_completion(request())
@@ -81,7 +81,7 @@ async def test_a_request_without_a_body_has_no_content_length() -> None:
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heads.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(http_answer(b'{"data": [{"id": "m"}]}'))
+        writer.write(http_response(b'{"data": [{"id": "m"}]}'))
 
     async with raw_server(converse) as url, client_of(url) as client:
         assert await client.list_models() == {"m": None}
@@ -180,18 +180,18 @@ CLOSE = "connection: close\r\n"
 @pytest.mark.parametrize(
     ("response", "then_closes", "connections"),
     [
-        pytest.param(http_answer(OK), False, 1, id="keep-alive"),
+        pytest.param(http_response(OK), False, 1, id="keep-alive"),
         pytest.param(
-            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\n\r\n" + http_answer(OK),
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\n\r\n" + http_response(OK),
             False,
             1,
             id="interim responses",
         ),
-        pytest.param(http_answer(OK, headers=CLOSE), False, 2, id="connection close"),
+        pytest.param(http_response(OK, headers=CLOSE), False, 2, id="connection close"),
         pytest.param(b"HTTP/1.1 200 OK\r\n\r\n" + OK, True, 2, id="body until the connection ends"),
         pytest.param(b"HTTP/1.0 200 OK\r\n\r\n" + OK, True, 2, id="HTTP/1.0"),
-        pytest.param(http_answer(gzip.compress(OK), headers="content-encoding: gzip\r\n"), False, 1, id="compressed"),
-        pytest.param(http_answer(OK) + http_answer(b"{}"), False, 2, id="unsolicited response"),
+        pytest.param(http_response(gzip.compress(OK), headers="content-encoding: gzip\r\n"), False, 1, id="compressed"),
+        pytest.param(http_response(OK) + http_response(b"{}"), False, 2, id="unsolicited response"),
     ],
 )
 async def test_a_response_is_read_and_its_connection_reused_if_possible(
@@ -220,7 +220,7 @@ async def test_a_response_without_a_body_is_complete_at_once(status: str) -> Non
 async def test_a_compressed_stream_is_decompressed() -> None:
     body = gzip.compress(event(GOOD) + event(FINISH) + b"data: [DONE]\n\n")
     headers = "content-type: Text/Event-Stream; charset=utf-8\r\ncontent-encoding: gzip\r\n"
-    async with raw_server(Upstream(http_answer(body, headers=headers))) as url, client_of(url) as client:
+    async with raw_server(Upstream(http_response(body, headers=headers))) as url, client_of(url) as client:
         chunks = await chunks_of(client)
 
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
@@ -256,7 +256,7 @@ async def test_bytes_before_the_request_are_parsed() -> None:
         connection = await endpoint._connect(60)
         assert connection.protocol is not None
         # As if they had arrived before our protocol took over, which a test cannot time.
-        connection.protocol.data_received(http_answer(OK))
+        connection.protocol.data_received(http_response(OK))
         response = ResponseProtocol(connection)
         response.send(b"GET / HTTP/1.1\r\n\r\n", None)
         assert await response.read() == OK
@@ -305,7 +305,7 @@ async def test_reading_from_the_network_pauses_while_the_body_is_unread() -> Non
 
 async def test_a_highly_compressed_response_is_read_in_bounded_parts() -> None:
     body = b"x" * 5_000_000
-    upstream = Upstream(http_answer(gzip.compress(body), headers="content-encoding: gzip\r\n"))
+    upstream = Upstream(http_response(gzip.compress(body), headers="content-encoding: gzip\r\n"))
     async with raw_server(upstream) as url, endpoint_of(url) as endpoint:
         response, pieces = await response_from(endpoint), []
         while piece := await response.read():
@@ -331,7 +331,7 @@ async def test_an_invalid_content_type_is_not_a_stream() -> None:
         pytest.param(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 12_000, id="endless headers"),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", id="invalid content length"),
         pytest.param(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n", id="invalid chunk"),
-        pytest.param(http_answer(b"no gzip", headers="content-encoding: gzip\r\n"), id="not compressed"),
+        pytest.param(http_response(b"no gzip", headers="content-encoding: gzip\r\n"), id="not compressed"),
     ],
 )
 async def test_an_invalid_response_is_a_broken_connection(raw_response: bytes) -> None:
@@ -348,9 +348,9 @@ async def test_unsolicited_bytes_are_not_the_next_response() -> None:
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        writer.write(http_answer(OK))
+        writer.write(http_response(OK))
         await idle.wait()
-        writer.write(http_answer(b'{"id":"unsolicited"}'))
+        writer.write(http_response(b'{"id":"unsolicited"}'))
         await reader.read()
 
     async with raw_server(converse) as url, new_session() as session:
@@ -375,7 +375,7 @@ async def test_models_request_is_retried_only_on_a_stale_connection() -> None:
             requests += 1
             if requests != 2:
                 return
-            writer.write(http_answer(b'{"data": []}'))
+            writer.write(http_response(b'{"data": []}'))
 
     async with raw_server(converse) as url, client_of(url) as client:
         with pytest.raises(openai.APIConnectionError):
@@ -401,7 +401,7 @@ async def test_a_reset_is_retried_only_before_the_first_byte(received: bytes, ex
             requests += 1
             if requests == 2:
                 break
-            writer.write(http_answer(OK))
+            writer.write(http_response(OK))
         writer.write(received)
         await writer.drain()
         # With this option, closing resets the connection.
@@ -481,10 +481,10 @@ async def test_a_deadline_does_not_leak_into_the_next_call() -> None:
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        writer.write(http_answer(OK))
+        writer.write(http_response(OK))
         await read_request(reader)
         await later.wait()
-        writer.write(http_answer(b"again"))
+        writer.write(http_response(b"again"))
 
     loop = asyncio.get_running_loop()
     async with raw_server(converse) as url, new_session() as session:
@@ -516,7 +516,7 @@ async def _reused_after_a_large_body() -> int:
 
 async def _reused_over_tls() -> int:
     context, trusting = tls()
-    stream = http_answer(
+    stream = http_response(
         event(GOOD) + event(FINISH) + b"data: [DONE]\n\n", headers="content-type: text/event-stream\r\n"
     )
     upstream = Upstream(stream)

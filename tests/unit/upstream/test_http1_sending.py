@@ -11,7 +11,7 @@ import pytest
 from app.features.llm.client import OpenAIClient
 from app.features.llm.schema import ChatCompletionRequest
 from app.upstream.timeouts import Timeouts
-from tests.unit.features.llm.test_client import OK, client_of, http_answer, raw_server, read_request, request, tls
+from tests.unit.features.llm.test_client import OK, client_of, http_response, raw_server, read_request, request, tls
 
 LARGE = 12_000_000
 
@@ -52,7 +52,7 @@ class SlowReader:
 
 @pytest.mark.parametrize("closing", ["", "connection: close\r\n"], ids=["kept alive", "closed"])
 async def test_a_response_may_arrive_before_the_request_is_sent(closing: str) -> None:
-    upstream = SlowReader(http_answer(b"{}", status="413 Content Too Large", headers=closing))
+    upstream = SlowReader(http_response(b"{}", status="413 Content Too Large", headers=closing))
     async with raw_server(upstream) as url, client_of(url) as client:
         for _ in range(2):
             with pytest.raises(openai.APIStatusError) as caught:
@@ -128,7 +128,7 @@ async def test_a_large_request_is_sent_completely() -> None:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             requests.append(await read_request(reader))
-            writer.write(http_answer(OK))
+            writer.write(http_response(OK))
 
     async with raw_server(converse) as url, client_of(url) as client:
         await client.create_chat_completion(large_request())

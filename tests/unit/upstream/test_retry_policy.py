@@ -21,7 +21,7 @@ from app.upstream.retry_policy import CallRetries, RetryBudget, RetryReason, ret
 from tests.conftest import CHAT
 from tests.serving import served_over
 from tests.unit.core.test_metrics import counted
-from tests.unit.features.llm.test_client import OK, client_of, http_answer, raw_server, read_request, request
+from tests.unit.features.llm.test_client import OK, client_of, http_response, raw_server, read_request, request
 
 
 @pytest.fixture(autouse=True)
@@ -284,7 +284,7 @@ async def closing_when_reused(partial_response: bytes = b"") -> AsyncIterator[tu
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         requests.append(await read_request(reader))
-        writer.write(http_answer(OK))
+        writer.write(http_response(OK))
         requests.append(await read_request(reader))
         writer.write(partial_response)
 
@@ -309,7 +309,7 @@ async def test_with_one_attempt_a_stale_connection_is_not_retried() -> None:
     assert len(requests) == 2
 
 
-@pytest.mark.parametrize("partial_response", [b"H", b"HTTP/1.1 200 OK\r\nx: y", http_answer(OK)[:-9]])
+@pytest.mark.parametrize("partial_response", [b"H", b"HTTP/1.1 200 OK\r\nx: y", http_response(OK)[:-9]])
 async def test_a_partial_response_is_not_retried(partial_response: bytes) -> None:
     async with closing_when_reused(partial_response) as (url, requests), client_of(url) as client:
         await client.create_chat_completion(request())
@@ -322,7 +322,7 @@ async def test_a_partial_response_is_not_retried(partial_response: bytes) -> Non
 async def test_headers_of_an_earlier_attempt_are_not_forwarded(simulator: Simulator) -> None:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        busy = http_answer(b"{}", status="503 Busy", headers="retry-after: 0\r\nx-request-id: req_1\r\n")
+        busy = http_response(b"{}", status="503 Busy", headers="retry-after: 0\r\nx-request-id: req_1\r\n")
         writer.write(busy)
         # The next attempt, on the same connection, gets an incomplete response.
         await read_request(reader)

@@ -1,4 +1,4 @@
-"""An OpenAI chat completion made into vLLM's."""
+"""Translate an OpenAI chat completion into vLLM's."""
 
 import time
 import uuid
@@ -20,18 +20,13 @@ from app.features.llm.from_openai.tokens import show_tokens
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, JSONObject
 
 
-def response_id(request: ChatCompletionRequest, upstream_id: str) -> str:
-    """The id the client asked for, as vLLM forms it, else upstream's."""
-    return f"chatcmpl-{request.request_id}" if request.request_id else upstream_id
-
-
 def chat_completion(request: ChatCompletionRequest, plan: ResponsePlan, response: bytes) -> ChatCompletionResponse:
-    """OpenAI's JSON answer in vLLM's shape, under the name the client asked for.
+    """Translate OpenAI's JSON response into vLLM's, under the model name that the client requested.
 
-    What it lacks of id, time and model is supplied; usage that it does not tell is 0.
+    A missing id, time or model is filled in. Missing usage is 0.
 
     Raises:
-        ValueError: it is no such answer, or not all of it.
+        ValueError: the response is not a complete chat completion.
     """
     completion = checked_completion(response, request.n or 1)
     for choice in completion["choices"]:
@@ -40,7 +35,7 @@ def chat_completion(request: ChatCompletionRequest, plan: ResponsePlan, response
             _report_if_empty(choice["message"], completion["usage"])
     return ChatCompletionResponse.model_validate(
         {
-            **chat_head(request, completion),
+            **response_head(request, completion),
             "choices": completion["choices"],
             "service_tier": completion["service_tier"],
             "system_fingerprint": completion["system_fingerprint"],
@@ -58,28 +53,24 @@ def _report_if_empty(message: Message, usage: TokenUsage | None) -> None:
 
 
 def aborted_completion(request: ChatCompletionRequest, plan: ResponsePlan) -> ChatCompletionResponse:
-    """What vLLM answers where the server ends first: `n` choices that say so, with the text that is known: none."""
+    """Return vLLM's response to a request that the shutdown aborts: `n` choices without text."""
     message = {"role": plan.role, "content": plan.echo}
     choices = [{"index": index, "message": message, "finish_reason": "abort"} for index in range(request.n or 1)]
-    return ChatCompletionResponse.model_validate({**own_head(request), "choices": choices, "usage": {}})
+    return ChatCompletionResponse.model_validate({**response_head(request), "choices": choices, "usage": {}})
 
 
-def chat_head(request: ChatCompletionRequest, upstream: Completion | Chunk) -> JSONObject:
-    """Id, time and model of a response or a stream: upstream's, under the names that the client knows."""
+_UNKNOWN = Chunk(id=None, created=None, model=None)
+
+
+def response_head(request: ChatCompletionRequest, upstream: Completion | Chunk | None = None) -> JSONObject:
+    """Return `id`, `created` and `model`: those the client named, else upstream's, else new ones."""
+    known = upstream or _UNKNOWN
+    upstream_id = None if request.request_id else known["id"]
     return {
-        "id": response_id(request, upstream["id"] or _new_id()),
-        "created": upstream["created"] or int(time.time()),
-        "model": request.model or upstream["model"] or "",
+        "id": upstream_id or f"chatcmpl-{request.request_id or uuid.uuid4().hex[:16]}",
+        "created": known["created"] or int(time.time()),
+        "model": request.model or known["model"] or "",
     }
-
-
-def own_head(request: ChatCompletionRequest) -> JSONObject:
-    """The id, time and model of a response that OpenAI did not send."""
-    return {"id": response_id(request, _new_id()), "created": int(time.time()), "model": request.model or ""}
-
-
-def _new_id() -> str:
-    return f"chatcmpl-{uuid.uuid4().hex[:16]}"
 
 
 def _usage(usage: TokenUsage | None, plan: ResponsePlan) -> JSONObject:
@@ -107,10 +98,10 @@ def _edit_choice(choice: CompletionChoice, plan: ResponsePlan) -> None:
 def _edited_text(choice: CompletionChoice, content: str, plan: ResponsePlan) -> str:
     text_filter = TextFilter(plan)
     entries = logprob_entries(choice)
-    text, seen = text_filter.read(content, entries)
+    text, entries_shown = text_filter.read(content, entries)
     text += text_filter.finish()
     if entries:
-        choice["logprobs"] = {"content": seen}
+        choice["logprobs"] = {"content": entries_shown}
     if text_filter.too_long:
         choice["finish_reason"] = "length"
     elif text_filter.stop_reason is not None or (text_filter.complete and choice["finish_reason"] == "length"):

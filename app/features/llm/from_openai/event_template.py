@@ -1,8 +1,8 @@
-"""Events that differ in nothing but their text, made from what earlier ones became, without I/O.
+"""Translate events that differ only in their text by a template learned from earlier ones, without I/O.
 
-Nearly all events of a stream are of that kind, and to decode, translate and encode each is most of what it costs. So
-what stands around the text is remembered, in OpenAI's event and in what was made of it: a mould. It is filled with the
-text's own bytes. docs/decisions/0006 says why the client cannot tell.
+Nearly all events of a stream differ only in their text, and decoding, translating and encoding each is most of its
+cost. So an event template keeps the bytes around the text, of OpenAI's event and of its translation, and the next
+event's text is copied between them. docs/decisions/0006 says why the client sees no difference.
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import NamedTuple
 from pydantic_core import from_json
 
 _TEXT = re.compile(rb'("(?:content|text)"\s*+:\s*+")((?:[^"\\\x00-\x1f]++|\\.)*+)(?=")')
-"""A string under the name that texts have: in a chat's chunk the one, in a text completion's the other."""
+"""A text with its key: `content` in a chat completion's chunk, `text` in a text completion's."""
 
-_AS_IT_STANDS = re.compile(
+_UNCHANGED_TEXT = re.compile(
     rb"""(?:
       [\x20\x21\x23-\x5b\x5d-\x7f]++ | \\["\\bfnrt]
     | [\xc2-\xdf][\x80-\xbf]
@@ -22,81 +22,81 @@ _AS_IT_STANDS = re.compile(
     )*+""",
     re.VERBOSE,
 ).match
-"""As much of a JSON string as would be written the way it is: UTF-8, and the escapes that have no shorter form."""
+"""The part of a JSON string that our encoder would write the same: UTF-8, and escapes without a shorter form."""
 
 PATIENCE = 8
-"""After so many events in a row that are all different no more are looked at: to learn from one costs as much as it."""
+"""Events in a row that may give no template. After them learning stops, because it costs as much as translating."""
 
 Rendered = tuple[bytes, int, int]
-"""Events, how many they are, and where in the bytes they were made of the next one begins."""
+"""The translated events, their number, and the offset of the next event in the input."""
 
 
-class Mould(NamedTuple):
-    """What stands before and after the text, in an event with its end and in what was made of it."""
+class EventTemplate(NamedTuple):
+    """The bytes before and after the text, of an event with its end and of its translation."""
 
     before: bytes
     after: bytes
-    made_before: bytes
-    made_after: bytes
+    rendered_before: bytes
+    rendered_after: bytes
 
 
 class TemplateCache:
-    """The mould of one stream, once two events of it have given the same."""
+    """The event template of one stream, used once two events in a row have given the same."""
 
     def __init__(self) -> None:
-        self._last: Mould | None = None
-        self._mould: Mould | None = None
+        self._last: EventTemplate | None = None
+        self._template: EventTemplate | None = None
         self._patience = PATIENCE
 
-    def learn(self, event: bytes, made: bytes, text: str) -> None:
-        """`event`, given without the empty line that ends it, became `made`, where all but `text` is the stream's."""
+    def learn(self, event: bytes, rendered: bytes, text: str) -> None:
+        """Learn from `event`, without its final empty line, which was translated to `rendered` and has `text`."""
         if not self._patience or self._fits(event):
             return
-        mould = _mould(event, made, text)
+        template = _template(event, rendered, text)
         self._patience -= 1
-        if mould and mould == self._last:
-            # Whatever the first event of a choice has of its own is not in the second.
-            self._mould, self._patience = mould, PATIENCE
-        self._last = mould
+        if template and template == self._last:
+            # The first event of a choice has more, such as the role, so one event is not enough.
+            self._template, self._patience = template, PATIENCE
+        self._last = template
 
     def _fits(self, event: bytes) -> bool:
-        """Whether it is but for its text."""
-        mould = self._mould
-        if mould is None:
+        """Whether the event differs from the template only in its text."""
+        template = self._template
+        if template is None:
             return False
-        return event.startswith(mould.before) and event.endswith(mould.after.removesuffix(b"\n\n"))
+        return event.startswith(template.before) and event.endswith(template.after.removesuffix(b"\n\n"))
 
     def render(self, events: bytes, at: int) -> Rendered | None:
-        """What the events from `at` on become, up to the first that does not fit; None if that is the one at `at`."""
-        if self._mould is None:
+        """Translate the events from `at` up to the first that does not fit; None if the one at `at` does not."""
+        if self._template is None:
             return None
-        before, after, made_before, made_after = self._mould
+        before, after, rendered_before, rendered_after = self._template
         opening, closing = len(before), len(after)
         texts = []
         while events.startswith(before, at):
             begin = at + opening
-            text = _AS_IT_STANDS(events, begin)
+            text = _UNCHANGED_TEXT(events, begin)
             if text is None or not events.startswith(after, end := text.end()):
                 break
             texts.append(events[begin:end])
             at = end + closing
         if not texts:
             return None
-        return made_before + (made_after + made_before).join(texts) + made_after, len(texts), at
+        return rendered_before + (rendered_after + rendered_before).join(texts) + rendered_after, len(texts), at
 
 
-def _mould(event: bytes, made: bytes, text: str) -> Mould | None:
-    # What looks like a text in several lines may be in a comment.
+def _template(event: bytes, rendered: bytes, text: str) -> EventTemplate | None:
+    # In an event of several lines, a match may be in a comment.
     around = None if b"\n" in event else _around(b"%b\n\n" % event, text)
-    made_around = _around(made, text)
-    # A name with an escape may be that of another text.
-    if around is None or made_around is None or b"\\" in b"".join(around):
+    rendered_around = _around(rendered, text)
+    # A key with an escape may be `content` or `text` too.
+    if around is None or rendered_around is None or b"\\" in b"".join(around):
         return None
-    return Mould(*around, *made_around)
+    return EventTemplate(*around, *rendered_around)
 
 
 def _around(event: bytes, text: str) -> tuple[bytes, bytes] | None:
-    """What stands before and after `text`, if it is there and nothing else has such a name."""
+    """Return the bytes before and after `text`; None unless it is the only match."""
     pieces = _TEXT.split(event)
     if len(pieces) != 4 or from_json(b'"%b"' % pieces[2]) != text:
         return None

@@ -1,26 +1,25 @@
-"""The value out of an answer that is ``{"value": …}``, while it streams."""
+"""Take the value out of the envelope ``{"value": …}`` while it streams."""
 
 import json
 import re
 from collections.abc import Callable
 
 _HEAD = '{"value":'
-# Characters of the head that whitespace may stand before; after the last one it may stand before the value.
-_SPACED = frozenset({0, 1, len(_HEAD) - 1, len(_HEAD)})
+# Positions in the head where whitespace may occur; the last is before the value.
+_WHITESPACE_BEFORE = frozenset({0, 1, len(_HEAD) - 1, len(_HEAD)})
 _WHITESPACE = frozenset(" \t\n\r")
-_BEGINS_STRING = frozenset('"')
-_BEGINS_VALUE = frozenset('"{[-0123456789tfn')
+_STRING_START = frozenset('"')
+_VALUE_START = frozenset('"{[-0123456789tfn')
 
 
 class EnvelopeReader:
-    """Takes the text of ``{"value": X}`` in whatever pieces and gives the text of X.
+    """Reads ``{"value": X}`` in pieces and returns the text of X: the JSON, or with `bare` the decoded string.
 
-    As it stands or, for a string asked for as bare text, decoded. A text that is no such object (a refusal, say) is
-    given unchanged, from where that is certain.
+    A text that is no such object, such as a refusal, is returned unchanged as soon as that is certain.
     """
 
     def __init__(self, *, bare: bool) -> None:
-        self._begins = _BEGINS_STRING if bare else _BEGINS_VALUE
+        self._value_start = _STRING_START if bare else _VALUE_START
         self._string = _StringText() if bare else None
         self._value = _ValueEnd()
         self._step: Callable[[str], str] = self._before_value
@@ -28,24 +27,24 @@ class EnvelopeReader:
         self._matched = 0
 
     def feed(self, text: str) -> str:
-        """What is known of X now and was not given before.
+        """Return the newly decoded part of X.
 
-        Nothing of X is held back but the beginning of an escape, which stands for no character until it is whole.
+        Only an incomplete escape sequence is held back.
         """
         return self._step(text)
 
     @property
     def complete(self) -> bool:
-        """Whether all of X is known."""
+        """Whether X has been read to its end."""
         return self._value.found
 
     def _before_value(self, text: str) -> str:
         for position, character in enumerate(text):
-            if character in _WHITESPACE and self._matched in _SPACED:
+            if character in _WHITESPACE and self._matched in _WHITESPACE_BEFORE:
                 continue
             if _HEAD.startswith(character, self._matched):
                 self._matched += 1
-            elif self._matched == len(_HEAD) and character in self._begins:
+            elif self._matched == len(_HEAD) and character in self._value_start:
                 self._step = self._in_value
                 return self._in_value(text[position:])
             else:
@@ -70,7 +69,7 @@ def _nothing(_text: str) -> str:
 
 
 class _ValueEnd:
-    """Finds where a JSON value ends, in text that begins with it and comes in pieces."""
+    """Finds the end of the JSON value that a text starts with, while the text comes in pieces."""
 
     def __init__(self) -> None:
         self.found = False
@@ -78,7 +77,7 @@ class _ValueEnd:
         self._depth = 0
 
     def find(self, text: str) -> int:
-        """How many characters of this piece are of the value."""
+        """Return how many characters of this piece belong to the value."""
         if self._next is None and text:
             self._next = _NESTING if text[0] in _OPENS else _AFTER_PLAIN_VALUE
         position = 0
@@ -91,7 +90,7 @@ class _ValueEnd:
         return len(text)
 
     def _after(self, character: str) -> re.Pattern[str] | None:
-        """What to look for after this character; None where the value has ended."""
+        """Return what to search for after this character; None: the value has ended."""
         if self._next is _ESCAPED:
             return _IN_STRING
         if self._next is _IN_STRING and character == "\\":
@@ -106,23 +105,23 @@ class _ValueEnd:
 _NESTING = re.compile(r'["{}\[\]]')
 _IN_STRING = re.compile(r'["\\]')
 _ESCAPED = re.compile(r".", re.DOTALL)
-# A number or a word ends before this character, all else with it.
+# Numbers and literals end before this character. Strings, arrays and objects end with their last one.
 _AFTER_PLAIN_VALUE = re.compile(r"(?=[ \t\n\r,}\]])")
 _OPENS = frozenset('"{[')
 
 
 class _StringText:
-    """Decodes a JSON string that comes in pieces, its quotes included."""
+    """Decodes a JSON string that comes in pieces, including its quotes."""
 
     def __init__(self) -> None:
         self._held = ""
 
     def decode(self, text: str) -> str:
-        """What these characters stand for, up to an escape that is not whole."""
+        """Decode these characters, up to an incomplete escape sequence."""
         text, self._held = self._held + text, ""
-        return _TOKEN.sub(self._decoded, text)
+        return _TOKEN.sub(self._decode_token, text)
 
-    def _decoded(self, token: re.Match[str]) -> str:
+    def _decode_token(self, token: re.Match[str]) -> str:
         if token["cut"] is not None:
             self._held = token[0]
             return ""
@@ -132,12 +131,12 @@ class _StringText:
         return "\ufffd" if "\ud800" <= decoded <= "\udfff" else decoded
 
 
-# A first half of a surrogate pair is cut for as long as its second half may follow.
-_FIRST_HALF = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
+# A high surrogate is incomplete while a low surrogate may follow.
+_HIGH_SURROGATE = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _TOKEN = re.compile(
     rf"""
-      " | {_FIRST_HALF}\\u[dD][c-fC-F][0-9a-fA-F]{{2}}
-    | (?P<cut> {_FIRST_HALF}(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?\Z | \\(?:u[0-9a-fA-F]{{0,3}})?\Z )
+      " | {_HIGH_SURROGATE}\\u[dD][c-fC-F][0-9a-fA-F]{{2}}
+    | (?P<cut> {_HIGH_SURROGATE}(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?\Z | \\(?:u[0-9a-fA-F]{{0,3}})?\Z )
     | \\u[0-9a-fA-F]{{4}} | \\["\\/bfnrt]
     """,
     re.VERBOSE,

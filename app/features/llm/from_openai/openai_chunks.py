@@ -1,7 +1,7 @@
-"""What OpenAI and the services like it send: the types, and the one check that makes a response or a chunk one of them.
+"""The types of OpenAI's responses and chunks, and the one validation that each response and chunk passes.
 
-A detail that the client can do without (an id, the time, the usage, a fingerprint) is None where it is missing or odd.
-What the response is made of (choices, texts, tool calls, log probabilities) has its form, or the check fails.
+Details that a client can do without (id, time, usage, fingerprint) are None if missing or invalid. If the content
+(choices, texts, tool calls, log probabilities) is invalid, so is the response.
 """
 
 from dataclasses import dataclass
@@ -14,34 +14,34 @@ from typing_extensions import TypedDict
 from app.features.llm.schema import JSONObject
 
 MAX_COUNT = 2**53
-"""No number of tokens and no time is larger; every JSON parser reads numbers up to it exactly."""
+"""The maximum of a token count or a time. Every JSON parser reads integers up to it exactly."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _NoneIfOdd:
-    """Marks a detail: present after the check, None where it was missing or had another form."""
+class _NoneIfInvalid:
+    """Marks a detail: None if missing or invalid. The key is always present after validation."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_default_schema(handler(source), default=None, on_error="default")
 
 
 @dataclass(frozen=True, slots=True)
-class _EmptyIfOdd:
-    """The same for a list, which is empty then."""
+class _EmptyIfInvalid:
+    """Marks a list that is empty if missing or invalid."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_default_schema(handler(source), default_factory=list, on_error="default")
 
 
-Detail = Annotated[T | None, _NoneIfOdd()]
+Detail = Annotated[T | None, _NoneIfInvalid()]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class TopLogprobEntry(TypedDict, total=False):
-    """A token that could have stood there. `bytes` is None where the token has no bytes of its own, or odd ones."""
+    """A candidate token. `bytes` is None if it has none or invalid ones."""
 
     token: Required[str]
     logprob: Required[float]
@@ -49,20 +49,20 @@ class TopLogprobEntry(TypedDict, total=False):
 
 
 class LogprobEntry(TopLogprobEntry, total=False):
-    """A token of the text, and what else could have stood there."""
+    """A token of the text and its alternatives."""
 
-    top_logprobs: Annotated[list[TopLogprobEntry], _EmptyIfOdd()]
+    top_logprobs: Annotated[list[TopLogprobEntry], _EmptyIfInvalid()]
 
 
 class Logprobs(TypedDict, total=False):
-    """The log probabilities of the tokens of a text."""
+    """The log probabilities of a text's tokens."""
 
     content: list[LogprobEntry] | None
 
 
 @with_config(ConfigDict(extra="allow"))
 class TokenUsage(TypedDict, total=False):
-    """What a call cost in tokens."""
+    """The tokens that a call used."""
 
     prompt_tokens: Detail[Count]
     completion_tokens: Detail[Count]
@@ -73,7 +73,7 @@ class TokenUsage(TypedDict, total=False):
 
 @with_config(ConfigDict(extra="allow"))
 class FunctionDelta(TypedDict, total=False):
-    """A piece of a called function's name or arguments."""
+    """A fragment of a called function's name or arguments."""
 
     name: str | None
     arguments: str | None
@@ -81,7 +81,7 @@ class FunctionDelta(TypedDict, total=False):
 
 @with_config(ConfigDict(extra="allow"))
 class ToolCallDelta(TypedDict, total=False):
-    """A piece of a tool call. Pieces of the same `index` belong together."""
+    """A fragment of a tool call. Fragments with the same `index` belong together."""
 
     index: Detail[Count]
     id: str | None
@@ -91,7 +91,7 @@ class ToolCallDelta(TypedDict, total=False):
 
 @with_config(ConfigDict(extra="allow"))
 class Delta(TypedDict, total=False):
-    """What a chunk adds to a choice's message. Keys beyond these are the service's own, and passed on."""
+    """What a chunk adds to a choice's message. Unknown keys are passed on."""
 
     role: Any
     content: str | None
@@ -100,7 +100,7 @@ class Delta(TypedDict, total=False):
 
 
 class ChunkChoice(TypedDict, total=False):
-    """One choice's part of a chunk. An empty `finish_reason` is none."""
+    """One choice's part of a chunk. An empty `finish_reason` counts as null."""
 
     index: Detail[Count]
     delta: Delta | None
@@ -123,7 +123,7 @@ class Chunk(TypedDict, total=False):
 
 @with_config(ConfigDict(extra="allow"))
 class CalledFunction(TypedDict, total=False):
-    """A function that is called. `arguments` are JSON as a text; absent ones are none."""
+    """A called function. `arguments` is JSON text, or empty if missing."""
 
     name: Required[str]
     arguments: Annotated[str, Field(default="")]
@@ -131,7 +131,7 @@ class CalledFunction(TypedDict, total=False):
 
 @with_config(ConfigDict(extra="allow"))
 class ToolCall(TypedDict, total=False):
-    """A whole tool call."""
+    """A complete tool call."""
 
     id: str | None
     type: str | None
@@ -152,7 +152,7 @@ class Message(TypedDict, total=False):
 
 
 class CompletionChoice(TypedDict, total=False):
-    """One of the choices. It has ended: there is a reason."""
+    """A complete choice. It must have a finish reason."""
 
     index: Detail[Count]
     message: Required[Message]
@@ -163,7 +163,7 @@ class CompletionChoice(TypedDict, total=False):
 
 
 class Completion(TypedDict, total=False):
-    """A whole chat completion."""
+    """A complete chat completion."""
 
     id: Detail[str]
     created: Detail[Count]
@@ -179,28 +179,28 @@ _check_completion = TypeAdapter(Completion).validator.validate_python
 
 
 def checked_chunk(event: JSONObject) -> Chunk:
-    """An event's JSON as a chunk; its choices are still to be held against those that were asked for.
+    """Validate an event's JSON as a chunk. The caller checks the choices' indexes.
 
     Raises:
-        ValueError: it is none; says where, without its text.
+        ValueError: it is not a chunk; names the field, without its content.
     """
     try:
         chunk: Chunk = _check_chunk(event)
     except ValidationError as exc:
-        raise ValueError(_complaint(exc)) from None
+        raise ValueError(_first_error(exc)) from None
     return chunk
 
 
 def checked_completion(content: bytes, choices: int) -> Completion:
-    """A response's JSON as a chat completion with so many choices, numbered from 0; they have all ended.
+    """Parse a response as a chat completion with `choices` complete choices, numbered from 0.
 
     Raises:
-        ValueError: it is none; says where, without its text.
+        ValueError: it is not such a completion; names the field, without its content.
     """
     try:
         completion: Completion = _check_completion(from_json(content, allow_inf_nan=False))
     except ValidationError as exc:
-        raise ValueError(_complaint(exc)) from None
+        raise ValueError(_first_error(exc)) from None
     found = completion["choices"]
     if len(found) != choices:
         raise ValueError(f"{len(found)} choices where {choices} were asked for")
@@ -211,23 +211,23 @@ def checked_completion(content: bytes, choices: int) -> Completion:
 
 
 def token_counts(usage: TokenUsage | None) -> JSONObject | None:
-    """`prompt_tokens`, `total_tokens` and `completion_tokens`, what is missing supplied; None where none is told."""
+    """Return the counts of prompt, completion and both, filling in missing ones; None if all are missing."""
     if usage is None:
         return None
-    told = usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]
-    if told == (None, None, None):
+    counts = usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]
+    if counts == (None, None, None):
         return None
-    prompt, completion, total = told[0] or 0, told[1] or 0, told[2]
+    prompt, completion, total = counts[0] or 0, counts[1] or 0, counts[2]
     total = prompt + completion if total is None else total
     return {"prompt_tokens": prompt, "total_tokens": total, "completion_tokens": completion}
 
 
 def logprob_entries(choice: ChunkChoice | CompletionChoice) -> list[LogprobEntry]:
-    """The log probabilities of a choice's tokens; none where it has none."""
+    """Return the log probabilities of a choice's tokens, an empty list if there are none."""
     logprobs = choice.get("logprobs")
     return (logprobs.get("content") if logprobs else None) or []
 
 
-def _complaint(failure: ValidationError) -> str:
+def _first_error(failure: ValidationError) -> str:
     error = failure.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, error['loc']))}: {error['msg']}"

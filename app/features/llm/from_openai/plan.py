@@ -1,4 +1,4 @@
-"""How the answer to one request is to be read: what was wrapped on the way out, and what OpenAI leaves to us."""
+"""How to translate the response to one request: envelopes to remove, and what OpenAI does not do."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ from app.features.llm.from_openai.tokens import TokenOptions
 
 
 class Envelope(Enum):
-    """What stands in the `value` of a wrapped answer. OpenAI's schemas must be objects, vLLM's need not be."""
+    """What is in the `value` of an envelope. OpenAI's schemas must be objects, vLLM's need not be."""
 
-    TEXT = "a string, asked for as bare text"
+    TEXT = "a string that the client wants as plain text"
     JSON = "a JSON value"
 
 
 @dataclass(frozen=True, slots=True)
 class LengthLimit:
-    """The most tokens of each choice's text that the client is to see."""
+    """The maximum number of tokens of each choice's text that the client gets."""
 
     tokens: int
     encoding: Encoding
@@ -25,35 +25,35 @@ class LengthLimit:
 
 @dataclass(slots=True)
 class ResponsePlan:
-    """What to do to an answer beside giving it vLLM's shape."""
+    """What to change in a response besides its shape."""
 
     envelope: Envelope | None = None
     stops: tuple[str, ...] = ()
-    """Stop strings that OpenAI was not told of."""
+    """Stop strings that were not sent to OpenAI."""
     stop_ids: Mapping[str, int] = field(default_factory=dict)
-    """Those of them that stand for a token, which is what the client asked for."""
+    """Stop strings that stand for a token id in the request, with that id."""
     include_stop: bool = False
     echo: str = ""
-    """What stands before the answer's text."""
+    """Text to put before the response's text."""
     role: str = "assistant"
     one_tool_call: bool = False
-    """Only the first tool call is to be seen."""
+    """Whether the client gets the first tool call only."""
     content_beside_calls: str | None = None
-    """`content` where tools are called; vLLM has an empty string where it had to call one."""
+    """`content` beside tool calls. vLLM has an empty string if the request forces a call."""
     usage_details: bool = False
     length_limit: LengthLimit | None = None
-    """Where the text ends, if OpenAI may write more."""
+    """Where to cut the text if OpenAI's own limit is higher."""
     tokens: TokenOptions | None = None
-    """What to do about tokens; None: nothing."""
+    """What to do with tokens; None: nothing."""
     prompt_ids: list[int] = field(default_factory=list)
-    """The prompt, where the answer needs it."""
+    """The prompt's token ids, if the response needs them."""
 
     @property
     def stops_here(self) -> bool:
-        """Whether this server is to find where the text stops."""
+        """Whether this server looks for stop strings or stop tokens."""
         return bool(self.stops) or (self.tokens is not None and bool(self.tokens.stops))
 
     @property
     def edits_text(self) -> bool:
-        """Whether the text that OpenAI sends is not yet the answer's."""
+        """Whether the client's text can differ from OpenAI's."""
         return self.envelope is not None or self.length_limit is not None or self.stops_here

@@ -1,4 +1,4 @@
-"""One streamed answer of OpenAI's, read as vLLM's chunks."""
+"""Stream a response of OpenAI's as vLLM's events."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -20,16 +20,16 @@ from app.upstream.upstream_response import UpstreamResponse
 
 END_OF_BODY_S = 0.1
 Render = Callable[[Iterable[JSONObject]], bytes]
-"""Makes chunks of a chat into the events that the client gets for them."""
+"""Encodes chat completion chunks as the events that the client gets."""
 
 _CUT_SHORT = "The upstream service ended the stream before the answer was complete."
 
 
 class ChatStream:
-    """vLLM's chunks of one answer as `render` makes them events, as many at a time as a read of the network brought.
+    """Iterates over vLLM's events of one response, encoded by `render`; each item has the events of one network read.
 
-    The end is OpenAI's `[DONE]` after every choice has ended; anything else raises the openai SDK's exception for it,
-    after the chunks that came before. If the server ends first, the choices end as aborted.
+    It ends at OpenAI's `[DONE]` after every choice has finished. Any other end raises the openai SDK's exception,
+    after the chunks before it. If the server shuts down first, the choices finish with `abort`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ChatStream:
         while not self._done:
             if self._failure:
                 raise self._failure
-            # Read here and not in a function of its own: whatever waits is called twice for each event.
+            # Not a function of its own: a coroutine costs two more calls per event.
             try:
                 data = await self._response.read()
             except openai.APIError:
@@ -74,90 +74,90 @@ class ChatStream:
                 data = b""
             if not data and not self._aborted:
                 raise connection_error(self._url, _CUT_SHORT)
-            events = self._translated(data)
+            events = self._translate(data)
             if self._aborted and not (self._done or self._failure):
-                events += self._end_aborted()
+                events += self._aborted_end()
             if events:
                 return events
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Give the connection back if the answer has been read to its end; close it otherwise, which stops OpenAI."""
+        """Release the connection if the response has been read to its end. Otherwise close it, which stops OpenAI."""
         self._lifecycle.forget(self._abort)
-        # OpenAI sends a token in an event of its own.
+        # OpenAI sends one token per event.
         self._usage_meter.estimate(written=self._events)
         try:
             if self._ended_by_upstream:
-                await self._end_of_body()
+                await self._read_end_of_body()
         finally:
             self._response.close()
 
-    async def _end_of_body(self) -> None:
-        # It is a packet of its own now and then, and worth the wait: a new connection costs more.
+    async def _read_end_of_body(self) -> None:
+        # The end sometimes comes in a separate packet. A short wait costs less than a new connection.
         with suppress(TimeoutError, openai.APIError):
             async with asyncio.timeout(END_OF_BODY_S):
                 await self._response.read_all()
 
     def _abort(self) -> None:
         self._aborted = True
-        # Whoever waits for more is woken by it.
+        # This wakes a pending read.
         self._response.close()
 
-    def _end_aborted(self) -> bytes:
+    def _aborted_end(self) -> bytes:
         self._done = True
         return self._render(self._translator.aborted_chunks())
 
-    def _translated(self, data: bytes) -> bytes:
+    def _translate(self, data: bytes) -> bytes:
         try:
             events = self._decoder.feed(data)
         except ValueError as exc:
             raise invalid_response_error(self._url, b"") from exc
-        made: list[bytes] = []
+        translated: list[bytes] = []
         at = 0
         while (end := events.find(END, at)) >= 0 and not (self._done or self._failure):
             rendered = self._templates.render(events, at)
             if rendered is None:
-                made.append(self._made_of(events[at:end]))
+                translated.append(self._translate_event(events[at:end]))
                 at = end + len(END)
             else:
                 run, count, at = rendered
-                made.append(run)
+                translated.append(run)
                 self._events += count
-        return b"".join(made)
+        return b"".join(translated)
 
-    def _made_of(self, event: bytes) -> bytes:
+    def _translate_event(self, event: bytes) -> bytes:
         payload = event_data(event)
         if payload is None:
             return b""
         if payload == b"[DONE]":
-            self._end()
+            self._finish()
             return b""
         try:
-            chunk = self._understood(payload, is_error=b"\n" in event and event_type(event) == b"error")
+            chunk = self._parse_event(payload, is_error=b"\n" in event and event_type(event) == b"error")
             chunks = self._translator.chunks(chunk)
         except openai.APIError as exc:
             self._failure = exc
             return b""
         except ValueError as exc:
-            # Not JSON, or not the shape of a chunk.
+            # It is not JSON, or not a chunk.
             self._failure = invalid_response_error(self._url, payload)
             self._failure.__cause__ = exc
             return b""
         self._done = self._translator.complete
-        made = self._render(chunks) if chunks else b""
+        rendered = self._render(chunks) if chunks else b""
         text = self._translator.plain_text(chunk)
         if text is not None:
-            self._templates.learn(event, made, text)
-        return made
+            self._templates.learn(event, rendered, text)
+        return rendered
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         if self._translator.finished:
             self._done = self._ended_by_upstream = True
         else:
             self._failure = connection_error(self._url, _CUT_SHORT)
 
-    def _understood(self, payload: bytes, *, is_error: bool) -> Chunk:
-        """The chunk that an event says.
+    def _parse_event(self, payload: bytes, *, is_error: bool) -> Chunk:
+        """Parse an event's data as a chunk.
 
         Raises:
             ValueError: it is neither a chunk nor an error.
@@ -174,7 +174,7 @@ class ChatStream:
 
 
 class AbortedStream:
-    """The chunks of a call that was given up before OpenAI accepted it: the end of its choices."""
+    """The stream of a call that was aborted before OpenAI accepted it: only the end of its choices."""
 
     def __init__(self, translator: ChunkTranslator, render: Render) -> None:
         self._end: bytes | None = render(translator.aborted_chunks())
@@ -189,4 +189,4 @@ class AbortedStream:
         return end
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection."""

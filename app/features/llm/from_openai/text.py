@@ -1,4 +1,4 @@
-"""The text of one choice, as it arrives and as the client sees it."""
+"""Filter the text of one choice: remove its envelope, find its stop, cut its length."""
 
 from codecs import getincrementaldecoder
 
@@ -10,24 +10,24 @@ from app.features.llm.from_openai.tokens import StopTokenFinder
 
 
 class TextFilter:
-    """The text of one choice, as it arrives and as the client is to see it."""
+    """Filters the text of one choice as the response plan says."""
 
     def __init__(self, plan: ResponsePlan) -> None:
         self._envelope_reader = _envelope_reader(plan)
         self._finder = StopFinder(plan.stops, include=plan.include_stop)
-        self._tokens = _LogprobFilter(plan)
+        self._logprobs = _LogprobFilter(plan)
         self._stop_ids = plan.stop_ids
         self._token_finder = _token_finder(plan)
         self._cutter = _LengthCutter(plan.length_limit) if plan.length_limit else None
 
     @property
     def too_long(self) -> bool:
-        """Whether the text was cut at its limit of tokens."""
+        """Whether the text was cut at its token limit."""
         return self._cutter is not None and self._cutter.has_cut
 
     @property
     def stop_reason(self) -> str | int | None:
-        """The stop string or the token that ended the text."""
+        """The stop string or token id that ended the text; None: it has not stopped."""
         matched = self._finder.matched
         if matched is None and self._token_finder:
             return self._token_finder.matched
@@ -35,30 +35,29 @@ class TextFilter:
 
     @property
     def complete(self) -> bool:
-        """Whether the value of a wrapped answer is whole; what may follow is the wrapper."""
+        """Whether the value of an envelope has been read to its end."""
         return self._envelope_reader is not None and self._envelope_reader.complete
 
     def read(self, text: str, tokens: list[LogprobEntry]) -> tuple[str, list[LogprobEntry]]:
-        """What of the text so far can be seen now and was not seen before.
+        """Return the newly visible text, and the visible ones of `tokens`.
 
-        And of `tokens`, the entries of `logprobs.content` that came with the text, those whose text can be seen, as it
-        is seen.
+        `tokens` are the entries of `logprobs.content` that came with the text. Their text is filtered too.
         """
         if self._token_finder:
             text, tokens = self._token_finder.cut(text, tokens)
         shown = self._finder.feed(self._envelope_reader.feed(text) if self._envelope_reader else text)
         if self._cutter:
             shown = self._cutter.cut(shown)
-        return shown, [seen for token in tokens if (seen := self._tokens.seen(token))]
+        return shown, [entry for token in tokens if (entry := self._logprobs.read(token))]
 
     def finish(self) -> str:
-        """What was held back when the text has ended."""
+        """Return the text held back, after the text has ended."""
         held = self._finder.finish()
         return self._cutter.cut(held) if self._cutter else held
 
 
 class _LengthCutter:
-    """Gives a text up to a number of tokens. OpenAI's pieces are whole tokens, so that each is counted by itself."""
+    """Cuts a text after a number of tokens. OpenAI sends whole tokens, so each piece is counted separately."""
 
     def __init__(self, limit: LengthLimit) -> None:
         self.has_cut = False
@@ -69,7 +68,7 @@ class _LengthCutter:
         ids = self._encoding.encode(text) if text and not self.has_cut else []
         if len(ids) > self._left:
             self.has_cut = True
-            # Of a character that is cut in two nothing is shown.
+            # A character that is cut in half is not shown.
             text = self._encoding.decode(ids[: self._left]).rstrip("\N{REPLACEMENT CHARACTER}")
         elif self.has_cut:
             return ""
@@ -87,14 +86,14 @@ def _envelope_reader(plan: ResponsePlan) -> EnvelopeReader | None:
 
 
 class _LogprobFilter:
-    """The same for the tokens of `logprobs`, which may be parts of characters and so are read by their bytes."""
+    """Filters entries of `logprobs`. A token can be part of a character, so its bytes are read, not its text."""
 
     def __init__(self, plan: ResponsePlan) -> None:
         self._envelope_reader = _envelope_reader(plan)
         self._finder = StopFinder(plan.stops, include=True)
         self._characters = getincrementaldecoder("utf-8")("replace")
 
-    def seen(self, token: LogprobEntry) -> LogprobEntry | None:
+    def read(self, token: LogprobEntry) -> LogprobEntry | None:
         if self._finder.matched is not None:
             return None
         raw = token["bytes"]

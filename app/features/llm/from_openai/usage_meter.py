@@ -1,23 +1,24 @@
-"""What a call costs, as far as it is known."""
+"""Count the tokens that a call uses."""
 
 from app.core.errors.errors import RequestError
 from app.core.errors.upstream_errors import UpstreamError
 from app.core.request_record import current_record
 
 BYTES_PER_TOKEN = 4
-"""Roughly, for a call whose usage OpenAI never told."""
+"""A rough estimate, for a call without usage from OpenAI."""
 
 
 class UsageMeter:
-    """One call's tokens in its request's record: what OpenAI says, and an estimate where the call ends before that.
+    """Records one call's tokens in the request record: OpenAI's usage, or an estimate if the call ends without it.
 
-    A call that fails in the block costs nothing: OpenAI did not accept it. One that is given up there may have been.
+    A call that fails inside the block costs nothing: OpenAI did not accept it. A cancelled call keeps its estimate,
+    because OpenAI may have accepted it.
     """
 
     def __init__(self, body: bytes) -> None:
         self._record = current_record()
         self._counted = len(body) // BYTES_PER_TOKEN
-        self._told = False
+        self._reported = False
         self._record.tokens_used += self._counted
 
     def __enter__(self) -> "UsageMeter":
@@ -28,12 +29,12 @@ class UsageMeter:
             self.record(0)
 
     def record(self, tokens: int) -> None:
-        """It was so many in all."""
-        self._told = True
+        """Set the total tokens of the call."""
+        self._reported = True
         self._record.tokens_used += tokens - self._counted
         self._counted = tokens
 
     def estimate(self, written: int) -> None:
-        """The call is over after so many tokens of the answer; what OpenAI has told stays."""
-        if not self._told:
+        """Estimate the total after `written` tokens of the response, unless OpenAI reported it."""
+        if not self._reported:
             self.record(self._counted + written)

@@ -20,12 +20,12 @@ from app.features.llm.to_openai.structured_outputs.response_format import constr
 
 _ALWAYS = {name for name, rule in PARAMETERS.items() if rule.always}
 _NO_POLICY = EffortPolicy()
-_ORDER = {name: place for place, name in enumerate(PARAMETERS)}
+_ORDER = {name: index for index, name in enumerate(PARAMETERS)}
 
-# OpenAI's own fields that vLLM does not know, sent where their value is one OpenAI takes.
+# OpenAI's fields that vLLM does not have, each with a check whether OpenAI accepts the value.
 _OPENAI_FIELDS: dict[str, Callable[[Any], bool]] = {
     "store": lambda value: isinstance(value, bool),
-    "service_tier": lambda value: value in ("auto", "default", "flex", "scale", "priority"),
+    "service_tier": lambda value: value in ("auto", "default", "flex", "scale", "priority", "fast"),
     "safety_identifier": lambda value: isinstance(value, str) and len(value) <= 64,
     "prompt_cache_key": lambda value: isinstance(value, str),
 }
@@ -33,7 +33,7 @@ _OPENAI_FIELDS: dict[str, Callable[[Any], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCall:
-    """A chat request as OpenAI gets it, and how its response is translated."""
+    """A chat request encoded for OpenAI, and how to translate its response."""
 
     model: str
     """The OpenAI model."""
@@ -41,7 +41,7 @@ class UpstreamCall:
     plan: ResponsePlan
     family: ModelFamily
     messages: list[JSONObject]
-    """The client's conversation, as OpenAI takes it."""
+    """The client's conversation in OpenAI's form."""
 
 
 def encode_request(
@@ -52,13 +52,13 @@ def encode_request(
     usage_details: bool = False,
     effort_policy: EffortPolicy = _NO_POLICY,
 ) -> UpstreamCall:
-    """Encode a request for the model that its name stands for; record what was ignored or adjusted.
+    """Encode a request for its OpenAI model, and record ignored and adjusted parameters.
 
     Raises:
-        RequestError: the request exceeds the model's limits, or a field asks for what OpenAI cannot do and a
-            response without it would mislead.
+        RequestError: the request exceeds the model's limits, or a field has no equivalent at OpenAI and ignoring it
+            would give a misleading response.
     """
-    builder = _begin(request, catalogue, unsupported_params, effort_policy)
+    builder = _start_builder(request, catalogue, unsupported_params, effort_policy)
     builder.plan.usage_details = usage_details
     for name in sorted((request.model_fields_set | _ALWAYS) & PARAMETERS.keys(), key=_ORDER.__getitem__):
         rule, value = PARAMETERS[name], getattr(request, name)
@@ -67,22 +67,22 @@ def encode_request(
     token_mappers.count_at_stop(builder)
     if request.model_extra:
         _add_extra_keys(builder, request.model_extra)
-    _report(builder)
+    _record_changes(builder)
     return UpstreamCall(
         builder.upstream_model, encode_body(builder.body), builder.plan, builder.family, builder.messages
     )
 
 
-def _report(builder: RequestBuilder) -> None:
+def _record_changes(builder: RequestBuilder) -> None:
     record, ignored = current_record(), builder.ignored_params()
-    # A batch makes several calls for one request.
+    # A batch makes several calls per request, so merge.
     if ignored:
         record.ignored_params = list(dict.fromkeys([*record.ignored_params, *ignored]))
     if builder.adjusted:
         record.adjusted_params = {**record.adjusted_params, **builder.adjusted}
 
 
-def _begin(
+def _start_builder(
     request: ChatCompletionRequest,
     catalogue: Catalogue,
     unsupported_params: UnsupportedParams,
@@ -117,8 +117,8 @@ def _begin(
 def _add_extra_keys(builder: RequestBuilder, extra: Mapping[str, Any]) -> None:
     guided = guided_keys(builder.request)
     for name, value in extra.items():
-        takes = _OPENAI_FIELDS.get(name)
-        if takes and takes(value):
+        accepts = _OPENAI_FIELDS.get(name)
+        if accepts and accepts(value):
             builder.body[name] = value
         elif name not in guided and value is not None:
             builder.unknown_keys += 1

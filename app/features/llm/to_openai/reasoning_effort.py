@@ -1,4 +1,4 @@
-"""How hard the model is to think: every way vLLM's clients say it, made into one level of the model's family."""
+"""Map each way in which vLLM's clients set reasoning to a `reasoning_effort` that the model supports."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,34 +15,34 @@ _NO_TOOLS = {
 }
 
 THINKING_SWITCHES = ("enable_thinking", "thinking")
-"""Keys of `chat_template_kwargs` by which the templates of open models turn thinking off."""
+"""Keys of `chat_template_kwargs` that turn thinking on or off in the chat templates of open models."""
 
 
 @dataclass(frozen=True, slots=True)
 class EffortPolicy:
-    """What the operator says of reasoning."""
+    """The operator's settings for reasoning."""
 
     default_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """`chat_template_kwargs` of a request that says nothing of its effort."""
+    """Default `chat_template_kwargs`; a request's own values win."""
     effort_map: Mapping[Effort, Effort] = field(default_factory=dict)
-    """The effort that is used for one that a client asks for."""
+    """Maps a requested effort to the one to use."""
     reserve_tokens: int = 0
-    """Tokens added to the client's limit of the output, for reasoning."""
+    """Tokens added to the client's output limit, for reasoning."""
     lowest: bool = False
-    """Always the lowest effort that the model has, whatever a client asks for."""
+    """Whether to use the model's lowest effort always, whatever the client requests."""
 
 
 LOWEST_EFFORT = EffortPolicy(lowest=True)
 
 
 def thinking(kwargs: Mapping[str, Any]) -> bool | None:
-    """Whether `chat_template_kwargs` turn thinking on or off; None: neither."""
+    """Return whether `chat_template_kwargs` turn thinking on or off; None: neither."""
     switches = [kwargs[switch] for switch in THINKING_SWITCHES if isinstance(kwargs.get(switch), bool)]
     return all(switches) if switches else None
 
 
 def kwargs_effort(kwargs: Mapping[str, Any], family: ModelFamily) -> Effort | None:
-    """The effort that `chat_template_kwargs` ask for; None: they leave it to the model."""
+    """Return the effort that `chat_template_kwargs` request; None: the model's default."""
     named = _named_effort(kwargs)
     if named:
         return named
@@ -67,7 +67,7 @@ def _wanted_effort(request: ChatCompletionRequest, family: ModelFamily, policy: 
     if no_budget or thinking(kwargs) is False:
         return "none"
     if thinking(kwargs) and kwargs_effort(policy.default_kwargs, family) == "none":
-        # The client turns on what the operator turned off: as if neither named an effort.
+        # The client turns thinking on again that the operator turned off: as if neither had named an effort.
         return "medium" if family.default_effort == "none" else None
     return kwargs_effort({**policy.default_kwargs, **kwargs}, family)
 
@@ -79,10 +79,10 @@ def _effort_beside_tools(family: ModelFamily) -> Effort | None:
 
 
 def effort_for(request: ChatCompletionRequest, family: ModelFamily, policy: EffortPolicy) -> Effort | None:
-    """The `reasoning_effort` to send; None: none.
+    """Return the `reasoning_effort` to send; None: do not send it.
 
     Raises:
-        RequestError: the model cannot call functions on this endpoint.
+        RequestError: the model does not support tools on this endpoint.
     """
     if request.tools and family.tools != "chat":
         return _effort_beside_tools(family)
@@ -93,6 +93,6 @@ def effort_for(request: ChatCompletionRequest, family: ModelFamily, policy: Effo
 
 
 def reserve_for(effort: Effort | None, family: ModelFamily, policy: EffortPolicy) -> int:
-    """The tokens to add to the output's limit: none where the model does not reason, or its text cannot be counted."""
+    """Return the tokens to add to the output limit; 0 if the model does not reason or its tokenizer is unknown."""
     reasons = family.reasons and (effort or family.default_effort) != "none"
     return policy.reserve_tokens if reasons and family.encoding else 0

@@ -1,4 +1,4 @@
-"""What becomes of each failure."""
+"""The error response for each failure."""
 
 import inspect
 from typing import Any
@@ -51,7 +51,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("upstream", "error", "status", "type_", "words"), CASES)
-def test_an_upstream_status_is_answered_as_vllm_would(
+def test_an_upstream_status_maps_to_vllms_error(
     upstream: int, error: dict[str, str], status: int, type_: str, words: str
 ) -> None:
     body = error_response_for(status_error(upstream, **error)).body()["error"]
@@ -60,17 +60,17 @@ def test_an_upstream_status_is_answered_as_vllm_would(
     assert words in body["message"]
 
 
-def test_the_parameter_openai_names_is_kept_and_its_code_is_told() -> None:
-    answer = error_response_for(
+def test_openais_param_is_kept_and_its_code_is_a_header() -> None:
+    response = error_response_for(
         status_error(400, message="Too long.", param="messages", code="context_length_exceeded")
     )
 
-    assert answer.param == "messages"
-    assert answer.headers == {"x-openai-error-code": "context_length_exceeded"}
+    assert response.param == "messages"
+    assert response.headers == {"x-openai-error-code": "context_length_exceeded"}
 
 
 @pytest.mark.parametrize("code", ["a b", "x" * 65, "é", "a\r\nset-cookie: x"])
-def test_a_code_that_is_no_word_stays_out_of_the_headers(code: str) -> None:
+def test_a_code_that_is_not_a_word_is_not_a_header(code: str) -> None:
     assert error_response_for(status_error(400, message="No.", code=code)).headers == {}
 
 
@@ -78,10 +78,10 @@ OAUTH_ERROR = openai.OAuthError(response=httpx2.Response(401, request=REQUEST), 
 
 
 @pytest.mark.parametrize("exc", [status_error(401), status_error(403), OAUTH_ERROR])
-def test_wrong_credentials_are_not_worth_a_retry(exc: openai.APIStatusError) -> None:
-    answer = error_response_for(exc)
+def test_rejected_credentials_tell_the_client_not_to_retry(exc: openai.APIStatusError) -> None:
+    response = error_response_for(exc)
 
-    assert (answer.status, answer.headers) == (502, {"x-should-retry": "false"})
+    assert (response.status, response.headers) == (502, {"x-should-retry": "false"})
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_wrong_credentials_are_not_worth_a_retry(exc: openai.APIStatusError) -> 
      ({"code": "organization_spend_limit_exceeded"}, False), ({"code": "project_spend_limit_exceeded"}, False),
      ({"code": "organization_usage_limit_exceeded"}, False), ({"code": "rate_limit_exceeded"}, True)],
 )  # fmt: skip
-def test_an_empty_account_is_told_from_a_rate_limit(error: dict[str, str], retry: bool) -> None:
+def test_an_exhausted_quota_differs_from_a_rate_limit(error: dict[str, str], retry: bool) -> None:
     headers = error_response_for(status_error(429, message="No.", **error)).headers
 
     assert (headers.get("x-should-retry") != "false") == retry
 
 
-def test_html_of_a_proxy_is_not_passed_on() -> None:
+def test_html_is_not_passed_on() -> None:
     response = httpx2.Response(502, content=b"<html>cloudflare</html>", request=REQUEST)
     exc = openai.AsyncOpenAI(api_key="sk-x")._make_status_error_from_response(response)
 
@@ -115,13 +115,13 @@ def test_html_of_a_proxy_is_not_passed_on() -> None:
         pytest.param(openai.OpenAIError("x"), 502, "Bad Gateway", id="anything else"),
     ],
 )  # fmt: skip
-def test_a_failure_without_a_status_gets_one(exc: openai.OpenAIError, status: int, type_: str) -> None:
+def test_each_failure_without_a_status_has_one_here(exc: openai.OpenAIError, status: int, type_: str) -> None:
     error = error_response_for(exc).body()["error"]
 
     assert (error["code"], error["type"]) == (status, type_)
 
 
-def test_a_subclass_goes_by_its_nearest_ancestor() -> None:
+def test_a_subclass_uses_the_row_of_its_nearest_ancestor() -> None:
     class Newer(openai.RateLimitError):
         pass
 
@@ -132,10 +132,10 @@ def error(type_: str = "missing", loc: tuple[int | str, ...] = ("body", "message
     return {"type": type_, "loc": loc, "msg": "Field required", "input": {"a": 1, "b": 2}, **more}
 
 
-def test_a_validation_error_reads_as_vllms() -> None:
-    answer = validation_error_response([error()]).body()["error"]
+def test_a_validation_error_reads_as_in_vllm() -> None:
+    response = validation_error_response([error()]).body()["error"]
 
-    assert answer == {
+    assert response == {
         "message": "1 validation error:\n  {'type': 'missing', 'loc': 'body.messages', 'msg': 'Field required', "
         "'input': '<dict of 2 items>'}",
         "type": "Bad Request",
@@ -165,7 +165,7 @@ def test_a_line_is_cut_at_a_thousand_characters() -> None:
     assert len(line) == 1000
 
 
-def test_the_limit_that_was_missed_is_shown() -> None:
+def test_the_violated_limit_is_shown() -> None:
     line = validation_error_response([error("greater_than_equal", ctx={"ge": 1})]).message
 
     assert "'ctx': {'ge': '1'}" in line
@@ -180,18 +180,18 @@ def test_the_limit_that_was_missed_is_shown() -> None:
         (("body", 9), "body.9"),
     ],
 )
-def test_the_branch_of_a_union_is_no_part_of_the_place(loc: tuple[int | str, ...], param: str) -> None:
+def test_union_branches_are_not_part_of_the_param(loc: tuple[int | str, ...], param: str) -> None:
     assert validation_error_response([error(loc=loc)]).param == param
 
 
-def test_vllms_own_check_is_answered_with_its_bare_field() -> None:
+def test_vllms_own_checks_report_the_bare_field() -> None:
     own = error(VLLM_ERROR, msg="n must be at least 1, got 0.", ctx={"param": "n"})
-    answer = validation_error_response([own]).body()["error"]
+    response = validation_error_response([own]).body()["error"]
 
-    assert (answer["type"], answer["param"], answer["message"]) == ("BadRequestError", "n", own["msg"])
+    assert (response["type"], response["param"], response["message"]) == ("BadRequestError", "n", own["msg"])
 
 
-def test_types_come_before_values() -> None:
+def test_type_errors_come_before_value_errors() -> None:
     own = error(VLLM_ERROR, msg="n must be at least 1, got 0.", ctx={"param": "n"})
 
     assert validation_error_response([own, error()]).body()["error"]["type"] == "Bad Request"

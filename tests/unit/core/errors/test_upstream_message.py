@@ -1,4 +1,4 @@
-"""What is repeated of an error of the upstream's."""
+"""The message found in an upstream error body."""
 
 import pytest
 

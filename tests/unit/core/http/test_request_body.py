@@ -1,4 +1,4 @@
-"""What may be in a body, and that one that is far too much keeps nobody waiting."""
+"""Limits, encodings and errors of request bodies."""
 
 import asyncio
 import json
@@ -33,22 +33,22 @@ TOO_MUCH = {
         *((path, "arrays") for path in ("/v1/completions", "/invocations", "/tokenize")),
     ],
 )
-async def test_a_body_with_too_much_in_it_is_refused(client: httpx.AsyncClient, path: str, kind: str) -> None:
+async def test_a_body_with_too_many_elements_is_rejected(client: httpx.AsyncClient, path: str, kind: str) -> None:
     response = await client.post(path, content=TOO_MUCH[kind], headers=HEADERS)
 
     assert response.status_code == 400
     assert response.json()["error"]["message"].endswith(f" {kind}.")
 
 
-async def test_what_a_text_is_made_of_is_not_counted(client: httpx.AsyncClient) -> None:
+async def test_the_content_of_strings_is_not_counted(client: httpx.AsyncClient) -> None:
     text = json.dumps('[{"a\\": "' * MAX_COUNTS[b"["][0] + "\\")
     response = await client.post("/tokenize", content='{"prompt": ' + text + "}", headers=HEADERS)
 
     assert response.status_code == 200, response.text
 
 
-@pytest.mark.parametrize(("depth", "status"), [(190, 200), (10_000, 400)], ids=["as deep as may be", "too deep"])
-async def test_a_body_may_be_nested_to_a_depth(client: httpx.AsyncClient, depth: int, status: int) -> None:
+@pytest.mark.parametrize(("depth", "status"), [(190, 200), (10_000, 400)], ids=["as deep as allowed", "too deep"])
+async def test_the_nesting_depth_is_limited(client: httpx.AsyncClient, depth: int, status: int) -> None:
     response = await client.post(CHAT, content=hello(',"x":' + "[" * depth + "]" * depth), headers=HEADERS)
 
     assert response.status_code == status, response.text
@@ -56,7 +56,7 @@ async def test_a_body_may_be_nested_to_a_depth(client: httpx.AsyncClient, depth:
 
 
 ENCODINGS = ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
-"""What Python's parser, and so vLLM, reads beside UTF-8; those without an end have a byte order mark."""
+"""What Python's parser, and so vLLM, accepts besides UTF-8. Those without -le or -be have a byte order mark."""
 PATHS = [CHAT, "/v1/chat/completions/batch", "/v1/completions", "/invocations", "/tokenize", "/detokenize"]
 BODIES = {
     "too deep": hello(',"x":' + "[" * 202 + "]" * 202, '"∀"'),
@@ -74,7 +74,7 @@ LONG_BODIES = {kind: body.replace('"hi"', '"∀"') for kind, body in TOO_MUCH.it
 @pytest.mark.parametrize(
     ("kind", "path"), [*product(BODIES, PATHS), *product(LONG_BODIES, [CHAT])], ids=lambda value: value
 )
-async def test_a_body_is_refused_in_the_same_words_in_every_encoding(
+async def test_an_invalid_body_gets_the_same_error_in_every_encoding(
     client: httpx.AsyncClient, kind: str, path: str
 ) -> None:
     responses = []
@@ -88,7 +88,7 @@ async def test_a_body_is_refused_in_the_same_words_in_every_encoding(
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-async def test_a_body_may_come_in_any_encoding_that_vllm_reads(client: httpx.AsyncClient, encoding: str) -> None:
+async def test_every_encoding_that_vllm_reads_is_accepted(client: httpx.AsyncClient, encoding: str) -> None:
     body = '{"prompt":"안녕 🎉","x":' + "[" * 190 + "]" * 190 + "}"
     as_utf8 = await client.post("/tokenize", content=body.encode(), headers=HEADERS)
     response = await client.post("/tokenize", content=body.encode(encoding), headers=HEADERS)
@@ -97,29 +97,27 @@ async def test_a_body_may_come_in_any_encoding_that_vllm_reads(client: httpx.Asy
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe{", b"\xff\xfe\x00\x00{", b'{"a": "\xff"}', b"\xef\xbb\xbf\xff"])
-async def test_a_body_that_is_not_in_the_encoding_it_seems_to_be_in_is_refused(
-    client: httpx.AsyncClient, body: bytes
-) -> None:
+async def test_a_body_that_is_invalid_in_its_encoding_is_rejected(client: httpx.AsyncClient, body: bytes) -> None:
     response = await client.post(CHAT, content=body, headers=HEADERS)
 
     assert (response.status_code, response.json()) == (400, {"detail": "There was an error parsing the body"})
 
 
-async def test_errors_of_a_short_list_are_told_as_vllm_tells_them(client: httpx.AsyncClient) -> None:
+async def test_errors_of_a_short_list_are_reported_as_in_vllm(client: httpx.AsyncClient) -> None:
     message = (await client.post(CHAT, json={"messages": [1] * 40})).json()["error"]["message"]
 
     assert message.startswith("40 validation errors:")
     assert message.endswith("  ...and 30 more errors")
 
 
-async def test_of_a_long_list_the_first_error_is_told(client: httpx.AsyncClient) -> None:
+async def test_only_the_first_error_of_a_long_list_is_reported(client: httpx.AsyncClient) -> None:
     error = (await client.post(CHAT, json={"messages": [{"role": "user"}] * 9 + [1] * 90})).json()["error"]
 
     assert error["message"].startswith("1 validation error:")
     assert error["param"] == "body.messages.9"
 
 
-async def test_a_key_that_comes_twice_counts_once_and_the_last_wins(client: httpx.AsyncClient) -> None:
+async def test_the_last_of_duplicate_keys_wins(client: httpx.AsyncClient) -> None:
     response = await client.post(CHAT, content=hello(',"n":{},"n":1'), headers=HEADERS)
 
     assert response.status_code == 200
@@ -136,17 +134,15 @@ LONG = {
 
 
 @pytest.mark.parametrize("kind", LONG)
-async def test_a_long_body_that_is_wrong_is_refused_while_others_are_answered(
-    client: httpx.AsyncClient, kind: str
-) -> None:
+async def test_a_long_invalid_body_does_not_block_other_requests(client: httpx.AsyncClient, kind: str) -> None:
     begun = time.process_time()
     json.loads(LONG[kind])
     parsed = time.process_time()
-    refused, health = await asyncio.gather(
+    rejected, health = await asyncio.gather(
         client.post(CHAT, content=LONG[kind], headers=HEADERS), client.get("/health")
     )
 
     assert len(LONG[kind]) > LONG_BODY_BYTES
-    assert (refused.status_code, health.status_code) == (400, 200)
-    # Each of 200,000 errors in words would take hundreds of times as long.
+    assert (rejected.status_code, health.status_code) == (400, 200)
+    # Formatting each of 200,000 errors would take hundreds of times as long.
     assert time.process_time() - parsed < 50 * (parsed - begun)

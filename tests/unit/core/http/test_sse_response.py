@@ -1,4 +1,4 @@
-"""Streams, and clients that leave, over real sockets."""
+"""Event streams and client disconnects, over real sockets."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ EVENT = b'data: {"a":1}\n\n'
 
 
 class Stream:
-    """A stream that says when it began and when it was closed."""
+    """A stream with events for its start and its end."""
 
     def __init__(self, events: Callable[[], Events]) -> None:
         self._events = events
@@ -44,10 +44,10 @@ class Stream:
 
 
 def application(stream: Stream) -> Starlette:
-    async def answer(_request: Request) -> Response:
+    async def respond(_request: Request) -> Response:
         return EventStreamResponse(stream)
 
-    return Starlette(routes=[Route("/", answer)])
+    return Starlette(routes=[Route("/", respond)])
 
 
 async def body_of(stream: Stream) -> str:
@@ -77,7 +77,7 @@ def failing(exc: Exception) -> Callable[[], Events]:
     return events
 
 
-async def test_events_pass_as_they_are_and_the_last_is_done() -> None:
+async def test_events_are_sent_unchanged_and_done_is_last() -> None:
     stream = Stream(two_events)
 
     assert await body_of(stream) == 'data: {"a":1}\n\ndata: {"a":"é"}\n\ndata: [DONE]\n\n'
@@ -94,7 +94,7 @@ REQUEST = httpx2.Request("POST", "http://upstream")
         (openai.APIConnectionError(message="cut", request=REQUEST), "Bad Gateway", 502),
     ],
 )
-async def test_a_failure_on_the_way_is_one_error_event_as_vllm_writes_it(exc: Exception, type_: str, code: int) -> None:
+async def test_a_failure_mid_stream_is_one_error_event_in_vllms_format(exc: Exception, type_: str, code: int) -> None:
     stream = Stream(failing(exc))
     *events, done, end = (await body_of(stream)).split("\n\n")
 
@@ -106,17 +106,17 @@ async def test_a_failure_on_the_way_is_one_error_event_as_vllm_writes_it(exc: Ex
     assert stream.closed.is_set()
 
 
-async def test_a_bug_on_the_way_is_an_error_event_too_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bug_mid_stream_is_an_error_event_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         body = await body_of(Stream(failing(KeyError("internal"))))
 
     assert '"InternalServerError"' in body
     assert "internal" not in body.replace("InternalServerError", "")
     assert body.endswith("data: [DONE]\n\n")
-    assert "a stream failed" in caplog.text
+    assert "A stream failed" in caplog.text
 
 
-async def test_a_failure_of_openai_on_the_way_is_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_upstream_failure_mid_stream_is_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
     error = {"message": "I cannot answer: the prompt", "type": "server_error", "code": "the prompt"}
     await body_of(Stream(failing(openai.APIError("the prompt", REQUEST, body=error))))
 
@@ -137,7 +137,7 @@ async def leave_after(url: str, begun: asyncio.Event) -> None:
 
 
 @pytest.mark.parametrize("events", [never, without_waiting])
-async def test_a_client_that_leaves_ends_the_stream_and_is_no_error(
+async def test_a_disconnect_ends_the_stream_and_is_not_an_error(
     events: Callable[[], Events], capsys: pytest.CaptureFixture[str]
 ) -> None:
     stream = Stream(events)
@@ -149,7 +149,7 @@ async def test_a_client_that_leaves_ends_the_stream_and_is_no_error(
     assert capsys.readouterr().err == ""
 
 
-async def test_a_client_that_leaves_cancels_what_is_done_for_it() -> None:
+async def test_a_disconnect_cancels_the_work() -> None:
     begun, cancelled = asyncio.Event(), asyncio.Event()
     outcomes: list[type[BaseException]] = []
 
@@ -160,7 +160,7 @@ async def test_a_client_that_leaves_cancels_what_is_done_for_it() -> None:
         finally:
             cancelled.set()
 
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         await request.body()
         try:
             await run_until_disconnect(request.receive, work())
@@ -168,7 +168,7 @@ async def test_a_client_that_leaves_cancels_what_is_done_for_it() -> None:
             outcomes.append(type(exc))
         return Response()
 
-    async with served(Starlette(routes=[Route("/", answer)])) as url:
+    async with served(Starlette(routes=[Route("/", respond)])) as url:
         await leave_after(url, begun)
         async with asyncio.timeout(60):
             await cancelled.wait()
@@ -176,7 +176,7 @@ async def test_a_client_that_leaves_cancels_what_is_done_for_it() -> None:
     assert outcomes == [ClientDisconnected]
 
 
-async def test_nothing_goes_on_for_a_client_that_left() -> None:
+async def test_no_task_is_left_after_a_disconnect() -> None:
     async def leave() -> Any:
         return {"type": "http.disconnect"}
 
@@ -190,23 +190,23 @@ async def test_nothing_goes_on_for_a_client_that_left() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_stream_that_is_cancelled_before_it_began_is_closed() -> None:
+async def test_a_stream_cancelled_before_its_start_is_closed() -> None:
     stream = Stream(never)
 
     async def stuck(*_: object) -> Any:
         await asyncio.Event().wait()
 
-    answering = asyncio.create_task(EventStreamResponse(stream)({"type": "http"}, stuck, stuck))
+    pending = asyncio.create_task(EventStreamResponse(stream)({"type": "http"}, stuck, stuck))
     await asyncio.sleep(0)
-    answering.cancel()
+    pending.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await answering
+        await pending
 
     assert stream.closed.is_set()
     assert not stream.begun.is_set()
 
 
-async def test_a_result_is_handed_on_and_an_exception_too() -> None:
+async def test_a_result_is_returned_and_an_exception_raised() -> None:
     async def stuck() -> Any:
         await asyncio.Event().wait()
 
@@ -223,7 +223,7 @@ async def test_a_result_is_handed_on_and_an_exception_too() -> None:
 
 @pytest.mark.parametrize("steps", range(6))
 @pytest.mark.parametrize("leaves", [False, True], ids=["cancelled", "the client leaves"])
-async def test_a_stream_that_opens_as_its_request_ends_is_handed_on_or_closed(steps: int, leaves: bool) -> None:
+async def test_a_stream_that_opens_as_its_request_ends_is_returned_or_closed(steps: int, leaves: bool) -> None:
     stream, opening, left = Stream(never), asyncio.Event(), asyncio.Event()
 
     async def leave() -> Any:
@@ -234,20 +234,20 @@ async def test_a_stream_that_opens_as_its_request_ends_is_handed_on_or_closed(st
         await opening.wait()
         return stream
 
-    answering = asyncio.create_task(run_until_disconnect(leave, open_it()))
+    pending = asyncio.create_task(run_until_disconnect(leave, open_it()))
     for _ in range(3):
         await asyncio.sleep(0)
     opening.set()
     for _ in range(steps):
         await asyncio.sleep(0)
-    left.set() if leaves else answering.cancel()
-    [outcome] = await asyncio.gather(answering, return_exceptions=True)
+    left.set() if leaves else pending.cancel()
+    [outcome] = await asyncio.gather(pending, return_exceptions=True)
 
-    # A step too early, and it was never opened.
+    # Cancelled in the first step, it was never opened.
     assert outcome is stream or stream.closed.is_set() or steps < 1
 
 
-async def test_a_stream_that_opens_in_spite_of_being_cancelled_is_closed() -> None:
+async def test_a_stream_that_opens_in_spite_of_cancellation_is_closed() -> None:
     stream = Stream(never)
 
     async def leave() -> Any:
@@ -265,7 +265,7 @@ async def test_a_stream_that_opens_in_spite_of_being_cancelled_is_closed() -> No
 
 
 @pytest.mark.parametrize("steps", range(6))
-async def test_a_client_that_leaves_as_a_timeout_strikes_is_noticed(steps: int) -> None:
+async def test_a_disconnect_during_a_timeout_is_noticed(steps: int) -> None:
     loop, left = asyncio.get_running_loop(), asyncio.Event()
 
     async def leave() -> Any:
@@ -278,10 +278,10 @@ async def test_a_client_that_leaves_as_a_timeout_strikes_is_noticed(steps: int) 
                 await asyncio.Event().wait()
         await asyncio.Event().wait()
 
-    answering = asyncio.create_task(run_until_disconnect(leave, work()))
+    pending = asyncio.create_task(run_until_disconnect(leave, work()))
     for _ in range(steps):
         await asyncio.sleep(0)
     left.set()
     async with asyncio.timeout(60):
         with pytest.raises(ClientDisconnected):
-            await answering
+            await pending

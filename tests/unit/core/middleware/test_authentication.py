@@ -1,4 +1,4 @@
-"""Who is answered when clients need a key."""
+"""Client keys: which paths need one, and which keys are valid."""
 
 import asyncio
 import secrets
@@ -20,7 +20,7 @@ from tests.serving import served, served_over, settings_for
 BODY = {"messages": [{"role": "user", "content": "hi"}]}
 KEYS = "first-key,second key"
 
-PROTECTED_PREFIXES = [
+PROTECTED = [
     ("POST", CHAT),
     ("POST", "/v1/chat/completions/batch"),
     ("POST", "/v1/completions"),
@@ -65,7 +65,7 @@ NOT_A_KEY = {
 
 
 @pytest.fixture
-async def guarded(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
+async def protected(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         served_over(simulator.base_url, vllm_api_key=KEYS) as url,
         httpx.AsyncClient(base_url=url) as client,
@@ -74,9 +74,9 @@ async def guarded(simulator: Simulator) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("headers", NOT_A_KEY.values(), ids=NOT_A_KEY)
-async def test_guarded_paths_need_a_key(guarded: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    for method, path in PROTECTED_PREFIXES:
-        response = await guarded.request(
+async def test_protected_paths_need_a_key(protected: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    for method, path in PROTECTED:
+        response = await protected.request(
             method, path, headers={**headers, "Origin": "http://a", "X-Request-Id": "mine"}
         )
 
@@ -85,42 +85,42 @@ async def test_guarded_paths_need_a_key(guarded: httpx.AsyncClient, headers: dic
         assert not {"vary", "www-authenticate"} & set(response.headers)
 
 
-async def test_other_paths_are_open(guarded: httpx.AsyncClient) -> None:
+async def test_other_paths_are_open(protected: httpx.AsyncClient) -> None:
     for kind, headers in NOT_A_KEY.items():
-        answers = [
-            (method, path, (await guarded.request(method, path, headers=headers)).status_code)
+        statuses = [
+            (method, path, (await protected.request(method, path, headers=headers)).status_code)
             for method, path, _ in OPEN
         ]
 
-        assert answers == OPEN, kind
+        assert statuses == OPEN, kind
 
 
 @pytest.mark.parametrize("given", ["Bearer first-key", "bearer second key", "BEARER first-key"])
-async def test_any_of_the_keys_will_do(guarded: httpx.AsyncClient, simulator: Simulator, given: str) -> None:
-    response = await guarded.post(CHAT, json=BODY, headers={"Authorization": given})
+async def test_any_of_the_keys_is_accepted(protected: httpx.AsyncClient, simulator: Simulator, given: str) -> None:
+    response = await protected.post(CHAT, json=BODY, headers={"Authorization": given})
 
     assert response.status_code == 200
     assert [exchange.headers["authorization"] for exchange in simulator.traffic.exchanges] == ["Bearer sk-test-key"]
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/nope", "/v1x"])
-async def test_a_mounted_server_needs_a_key_too(simulator: Simulator, path: str) -> None:
+async def test_a_server_with_a_root_path_needs_a_key_too(simulator: Simulator, path: str) -> None:
     app = create_app(settings_for(simulator.base_url, vllm_api_key=KEYS))
 
     async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
-        # What uvicorn's --root-path does to each request.
-        place = {"root_path": "/mounted", "path": f"/mounted{scope['path']}"} if scope["type"] == "http" else {}
-        await app({**scope, **place}, receive, send)
+        # As uvicorn does with --root-path.
+        paths = {"root_path": "/mounted", "path": f"/mounted{scope['path']}"} if scope["type"] == "http" else {}
+        await app({**scope, **paths}, receive, send)
 
     async with served(mounted) as url, httpx.AsyncClient(base_url=url) as client:
-        refused = await client.get(path)
-        answered = await client.get(path, headers={"Authorization": "Bearer first-key"})
+        without_key = await client.get(path)
+        with_key = await client.get(path, headers={"Authorization": "Bearer first-key"})
 
-    assert (refused.status_code, answered.status_code) == (401, 200 if path == "/v1/models" else 404)
+    assert (without_key.status_code, with_key.status_code) == (401, 200 if path == "/v1/models" else 404)
 
 
-async def test_a_refusal_does_not_wait_for_the_body(guarded: httpx.AsyncClient) -> None:
-    url = urlsplit(str(guarded.base_url))
+async def test_a_401_does_not_wait_for_the_body(protected: httpx.AsyncClient) -> None:
+    url = urlsplit(str(protected.base_url))
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{{".encode())
 
@@ -135,11 +135,11 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     compared: list[tuple[int, int]] = []
     compare = secrets.compare_digest
 
-    def note(given: bytes, known: bytes) -> bool:
+    def record(given: bytes, known: bytes) -> bool:
         compared.append((len(given), len(known)))
         return compare(given, known)
 
-    monkeypatch.setattr(secrets, "compare_digest", note)
+    monkeypatch.setattr(secrets, "compare_digest", record)
     keys = ClientKeys(["a", "b", "c"])
 
     assert [keys.position(b"Bearer " + key) for key in (b"a", b"c", b"", b"x" * 99)] == [0, 2, None, None]
@@ -147,7 +147,7 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_no_header_of_a_client_reaches_openai(client: httpx.AsyncClient, simulator: Simulator) -> None:
-    theirs = {
+    headers = {
         "Authorization": "Bearer theirs",
         "Host": "elsewhere",
         "X-Forwarded-Host": "elsewhere",
@@ -157,7 +157,7 @@ async def test_no_header_of_a_client_reaches_openai(client: httpx.AsyncClient, s
         "Cookie": "a=b",
     }
     body = {**BODY, "base_url": "http://elsewhere", "api_key": "theirs", "extra_headers": {"Authorization": "theirs"}}
-    response = await client.post(CHAT, json=body, headers=theirs)
+    response = await client.post(CHAT, json=body, headers=headers)
 
     sent = simulator.traffic.exchanges[0]
     assert response.status_code == 200
@@ -174,8 +174,8 @@ def test_the_flag_replaces_the_variable(monkeypatch: pytest.MonkeyPatch) -> None
     assert [key.get_secret_value() for key in keys] == ["c,d", "e"]
 
 
-def test_a_list_of_no_keys_does_not_open_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_list_of_keys_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_API_KEY", " , ")
 
-    with pytest.raises(SettingsError, match="VLLM_API_KEY: names no key"):
+    with pytest.raises(SettingsError, match="VLLM_API_KEY: must contain at least one key"):
         load_settings()

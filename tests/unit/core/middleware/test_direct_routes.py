@@ -1,4 +1,4 @@
-"""Endpoints that are called without FastAPI's router, over real sockets."""
+"""Endpoints called without FastAPI's router, over real sockets."""
 
 import traceback
 from collections.abc import AsyncIterator
@@ -55,8 +55,8 @@ async def take_nothing() -> Response:
     return Response("nothing")
 
 
-@router.post("/refuse")
-async def refuse(_request: Request) -> Response:
+@router.post("/reject")
+async def reject(_request: Request) -> Response:
     raise KEPT
 
 
@@ -79,23 +79,23 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_an_endpoint_has_its_request_and_what_it_depends_on(client: httpx.AsyncClient) -> None:
-    # FastAPI's router would have noted the route.
+async def test_an_endpoint_gets_its_request_and_dependencies(client: httpx.AsyncClient) -> None:
+    # FastAPI's router would have set `route` in the scope.
     assert (await client.post("/echo", content=b"said, ")).text == "said, givenNone"
 
 
-async def test_other_methods_and_paths_are_fastapis(client: httpx.AsyncClient) -> None:
+async def test_other_methods_and_paths_are_left_to_fastapi(client: httpx.AsyncClient) -> None:
     assert [(await client.get("/echo")).status_code, (await client.post("/nope")).status_code] == [405, 404]
     assert (await client.post("/echo/")).headers["location"].endswith("/echo")
 
 
-async def test_an_endpoint_that_takes_more_has_it_from_fastapi(client: httpx.AsyncClient) -> None:
+async def test_endpoints_with_other_parameters_are_left_to_fastapi(client: httpx.AsyncClient) -> None:
     assert (await client.post("/ask?word=asked")).text == "asked"
     assert (await client.post("/deep")).text == "nested given"
     assert (await client.post("/nothing")).text == "nothing"
 
 
-async def test_a_condition_of_a_route_is_held(client: httpx.AsyncClient) -> None:
+async def test_a_guard_dependency_runs(client: httpx.AsyncClient) -> None:
     assert (await client.post("/guarded")).status_code == 200
     assert (await client.post("/guarded?guest")).json()["error"]["message"] == "forbidden"
 
@@ -107,16 +107,16 @@ async def test_dependencies_can_be_overridden() -> None:
         assert (await client.post("/echo")).text.startswith("other")
 
 
-async def test_a_failure_is_answered_by_the_applications_handler(client: httpx.AsyncClient) -> None:
-    answers = [await client.post("/refuse") for _ in range(3)]
+async def test_an_exception_goes_to_the_applications_handler(client: httpx.AsyncClient) -> None:
+    responses = [await client.post("/reject") for _ in range(3)]
 
-    assert [(answer.status_code, answer.json()["error"]["message"]) for answer in answers] == [(400, "kept")] * 3
+    assert [(each.status_code, each.json()["error"]["message"]) for each in responses] == [(400, "kept")] * 3
     assert not traceback.extract_tb(KEPT.__traceback__)
 
 
 async def test_a_bug_is_a_500_and_logged(capsys: pytest.CaptureFixture[str]) -> None:
     async with served(application()) as url, httpx.AsyncClient(base_url=url) as client:
-        answer = await client.post("/fail")
+        response = await client.post("/fail")
 
-    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "InternalServerError")
+    assert (response.status_code, response.json()["error"]["type"]) == (500, "InternalServerError")
     assert "KeyError" in capsys.readouterr().err

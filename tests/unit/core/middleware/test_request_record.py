@@ -1,4 +1,4 @@
-"""What the middleware adds to answers, and failures that nobody expected."""
+"""Headers that the middleware adds to responses, and unexpected failures."""
 
 import re
 
@@ -35,22 +35,22 @@ async def test_a_bug_is_a_500_in_vllms_form_without_its_text(capsys: pytest.Capt
     assert "KeyError" in capsys.readouterr().err
 
 
-async def test_refused_requests_carry_their_id_too(client: httpx.AsyncClient) -> None:
+async def test_error_responses_have_a_request_id(client: httpx.AsyncClient) -> None:
     assert (await client.post(CHAT, json={})).headers["x-request-id"]
     assert (await client.get("/v1/nope")).headers["x-request-id"]
 
 
-async def test_an_empty_id_of_the_client_is_none(client: httpx.AsyncClient) -> None:
+async def test_an_empty_request_id_is_ignored(client: httpx.AsyncClient) -> None:
     response = await client.get("/v1/models", headers={"x-request-id": ""})
 
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
-def test_a_record_that_nobody_began_takes_notes_all_the_same() -> None:
+def test_there_is_a_record_outside_of_requests() -> None:
     current_record().ignored_params.append("x")
 
 
-def test_long_headers_are_cut_at_a_whole_item() -> None:
+def test_long_headers_are_cut_between_items() -> None:
     record = RequestRecord(ignored_params=[f"messages.key{number}" for number in range(200)])
     begin_record(record)
     headers = {name.decode(): value.decode() for name, value in current_record().headers()}
@@ -60,11 +60,11 @@ def test_long_headers_are_cut_at_a_whole_item() -> None:
 
 
 class Lifespan:
-    """What a server hears of an application that does not start."""
+    """Collects what the server receives from an application that does not start."""
 
     def __init__(self, problem: Exception) -> None:
         self.problem = problem
-        self.heard: list[dict[str, object]] = []
+        self.messages: list[dict[str, object]] = []
 
     async def app(self, _scope: object, _receive: object, send: object) -> None:
         await send({"type": "lifespan.startup.failed", "message": "Traceback"})  # type: ignore[operator]
@@ -72,23 +72,23 @@ class Lifespan:
 
     async def start(self) -> None:
         async def send(message: object) -> None:
-            self.heard.append(message)  # type: ignore[arg-type]
+            self.messages.append(message)  # type: ignore[arg-type]
 
         with pytest.raises(type(self.problem)):
             await StartupFailureMiddleware(self.app)({"type": "lifespan"}, None, send)  # type: ignore[arg-type]
 
 
-async def test_wrong_settings_are_one_line_for_the_server() -> None:
+async def test_invalid_settings_are_reported_to_the_server_in_one_line() -> None:
     lifespan = Lifespan(SettingsError("OPENAI_API_KEY is not set"))
     await lifespan.start()
 
-    assert lifespan.heard == [{"type": "lifespan.startup.failed", "message": "OPENAI_API_KEY is not set"}]
+    assert lifespan.messages == [{"type": "lifespan.startup.failed", "message": "OPENAI_API_KEY is not set"}]
 
 
-async def test_any_other_failure_to_start_is_a_traceback_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_any_other_startup_failure_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     lifespan = Lifespan(OSError("disk"))
     await lifespan.start()
 
-    assert lifespan.heard == [{"type": "lifespan.startup.failed", "message": "OSError"}]
+    assert lifespan.messages == [{"type": "lifespan.startup.failed", "message": "OSError"}]
     assert "The application failed to start or to shut down\nTraceback" in caplog.text
     assert "OSError: disk" in caplog.text

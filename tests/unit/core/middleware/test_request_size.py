@@ -1,4 +1,4 @@
-"""How large a request may be, what is answered to one that is larger, and bodies that come compressed."""
+"""Limits on the size of heads and bodies, and compressed bodies."""
 
 import asyncio
 import gzip
@@ -43,8 +43,8 @@ def in_two_members(body: bytes) -> bytes:
     return gzip.compress(body[:7]) + gzip.compress(body[7:])
 
 
-TAKEN: dict[str, tuple[bytes, str]] = {
-    "as large as may be": (FILLED, "identity"),
+ACCEPTED: dict[str, tuple[bytes, str]] = {
+    "as large as allowed": (FILLED, "identity"),
     "gzip": (gzip.compress(FILLED), "gzip"),
     "gzip by its other name": (gzip.compress(HELLO), "X-GZIP"),
     "gzip in two members": (in_two_members(HELLO), "gzip"),
@@ -53,8 +53,8 @@ TAKEN: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["whole", "in pieces"])
-@pytest.mark.parametrize(("body", "encoding"), TAKEN.values(), ids=list(TAKEN))
-async def test_a_body_within_the_limit_is_taken(
+@pytest.mark.parametrize(("body", "encoding"), ACCEPTED.values(), ids=list(ACCEPTED))
+async def test_a_body_within_the_limit_is_accepted(
     limited: httpx.AsyncClient, body: bytes, encoding: str, chunked: bool
 ) -> None:
     content = in_pieces(body, 3) if chunked else body
@@ -66,7 +66,7 @@ async def test_a_body_within_the_limit_is_taken(
 TOO_LARGE: dict[str, tuple[bytes, str]] = {
     "by a byte": (FILLED + b" ", ""),
     "by far": (FAR_TOO_LARGE, ""),
-    "once unpacked": (gzip.compress(FILLED + b" "), "gzip"),
+    "once decompressed": (gzip.compress(FILLED + b" "), "gzip"),
     "a gzip bomb": (gzip.compress(FAR_TOO_LARGE * 5), "gzip"),
     "members with nothing in them": (gzip.compress(b"") * 1000, "gzip"),
 }
@@ -95,13 +95,13 @@ BROKEN: dict[str, tuple[bytes, str, int]] = {
     "not what the encoding says": (HELLO, "gzip", 400),
     "cut": (gzip.compress(HELLO)[:-9], "gzip", 400),
     "with something after it": (gzip.compress(HELLO) + b"more", "gzip", 400),
-    "an encoding nobody knows": (HELLO, "br", 415),
+    "an unknown encoding": (HELLO, "br", 415),
     "two encodings": (gzip.compress(gzip.compress(HELLO)), "gzip, gzip", 415),
 }
 
 
 @pytest.mark.parametrize(("body", "encoding", "status"), BROKEN.values(), ids=list(BROKEN))
-async def test_a_body_that_cannot_be_unpacked_is_refused(
+async def test_a_body_that_cannot_be_decompressed_is_rejected(
     limited: httpx.AsyncClient, body: bytes, encoding: str, status: int
 ) -> None:
     response = await limited.post(CHAT, content=body, headers={"content-encoding": encoding})
@@ -111,7 +111,7 @@ async def test_a_body_that_cannot_be_unpacked_is_refused(
 
 
 async def exchange(url: str, sent: bytes) -> bytes:
-    """All that the server says to these bytes until it has nothing to say for a while."""
+    """Send the bytes and return the first response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
     writer.write(sent)
     try:
@@ -123,13 +123,13 @@ async def exchange(url: str, sent: bytes) -> bytes:
         writer.close()
 
 
-async def test_a_client_that_asks_first_is_not_asked_for_a_body_that_is_too_large(limited_url: str) -> None:
+async def test_100_continue_is_not_sent_for_a_body_that_is_too_large(limited_url: str) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 99999\r\n\r\n"
 
     assert (await exchange(limited_url, head)).startswith(b"HTTP/1.1 413 ")
 
 
-async def test_a_length_of_very_many_digits_is_refused(limited_url: str) -> None:
+async def test_a_content_length_of_thousands_of_digits_is_rejected(limited_url: str) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 6000 + b"\r\n\r\n"
 
     assert (await exchange(limited_url, head)).split()[1] in (b"400", b"413")
@@ -145,23 +145,23 @@ HEADS = {
 
 @pytest.mark.parametrize("fields", HEADS.values(), ids=list(HEADS))
 async def test_a_head_beyond_the_limits_is_a_431_in_vllms_form(limited_url: str, fields: bytes) -> None:
-    answer = await exchange(limited_url, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n")
+    response = await exchange(limited_url, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n")
 
-    assert answer.startswith(b"HTTP/1.1 431 ")
-    error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+    assert response.startswith(b"HTTP/1.1 431 ")
+    error = json.loads(response.partition(b"\r\n\r\n")[2])["error"]
     assert (error["type"], error["code"]) == ("Request Header Fields Too Large", 431)
 
 
-async def test_a_head_that_never_ends_is_refused_before_it_does(limited_url: str) -> None:
-    answer = await exchange(limited_url, b"GET /v1/models HTTP/1.1\r\nX: " + b"x" * 10_000_000)
+async def test_an_endless_head_is_rejected(limited_url: str) -> None:
+    response = await exchange(limited_url, b"GET /v1/models HTTP/1.1\r\nX: " + b"x" * 10_000_000)
 
-    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert response.startswith(b"HTTP/1.1 431 ")
 
 
-async def test_a_path_of_megabytes_is_refused(limited_url: str) -> None:
-    answer = await exchange(limited_url, b"GET /" + b"x" * 5_000_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+async def test_a_path_of_megabytes_is_rejected(limited_url: str) -> None:
+    response = await exchange(limited_url, b"GET /" + b"x" * 5_000_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
 
-    assert answer.startswith(b"HTTP/1.1 4")
+    assert response.startswith(b"HTTP/1.1 4")
 
 
 CHUNKED = b"POST %b HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n" % CHAT.encode()
@@ -169,37 +169,37 @@ CHUNKED += b"transfer-encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize("start", [b"0\r\nx-endless: ", b"1;"], ids=["trailer", "chunk extension"])
-async def test_what_follows_a_head_and_never_ends_is_a_400(limited_url: str, start: bytes) -> None:
-    answer = await exchange(limited_url, CHUNKED + start + b"a" * 2_000_000)
+async def test_endless_trailers_and_chunk_extensions_are_rejected(limited_url: str, start: bytes) -> None:
+    response = await exchange(limited_url, CHUNKED + start + b"a" * 2_000_000)
 
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert str(MAX_HEAD_BYTES).encode() in answer
+    assert response.startswith(b"HTTP/1.1 400 ")
+    assert str(MAX_HEAD_BYTES).encode() in response
 
 
 @pytest.mark.parametrize("field", [b"x-request-id: of-the-trailer", b"content-encoding: br"])
-async def test_a_trailer_is_no_header(limited_url: str, field: bytes) -> None:
+async def test_a_trailer_field_is_not_a_header(limited_url: str, field: bytes) -> None:
     body = b"%x\r\n%b\r\n0\r\n%b\r\n\r\n" % (len(HELLO), HELLO, field)
 
-    answer = await exchange(limited_url, CHUNKED + body)
+    response = await exchange(limited_url, CHUNKED + body)
 
-    assert answer.startswith(b"HTTP/1.1 200 ")
-    assert b"of-the-trailer" not in answer
+    assert response.startswith(b"HTTP/1.1 200 ")
+    assert b"of-the-trailer" not in response
 
 
-async def test_a_clients_id_has_a_length(client: httpx.AsyncClient) -> None:
+async def test_the_length_of_a_request_id_is_limited(client: httpx.AsyncClient) -> None:
     body = {"messages": [{"role": "user", "content": "hi"}]}
     fitting, long = "i" * MAX_REQUEST_ID_CHARACTERS, "i" * (MAX_REQUEST_ID_CHARACTERS + 1)
-    taken = await client.post(CHAT, json=body, headers={"x-request-id": fitting})
+    accepted = await client.post(CHAT, json=body, headers={"x-request-id": fitting})
     by_header = await client.post(CHAT, json=body, headers={"x-request-id": long})
     by_field = await client.post(CHAT, json={**body, "request_id": long})
 
-    assert (taken.status_code, taken.json()["id"]) == (200, f"chatcmpl-{fitting}")
+    assert (accepted.status_code, accepted.json()["id"]) == (200, f"chatcmpl-{fitting}")
     assert (by_header.status_code, by_field.status_code) == (400, 400)
     assert "X-Request-Id" in by_header.json()["error"]["message"]
     assert by_field.json()["error"]["param"] == "body.request_id"
 
 
-LOUD: dict[str, object] = {
+LONG: dict[str, object] = {
     "model": "m" * 1_000_000,
     "bad_words": ["w" * 1000] * 1000 + [""],
     "vllm_xargs": {"k" * 1_000_000: {}},
@@ -207,9 +207,9 @@ LOUD: dict[str, object] = {
 }
 
 
-@pytest.mark.parametrize("name", LOUD)
-async def test_an_error_repeats_little_of_what_was_sent(client: httpx.AsyncClient, name: str) -> None:
-    response = await client.post(CHAT, json={"messages": [{"role": "user", "content": "hi"}], name: LOUD[name]})
+@pytest.mark.parametrize("name", LONG)
+async def test_an_error_quotes_little_of_the_request(client: httpx.AsyncClient, name: str) -> None:
+    response = await client.post(CHAT, json={"messages": [{"role": "user", "content": "hi"}], name: LONG[name]})
 
     assert response.status_code in (400, 404)
     assert len(response.content) < 15_000

@@ -1,4 +1,4 @@
-"""Comments in streams that are silent."""
+"""Comments in silent streams."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ def chat(text: str, *, stream: bool = True) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], "stream": stream, "request_id": "mine"}
 
 
-async def answer(simulator: Simulator, body: dict[str, Any], **settings: object) -> str:
+async def response_text(simulator: Simulator, body: dict[str, Any], **settings: object) -> str:
     async with served_over(simulator.base_url, **settings) as url, httpx.AsyncClient(base_url=url) as client:
         return re.sub(r'"created":\d+', '"created":0', (await client.post(CHAT, json=body)).text)
 
@@ -33,24 +33,24 @@ async def answer(simulator: Simulator, body: dict[str, Any], **settings: object)
 )
 async def test_a_silent_stream_gets_comments_between_its_events(simulator: Simulator, pace: str, before: str) -> None:
     text = f"[sim {pace}]"
-    kept_alive = await answer(simulator, chat(text), sse_keep_alive_interval=0.05)
+    kept_alive = await response_text(simulator, chat(text), sse_keep_alive_interval=0.05)
 
     assert COMMENT in kept_alive.partition(before)[2] if before else kept_alive.startswith(COMMENT)
-    assert kept_alive.replace(COMMENT, "") == await answer(simulator, chat(text))
+    assert kept_alive.replace(COMMENT, "") == await response_text(simulator, chat(text))
     assert {block.partition(":")[0] for block in kept_alive.removesuffix("\n\n").split("\n\n")} == {"", "data"}
 
 
-async def test_a_stream_that_is_not_silent_gets_none(simulator: Simulator) -> None:
-    assert COMMENT not in await answer(simulator, chat("[sim tokens=3 itl=0.02]"), sse_keep_alive_interval=60)
+async def test_a_stream_that_is_not_silent_gets_no_comment(simulator: Simulator) -> None:
+    assert COMMENT not in await response_text(simulator, chat("[sim tokens=3 itl=0.02]"), sse_keep_alive_interval=60)
 
 
-async def test_an_answer_that_is_no_stream_gets_none(simulator: Simulator) -> None:
+async def test_a_response_that_is_not_a_stream_gets_no_comment(simulator: Simulator) -> None:
     body = chat("[sim tokens=3 itl=0.1]", stream=False)
 
-    assert json.loads(await answer(simulator, body, sse_keep_alive_interval=0.05))["id"] == "chatcmpl-mine"
+    assert json.loads(await response_text(simulator, body, sse_keep_alive_interval=0.05))["id"] == "chatcmpl-mine"
 
 
-async def test_nothing_watches_a_stream_that_is_over_or_was_left(simulator: Simulator) -> None:
+async def test_no_task_is_left_after_a_stream_or_a_disconnect(simulator: Simulator) -> None:
     async with served_over(simulator.base_url, sse_keep_alive_interval=0.05) as url:
         async with httpx.AsyncClient(base_url=url) as client:
             await client.post(CHAT, json=chat("[sim tokens=3]"))
@@ -58,21 +58,21 @@ async def test_nothing_watches_a_stream_that_is_over_or_was_left(simulator: Simu
                 await anext(response.aiter_lines())
         await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
         async with asyncio.timeout(60):
-            while any("_KeptAlive._watch" in repr(task) for task in asyncio.all_tasks()):  # noqa: ASYNC110 - tasks are no events
+            while any("_KeepAliveSender._watch" in repr(task) for task in asyncio.all_tasks()):  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0)
 
 
-async def kept_alive(answer: Any, send: Send) -> None:
+async def run_middleware(app: Any, send: Send) -> None:
     async def receive() -> Message:
         raise AssertionError
 
-    await SSEKeepAliveMiddleware(answer, 0.01)({"type": "http"}, receive, send)
+    await SSEKeepAliveMiddleware(app, 0.01)({"type": "http"}, receive, send)
 
 
-async def test_a_comment_that_cannot_be_sent_is_the_answers_failure() -> None:
+async def test_a_comment_that_cannot_be_sent_fails_the_response() -> None:
     tried = asyncio.Event()
 
-    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "headers": [(b"content-type", b"text/event-stream")]})
         await tried.wait()
 
@@ -82,7 +82,7 @@ async def test_a_comment_that_cannot_be_sent_is_the_answers_failure() -> None:
             raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        await kept_alive(answer, send)
+        await run_middleware(app, send)
 
 
 END: Message = {"type": "http.response.body", "body": b"end"}
@@ -91,12 +91,14 @@ END: Message = {"type": "http.response.body", "body": b"end"}
 @pytest.mark.parametrize(
     ("content_type", "early", "late"),
     [(b"text/event-stream; charset=utf-8", [END], []), (b"application/json", [], [END])],
-    ids=["a stream that has ended", "a slow answer that is no stream"],
+    ids=["a stream that has ended", "a slow response that is not a stream"],
 )
-async def test_no_other_silence_is_broken(content_type: bytes, early: list[Message], late: list[Message]) -> None:
+async def test_no_comment_after_the_end_or_in_other_responses(
+    content_type: bytes, early: list[Message], late: list[Message]
+) -> None:
     sent: list[Message] = []
 
-    async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "headers": [(b"content-type", content_type)]})
         for message in early:
             await send(message)
@@ -107,6 +109,6 @@ async def test_no_other_silence_is_broken(content_type: bytes, early: list[Messa
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await kept_alive(answer, send)
+    await run_middleware(app, send)
 
     assert sent[1:] == [END]

@@ -1,4 +1,4 @@
-"""An application that reports each request it gets, and a client whose segments arrive apart."""
+"""An application that reports each request, and a client whose segments arrive separately."""
 
 import asyncio
 import hashlib
@@ -17,12 +17,12 @@ RESPONDED_WITHIN_S = 10
 
 
 def report(method: bytes, target: bytes, body: bytes) -> bytes:
-    """What is said of one request."""
+    """The report of one request."""
     return b"%b %b %d %b" % (method, target, len(body), hashlib.sha256(body).hexdigest()[:16].encode())
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Responds with the report, once the body is whole, as one header field."""
+    """Respond with the report in a header field once the body is complete."""
     assert scope["type"] == "http"
     body, more = bytearray(), True
     while more:
@@ -32,25 +32,25 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         body += message["body"]
         more = message["more_body"]
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
-    said = report(scope["method"].encode(), scope["raw_path"] + query, bytes(body))
+    line = report(scope["method"].encode(), scope["raw_path"] + query, bytes(body))
     await send(
-        {"type": "http.response.start", "status": 200, "headers": [(b"x-report", said), (b"content-length", b"0")]}
+        {"type": "http.response.start", "status": 200, "headers": [(b"x-report", line), (b"content-length", b"0")]}
     )
     await send({"type": "http.response.body"})
 
 
 def reports(response: bytes) -> list[bytes]:
-    """What was reported, in order."""
+    """The reports in a response, in order."""
     return re.findall(rb"^x-report: ([^\r]*)\r$", response, re.MULTILINE)
 
 
 def statuses(response: bytes) -> list[int]:
-    """Of the final responses, in order."""
+    """The statuses of the final responses, in order."""
     return [int(status) for status in re.findall(rb"^HTTP/1\.1 ([2-5]\d\d) ", response, re.MULTILINE)]
 
 
 class Acknowledging(HttpConnection):
-    """Says how much it has read: what is sent after that arrives in a segment of its own."""
+    """Counts the bytes it has read, so that a client can send the next segment only after that."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -62,14 +62,14 @@ class Acknowledging(HttpConnection):
 
     @property
     def waits_for_the_client(self) -> bool:
-        """Whether nothing more happens until the client does something."""
+        """True if nothing more happens until the client acts."""
         cycle = self._answering
         return self.transport.is_closing() or cycle is None or cycle.response_complete or cycle.more_body
 
 
 @asynccontextmanager
 async def echoing(app: ASGIApp = echo) -> AsyncIterator[ReadyServer]:
-    """A server of `echo`, or of another application, whose clients' segments arrive apart."""
+    """A server of `echo`, or of another application, to which segments arrive separately."""
     async with serving(app, http=Acknowledging) as server:
         yield server
 
@@ -83,7 +83,7 @@ class Client:
         self._sent_bytes = 0
 
     async def send(self, segments: Iterable[bytes]) -> None:
-        """Each when the server has read the one before, until it closes the connection."""
+        """Send each segment once the server has read the one before; stop if it closes the connection."""
         loop = asyncio.get_running_loop()
         for segment in segments:
             try:
@@ -91,33 +91,33 @@ class Client:
             except ConnectionError:
                 return
             self._sent_bytes += len(segment)
-            while not self._is_read():  # noqa: ASYNC110 - uvicorn's state is no event
+            while not self._is_read():  # noqa: ASYNC110 - uvicorn has no event for it
                 await asyncio.sleep(0)
 
     def _is_read(self) -> bool:
         return self._connection.read_bytes >= self._sent_bytes or self.is_closing
 
     async def quiet(self) -> None:
-        """Once the server has nothing left to do with what was sent."""
-        while not self._connection.waits_for_the_client:  # noqa: ASYNC110 - uvicorn's state is no event
+        """Wait until the server has handled what was sent."""
+        while not self._connection.waits_for_the_client:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0)
 
     @property
     def is_open(self) -> bool:
-        """Whether the server would read more."""
+        """True if the server would read more."""
         return not (self.is_closing or self._connection._input_closed)
 
     @property
     def is_closing(self) -> bool:
-        """Whether the server has closed the connection, but for what is still to be sent."""
+        """True if the server has closed the connection, apart from what is still to be sent."""
         return self._connection.transport.is_closing()
 
     def close_input(self) -> None:
-        """Say that nothing more will be sent."""
+        """Close the sending side."""
         self._socket.shutdown(socket.SHUT_WR)
 
     async def until(self, end: bytes) -> bytes:
-        """What the server sends, up to one that ends so."""
+        """What the server sends, up to and including `end`."""
         loop, received = asyncio.get_running_loop(), bytearray()
         async with asyncio.timeout(RESPONDED_WITHIN_S):
             while not received.endswith(end):
@@ -142,7 +142,7 @@ async def client_of(server: ReadyServer) -> AsyncIterator[Client]:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", server.port))
         address = client.getsockname()
-        while not (accepted := _accepted(server, address)):  # noqa: ASYNC110 - uvicorn's set is no event
+        while not (accepted := _accepted(server, address)):  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0)
         yield Client(client, accepted)
 
@@ -153,7 +153,7 @@ def _accepted(server: ReadyServer, address: object) -> Acknowledging | None:
 
 
 async def response_to(server: ReadyServer, *segments: bytes) -> bytes:
-    """All that comes back on one connection until the server closes it."""
+    """Send on a new connection and return all that the server sends until it closes it."""
     async with client_of(server) as client:
         await client.send(segments)
         return await client.rest()

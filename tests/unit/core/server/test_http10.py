@@ -1,4 +1,4 @@
-"""Clients of HTTP/1.0: no chunks, and a connection is kept only for those that ask (RFC 9112, 6.1 and 9.3)."""
+"""HTTP/1.0 clients: no chunks, and keep-alive only on request (RFC 9112, 6.1 and 9.3)."""
 
 import json
 from typing import Any
@@ -47,7 +47,7 @@ async def test_a_whole_response_ends_with_the_connection(simulator: Simulator) -
     assert json.loads(body)["object"] == "chat.completion"
 
 
-async def test_a_connection_is_kept_for_a_client_that_asks(simulator: Simulator) -> None:
+async def test_keep_alive_is_honored(simulator: Simulator) -> None:
     sent = request(chat("[sim tokens=3]"), KEEP)
     async with server_over(simulator, shutdown_timeout_s=1) as server, calling(server) as caller:
         for _ in range(2):
@@ -61,7 +61,7 @@ async def test_a_connection_is_kept_for_a_client_that_asks(simulator: Simulator)
     assert simulator.traffic.answered == 3
 
 
-async def test_nobody_is_told_to_continue(simulator: Simulator) -> None:
+async def test_100_continue_is_not_sent(simulator: Simulator) -> None:
     sent = request(chat("[sim tokens=3]"), b"expect: 100-continue\r\n")
     async with server_over(simulator, shutdown_timeout_s=1) as server, calling(server, sent) as caller:
         assert (await caller.rest()).startswith("HTTP/1.1 200 ")

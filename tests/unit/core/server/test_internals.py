@@ -1,4 +1,4 @@
-"""What core/server uses of uvicorn's and httptools's inside is there (docs/decisions/0008)."""
+"""The internals of uvicorn and httptools that core/server relies on exist (docs/decisions/0008)."""
 
 import asyncio
 import inspect
@@ -36,14 +36,14 @@ METHODS: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_uvicorns_connection_has_the_methods_that_ours_overrides_or_calls(name: str) -> None:
+def test_uvicorns_connection_has_the_methods_we_override_or_call(name: str) -> None:
     assert list(inspect.signature(getattr(HttpToolsProtocol, name)).parameters) == ["self", *METHODS[name]]
     assert not inspect.iscoroutinefunction(getattr(HttpToolsProtocol, name))
 
 
-def test_ours_overrides_nothing_else() -> None:
-    theirs = {name for name in vars(HttpToolsProtocol) if callable(getattr(HttpToolsProtocol, name))}
-    overridden = theirs & set(vars(HttpConnection)) - {"__init__"}
+def test_we_override_no_other_method() -> None:
+    inherited = {name for name in vars(HttpToolsProtocol) if callable(getattr(HttpToolsProtocol, name))}
+    overridden = inherited & set(vars(HttpConnection)) - {"__init__"}
 
     assert overridden <= set(METHODS)
 
@@ -54,7 +54,7 @@ async def connection() -> HttpConnection:
     return HttpConnection(config, uvicorn.server.ServerState(), {})
 
 
-async def test_uvicorns_connection_has_the_state_that_ours_uses() -> None:
+async def test_uvicorns_connection_has_the_attributes_we_use() -> None:
     state = vars(await connection())
     used = {"parser", "pipeline", "cycle", "flow", "transport", "loop", "headers", "url", "expect_100_continue"}
 
@@ -63,7 +63,7 @@ async def test_uvicorns_connection_has_the_state_that_ours_uses() -> None:
 
 
 class Transport(asyncio.Transport):
-    """Takes what is written."""
+    """Collects what is written."""
 
     def __init__(self) -> None:
         super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
@@ -80,12 +80,12 @@ class Transport(asyncio.Transport):
         self.closed = True
 
     def pause_reading(self) -> None:
-        """Nothing is read here."""
+        """Nothing is read from this transport."""
 
     resume_reading = pause_reading
 
 
-async def test_uvicorns_cycle_has_the_state_that_ours_uses() -> None:
+async def test_uvicorns_cycle_has_the_attributes_we_use() -> None:
     served = await connection()
     served.connection_made(Transport())
     served.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -107,45 +107,45 @@ def test_uvicorn_has_a_status_line_for_each_rejection() -> None:
     assert httptools_impl.STATUS_LINE[431] == b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
 
 
-class Heard:
-    """What httptools calls."""
+class Callbacks:
+    """Records the callbacks of httptools."""
 
     def __init__(self) -> None:
-        self.said: list[Any] = []
+        self.calls: list[Any] = []
         self.parser = httptools.HttpRequestParser(self)
 
     def on_message_begin(self) -> None:
-        self.said.append("begin")
+        self.calls.append("begin")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if value == b"unwanted":
             raise ValueError
-        self.said.append((name, value))
+        self.calls.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self.said.append(("head", self.parser.get_http_version(), self.parser.should_upgrade()))
+        self.calls.append(("head", self.parser.get_http_version(), self.parser.should_upgrade()))
 
     def on_body(self, body: bytes) -> None:
-        self.said.append(body)
+        self.calls.append(body)
 
     def on_message_complete(self) -> None:
-        self.said.append("end")
+        self.calls.append("end")
 
 
-def test_httptools_skips_the_body_behind_an_offer_and_says_where_it_begins() -> None:
+def test_httptools_skips_an_upgrade_requests_body_and_reports_its_offset() -> None:
     head = b"POST / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 3\r\n\r\n"
-    heard = Heard()
+    callbacks = Callbacks()
     with pytest.raises(httptools.HttpParserUpgrade) as offer:
-        heard.parser.feed_data(memoryview(head + b"abc"))
+        callbacks.parser.feed_data(memoryview(head + b"abc"))
 
     assert offer.value.args == (len(head),)
     assert not isinstance(offer.value, httptools.HttpParserError)
-    assert heard.said[-2:] == [("head", "1.1", True), "end"]
+    assert callbacks.calls[-2:] == [("head", "1.1", True), "end"]
 
 
-def test_httptools_names_the_error_of_a_callback() -> None:
+def test_httptools_chains_the_error_of_a_callback() -> None:
     with pytest.raises(httptools.HttpParserError) as error:
-        Heard().parser.feed_data(b"GET / HTTP/1.1\r\nA: unwanted\r\nB: c\r\n\r\n")
+        Callbacks().parser.feed_data(b"GET / HTTP/1.1\r\nA: unwanted\r\nB: c\r\n\r\n")
 
     assert isinstance(error.value.__context__, ValueError)
 
@@ -159,11 +159,11 @@ def test_the_command_line_loads_no_websocket_protocol() -> None:
 
 
 @pytest.mark.parametrize("name", ["main_loop", "startup", "shutdown", "handle_exit", "_serve", "run", "on_tick"])
-def test_uvicorns_server_has_the_methods_that_ours_overrides_or_calls(name: str) -> None:
+def test_uvicorns_server_has_the_methods_we_override_or_call(name: str) -> None:
     assert callable(getattr(uvicorn.Server, name))
 
 
-def test_uvicorns_server_has_the_state_that_ours_uses() -> None:
+def test_uvicorns_server_has_the_attributes_we_use() -> None:
     server = uvicorn.Server(uvicorn.Config(echo))
 
     assert {"should_exit", "force_exit", "started", "server_state", "config"} <= set(vars(server))

@@ -1,4 +1,4 @@
-"""Where a request ends: what is ambiguous is a 400, and nothing behind it is read (RFC 9112)."""
+"""Request framing: an ambiguous request gets a 400, and nothing behind it is read (RFC 9112)."""
 
 import asyncio
 import json
@@ -72,9 +72,9 @@ AMBIGUOUS: dict[str, bytes] = {
     "a tab in the request line": b"GET\t/a HTTP/1.1\r\nHost: x\r\n\r\n",
     "a space behind the version": b"GET /a HTTP/1.1 \r\nHost: x\r\n\r\n",
     "a space in the target": b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a target that is no path": b"GET a HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a target that is not a path": b"GET a HTTP/1.1\r\nHost: x\r\n\r\n",
     "a target of another scheme": b"GET ftp://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
-    "bytes that are no ASCII in a target": b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    "non-ASCII bytes in a target": b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
     "a chunk size with a sign": CHUNKED + b"+1\r\na\r\n0\r\n\r\n",
     "a chunk size with 0x": CHUNKED + b"0x1\r\na\r\n0\r\n\r\n",
     "a chunk size and a space": CHUNKED + b"1 \r\na\r\n0\r\n\r\n",
@@ -94,7 +94,7 @@ AMBIGUOUS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("sent", AMBIGUOUS.values(), ids=list(AMBIGUOUS))
-async def test_what_is_ambiguous_is_a_400_after_what_was_before_it_and_nothing_behind_it_is_read(sent: bytes) -> None:
+async def test_ambiguous_requests_get_a_400_in_order_and_end_the_connection(sent: bytes) -> None:
     async with echoing() as server:
         together = await response_to(server, FIRST + sent + BEHIND)
         apart = await response_to(server, *(bytes([byte]) for byte in sent + BEHIND))
@@ -119,7 +119,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize(("name", "reason"), REASONS.items(), ids=list(REASONS))
-async def test_the_400_says_what_is_wrong(name: str, reason: str) -> None:
+async def test_the_400_gives_the_reason(name: str, reason: str) -> None:
     async with echoing() as server:
         assert (
             reason
@@ -127,7 +127,7 @@ async def test_the_400_says_what_is_wrong(name: str, reason: str) -> None:
         )
 
 
-TAKEN: dict[str, tuple[bytes, bytes]] = {
+VALID: dict[str, tuple[bytes, bytes]] = {
     "empty lines before a request": (b"\r\n\r\n" + GET + b"\r\n", REPORTED),
     "a URL": (b"GET http://other/a HTTP/1.1\r\nHost: x\r\n\r\n", REPORTED),
     "a URL with a query": (b"GET HTTPS://other:1/a?b=c HTTP/1.1\r\nHost: x\r\n\r\n", report(b"GET", b"/a?b=c", b"")),
@@ -147,12 +147,12 @@ TAKEN: dict[str, tuple[bytes, bytes]] = {
 }
 
 
-@pytest.mark.parametrize(("sent", "reported"), TAKEN.values(), ids=list(TAKEN))
-async def test_what_is_valid_is_taken_and_what_is_behind_it_too(sent: bytes, reported: bytes) -> None:
+@pytest.mark.parametrize(("sent", "reported"), VALID.values(), ids=list(VALID))
+async def test_valid_requests_and_those_behind_them_are_accepted(sent: bytes, reported: bytes) -> None:
     async with echoing() as server:
-        said = reports(await response_to(server, sent + LAST))
+        received = reports(await response_to(server, sent + LAST))
 
-    assert said == [reported, report(b"GET", b"/last", b"")]
+    assert received == [reported, report(b"GET", b"/last", b"")]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ async def test_a_400_waits_for_the_responses_before_it(simulator: Simulator) -> 
     assert "chatcmpl-mine" in response
 
 
-async def test_a_queued_request_whose_body_breaks_is_a_400_in_its_place(simulator: Simulator) -> None:
+async def test_a_queued_request_with_an_invalid_body_gets_a_400_in_order(simulator: Simulator) -> None:
     broken = request_bytes(chat("hi"))[:-1].replace(b"content-length", b"x") + b"\r\n"
     broken = broken.replace(b"host: x", b"host: x\r\ntransfer-encoding: chunked")
     sent = request_bytes(chat("[sim tokens=3 ttft=0.1]")) + broken
@@ -194,7 +194,7 @@ async def test_a_queued_request_whose_body_breaks_is_a_400_in_its_place(simulato
     assert len(simulator.traffic.exchanges) == 1
 
 
-async def test_a_head_that_is_too_large_cuts_off_no_response_before_it(simulator: Simulator) -> None:
+async def test_a_head_that_is_too_large_does_not_cut_off_earlier_responses(simulator: Simulator) -> None:
     sent = request_bytes(chat("[sim tokens=3 ttft=0.1]")) + b"GET / HTTP/1.1\r\nX: " + b"x" * 1_000_000
     async with server_over(simulator, shutdown_timeout_s=1) as server, calling(server, sent) as caller:
         response = await caller.rest()
@@ -207,7 +207,7 @@ EXPECTING = (
 )
 
 
-async def test_a_body_that_is_held_back_is_asked_for_in_its_turn(simulator: Simulator) -> None:
+async def test_100_continue_is_sent_when_the_request_is_next(simulator: Simulator) -> None:
     body = json.dumps(chat("[sim tokens=3]")).encode()
     begun = request_bytes(chat("[sim tokens=3 ttft=0.1]")) + EXPECTING + b"content-length: %d\r\n\r\n" % len(body)
     async with server_over(simulator, shutdown_timeout_s=1) as server, calling(server, begun) as caller:
@@ -219,7 +219,7 @@ async def test_a_body_that_is_held_back_is_asked_for_in_its_turn(simulator: Simu
     assert after.startswith("HTTP/1.1 200 ")
 
 
-async def test_a_rejected_request_whose_body_is_held_back_is_the_last(simulator: Simulator) -> None:
+async def test_a_request_rejected_before_100_continue_closes_the_connection(simulator: Simulator) -> None:
     app = create_app(settings_for(simulator.base_url, vllm_api_key=["sk-client"]))
     sent = EXPECTING + b"content-length: %d\r\n\r\n" % len(BEHIND)
     async with serving(app, app.state.components.lifecycle) as server, calling(server, sent) as caller:
@@ -239,7 +239,7 @@ async def test_a_400_reaches_a_client_that_is_still_sending(simulator: Simulator
     assert response.startswith("HTTP/1.1 400 ")
 
 
-async def test_the_end_of_a_400_is_seen_before_the_connection_closes() -> None:
+async def test_a_400_ends_before_the_connection_closes() -> None:
     async with echoing() as server, client_of(server) as client:
         await client.send([b"no request\r\n\r\n"])
 
@@ -247,7 +247,7 @@ async def test_the_end_of_a_400_is_seen_before_the_connection_closes() -> None:
         assert not client.is_closing
 
 
-async def test_a_body_that_breaks_before_it_was_asked_for_is_one_400(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_an_invalid_body_before_100_continue_gets_one_400(capfd: pytest.CaptureFixture[str]) -> None:
     async with echoing() as server:
         response = await response_to(server, CHUNKED[:-2] + b"Expect: 100-continue\r\n\r\nx\r\n")
 
@@ -257,13 +257,13 @@ async def test_a_body_that_breaks_before_it_was_asked_for_is_one_400(capfd: pyte
 
 
 async def hasty(_scope: Scope, _receive: Receive, send: Send) -> None:
-    """Responds without reading the body."""
+    """Respond without reading the body."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body"})
 
 
 async def patient(_scope: Scope, receive: Receive, send: Send) -> None:
-    """Responds before it has read the body, and ends then."""
+    """Start the response before reading the body, and end it after that."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     while (await receive()).get("more_body"):
         pass
@@ -271,7 +271,7 @@ async def patient(_scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize(("app", "closed_at_once"), [(hasty, False), (patient, True)])
-async def test_a_body_that_breaks_when_its_response_has_begun_gets_no_other_and_closes(
+async def test_an_invalid_body_after_its_response_began_closes_without_a_second_response(
     app: ASGIApp, closed_at_once: bool
 ) -> None:
     async with echoing(app) as server, client_of(server) as client:
@@ -286,10 +286,10 @@ async def test_a_body_that_breaks_when_its_response_has_begun_gets_no_other_and_
 CLOSING_OFFER = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: close, upgrade\r\n\r\n"
 
 
-async def test_nothing_is_read_after_a_request_that_closes_at_the_end_either(simulator: Simulator) -> None:
+async def test_nothing_is_read_after_a_request_that_closes_during_shutdown(simulator: Simulator) -> None:
     async with server_over(simulator, shutdown_timeout_s=5) as server, calling(server, CLOSING_OFFER[:-2]) as caller:
         async with calling(server, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n") as probe:
-            # The answer tells that the server has read what was sent before.
+            # This response shows that the server has read what was sent before.
             await probe.until(b'"llm-server"}')
             server.ending.set()
             await probe.rest()
@@ -300,7 +300,7 @@ async def test_nothing_is_read_after_a_request_that_closes_at_the_end_either(sim
     assert "connection: close" in response
 
 
-async def test_a_connection_that_was_rejected_does_not_hold_up_the_end(simulator: Simulator) -> None:
+async def test_a_rejected_connection_does_not_delay_shutdown(simulator: Simulator) -> None:
     async with (
         server_over(simulator, shutdown_timeout_s=60) as server,
         calling(server, b"no request\r\n\r\n") as caller,

@@ -1,4 +1,4 @@
-"""How the server ends, and clients that pipeline, over raw sockets."""
+"""Shutdown and pipelining, over raw sockets."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
 from tests.serving import ReadyServer, serving, settings_for
-from tests.unit.features.llm.test_client import OK, http_answer, raw_server, read_request
+from tests.unit.features.llm.test_client import OK, http_response, raw_server, read_request
 from tests.unit.features.llm.test_client_damage import FINISH, GOOD, SSE_HEAD, event, http_chunk
 
 BATCH = f"{CHAT}/batch"
@@ -81,7 +81,7 @@ def events_of(body: str) -> list[Any]:
     [(CHAT, chat(SLOW)), (CHAT, chat(SLOW, stream=True)), (CHAT, chat(STALLED, stream=True))],
     ids=["whole", "before the headers", "mid-stream"],
 )
-async def test_a_client_that_leaves_with_a_request_waiting_behind_another_ends_the_other(
+async def test_a_disconnect_cancels_the_current_request_while_another_waits(
     simulator: Simulator, path: str, body: dict[str, Any]
 ) -> None:
     async with server_over(simulator, shutdown_timeout_s=60) as server:
@@ -96,7 +96,7 @@ async def test_a_client_that_leaves_with_a_request_waiting_behind_another_ends_t
     assert len(simulator.traffic.exchanges) == 1
 
 
-async def test_pipelined_requests_are_answered_in_their_order(simulator: Simulator) -> None:
+async def test_pipelined_requests_get_responses_in_order(simulator: Simulator) -> None:
     requests = b"".join(request_bytes(chat(f"[sim tokens=3] {name}", request_id=name)) for name in "abc")
     async with server_over(simulator, shutdown_timeout_s=60) as server, calling(server, requests) as caller:
         heads = [await caller.until(b'"metrics":null}') for _ in range(3)]
@@ -108,7 +108,7 @@ async def test_pipelined_requests_are_answered_in_their_order(simulator: Simulat
     ]
 
 
-async def test_an_idle_connection_is_closed_at_the_end(simulator: Simulator) -> None:
+async def test_idle_connections_are_closed_at_shutdown(simulator: Simulator) -> None:
     async with (
         server_over(simulator, shutdown_timeout_s=60) as server,
         calling(server) as unused,
@@ -122,18 +122,18 @@ async def test_an_idle_connection_is_closed_at_the_end(simulator: Simulator) -> 
 
 
 @pytest.mark.parametrize("size", [2, 4_000_000], ids=["small", "large"])
-async def test_a_request_on_its_way_at_the_end_is_refused_and_not_cut_off(simulator: Simulator, size: int) -> None:
+async def test_a_request_that_arrives_during_shutdown_gets_a_whole_503(simulator: Simulator, size: int) -> None:
     sent = request_bytes(chat("x" * size))
     async with server_over(simulator, shutdown_timeout_s=60) as server, calling(server, sent[:30]) as caller:
         async with calling(server, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n") as probe:
-            # The answer tells that the server has read what was sent before.
+            # This response shows that the server has read what was sent before.
             await probe.until(b'"llm-server"}')
             server.ending.set()
             await probe.rest()
         caller.writer.write(sent[30:])
-        answer = await caller.rest()
+        response = await caller.rest()
 
-    head, _, body = answer.partition("\r\n\r\n")
+    head, _, body = response.partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 503 ")
     assert "connection: close" in head
     error = {"message": "The server is shutting down.", "type": "ServiceUnavailableError", "param": None, "code": 503}
@@ -141,7 +141,7 @@ async def test_a_request_on_its_way_at_the_end_is_refused_and_not_cut_off(simula
     assert not simulator.traffic.exchanges
 
 
-async def test_a_client_that_leaves_before_its_request_is_whole_is_no_error(
+async def test_a_disconnect_within_a_request_is_not_an_error(
     simulator: Simulator, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with server_over(simulator, shutdown_timeout_s=60) as server:
@@ -160,15 +160,15 @@ async def load_becomes(client: httpx.AsyncClient, load: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/v1/models"])
-async def test_questions_about_the_server_are_answered_to_the_end(simulator: Simulator, path: str) -> None:
+async def test_health_and_models_respond_during_shutdown(simulator: Simulator, path: str) -> None:
     sent = f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
     async with server_over(simulator, shutdown_timeout_s=60) as server, calling(server) as caller:
         server.ending.set()
         caller.writer.write(sent)
 
-        answer = await caller.rest()
-    assert answer.startswith("HTTP/1.1 200 ")
-    assert "connection: close" in answer
+        response = await caller.rest()
+    assert response.startswith("HTTP/1.1 200 ")
+    assert "connection: close" in response
 
 
 STREAM_END = http_chunk(event(FINISH) + b"data: [DONE]\n\n") + b"0\r\n\r\n"
@@ -176,19 +176,19 @@ STREAM_END = http_chunk(event(FINISH) + b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 @pytest.mark.parametrize(
     ("stream", "begin", "end"),
-    [(False, b"", http_answer(OK)), (True, SSE_HEAD + http_chunk(event(GOOD)), STREAM_END)],
+    [(False, b"", http_response(OK)), (True, SSE_HEAD + http_chunk(event(GOOD)), STREAM_END)],
     ids=["whole", "stream"],
 )
-async def test_a_request_behind_one_in_flight_at_the_end_is_refused_after_it(
+async def test_a_request_behind_one_in_flight_at_shutdown_gets_a_503_after_it(
     stream: bool, begin: bytes, end: bytes
 ) -> None:
-    asked, behind = asyncio.Semaphore(0), asyncio.Event()
+    received, pipelined = asyncio.Semaphore(0), asyncio.Event()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        asked.release()
+        received.release()
         writer.write(begin)
-        await behind.wait()
+        await pipelined.wait()
         writer.write(end)
         await reader.read()
 
@@ -197,24 +197,24 @@ async def test_a_request_behind_one_in_flight_at_the_end_is_refused_after_it(
         server_over(url, shutdown_timeout_s=60) as server,
         calling(server, request_bytes(chat("hi", stream=stream))) as caller,
     ):
-        await asked.acquire()
+        await received.acquire()
         begun = await caller.until(b"data: ") if stream else ""
         server.ending.set()
-        async with calling_refused(server):
+        async with not_accepting(server):
             caller.writer.write(request_bytes(chat("hi")))
             await caller.writer.drain()
-            behind.set()
-            answers = begun + await caller.rest()
+            pipelined.set()
+            responses = begun + await caller.rest()
 
-    assert answers.count("HTTP/1.1 200 ") == 1
-    assert answers.count("HTTP/1.1 503 ") == 1
-    assert "abort" not in answers
-    assert asked.locked()
+    assert responses.count("HTTP/1.1 200 ") == 1
+    assert responses.count("HTTP/1.1 503 ") == 1
+    assert "abort" not in responses
+    assert received.locked()
 
 
 @asynccontextmanager
-async def calling_refused(server: ReadyServer) -> AsyncIterator[None]:
-    """Once the server takes no new connections."""
+async def not_accepting(server: ReadyServer) -> AsyncIterator[None]:
+    """Wait until the server accepts no new connections."""
     port = server.port
     while True:
         try:
@@ -225,34 +225,38 @@ async def calling_refused(server: ReadyServer) -> AsyncIterator[None]:
     yield
 
 
-async def ended_answer(
+async def aborted_response(
     simulator: Simulator, body: dict[str, Any], path: str = CHAT, *, calls: int = 1
 ) -> httpx.Response:
-    """The answer to a request during which the server ends at once."""
+    """The response to a request during which the server shuts down with a timeout of zero."""
     async with server_over(simulator, shutdown_timeout_s=0) as server:
         async with httpx.AsyncClient(base_url=server.url) as client:
-            answering = asyncio.create_task(client.post(path, json=body))
+            pending = asyncio.create_task(client.post(path, json=body))
             await simulator.traffic.wait_for(lambda traffic: traffic.live == calls)
             server.ending.set()
-            response = await answering
+            response = await pending
         await live(simulator, 0)
     return response
 
 
 @pytest.mark.parametrize("n", [1, 2])
-async def test_a_whole_answer_that_takes_too_long_is_vllms_abort(simulator: Simulator, n: int) -> None:
-    response = await ended_answer(simulator, chat(SLOW, n=n, request_id="mine", echo=False))
-    answer = response.json()
+async def test_a_response_that_exceeds_the_shutdown_timeout_is_vllms_abort(simulator: Simulator, n: int) -> None:
+    response = await aborted_response(simulator, chat(SLOW, n=n, request_id="mine", echo=False))
+    completion = response.json()
 
     assert (response.status_code, response.headers["connection"]) == (200, "close")
-    assert (answer["id"], answer["object"], answer["model"]) == ("chatcmpl-mine", "chat.completion", "gpt-4o-mini")
-    assert [choice["index"] for choice in answer["choices"]] == list(range(n))
-    assert {choice["finish_reason"] for choice in answer["choices"]} == {"abort"}
-    assert {choice["message"]["content"] for choice in answer["choices"]} == {""}
-    assert answer["usage"]["total_tokens"] == 0
+    assert (completion["id"], completion["object"], completion["model"]) == (
+        "chatcmpl-mine",
+        "chat.completion",
+        "gpt-4o-mini",
+    )
+    assert [choice["index"] for choice in completion["choices"]] == list(range(n))
+    assert {choice["finish_reason"] for choice in completion["choices"]} == {"abort"}
+    assert {choice["message"]["content"] for choice in completion["choices"]} == {""}
+    assert completion["usage"]["total_tokens"] == 0
 
 
-async def test_a_batch_keeps_the_conversations_that_were_answered(simulator: Simulator) -> None:
+async def test_a_batch_keeps_finished_conversations_when_aborted(simulator: Simulator) -> None:
     app = create_app(settings_for(simulator.base_url))
     lifecycle = app.state.components.lifecycle
     conversations = [chat("[sim tokens=3]")["messages"], chat(SLOW)["messages"]]
@@ -260,12 +264,12 @@ async def test_a_batch_keeps_the_conversations_that_were_answered(simulator: Sim
         serving(app, lifecycle, shutdown_timeout_s=0) as server,
         httpx.AsyncClient(base_url=server.url) as client,
     ):
-        answering = asyncio.create_task(client.post(BATCH, json={"messages": conversations}))
+        pending = asyncio.create_task(client.post(BATCH, json={"messages": conversations}))
         await simulator.traffic.wait_for(lambda traffic: (traffic.answered, traffic.live) == (1, 1))
-        # The first answer's bytes are on their way; a request after them comes later.
+        # The first response's bytes are on their way; a later request arrives after them.
         await client.post(CHAT, json=chat("[sim tokens=1]"))
         server.ending.set()
-        choices = (await answering).json()["choices"]
+        choices = (await pending).json()["choices"]
 
     assert [choice["finish_reason"] for choice in choices] == ["stop", "abort"]
     assert choices[0]["message"]["content"]
@@ -280,8 +284,8 @@ def abort(index: int) -> dict[str, Any]:
     return {"index": index, **ended, "stop_reason": None, "token_ids": None}
 
 
-async def test_a_stream_that_has_not_begun_is_vllms_abort(simulator: Simulator) -> None:
-    response = await ended_answer(simulator, chat(SLOW, stream=True, n=2, request_id="mine"))
+async def test_a_stream_that_has_not_started_is_vllms_abort(simulator: Simulator) -> None:
+    response = await aborted_response(simulator, chat(SLOW, stream=True, n=2, request_id="mine"))
     events = events_of(response.text)
 
     assert response.headers["content-type"].startswith("text/event-stream")
@@ -294,7 +298,7 @@ async def test_a_stream_that_has_not_begun_is_vllms_abort(simulator: Simulator) 
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-async def test_a_stream_in_the_middle_is_ended_as_vllm_does(simulator: Simulator) -> None:
+async def test_a_started_stream_is_aborted_as_in_vllm(simulator: Simulator) -> None:
     body = chat(STALLED, stream=True, n=2, stream_options={"include_usage": True})
     async with server_over(simulator, shutdown_timeout_s=0) as server:
         async with calling(server, request_bytes(body)) as caller:
@@ -314,20 +318,20 @@ async def test_a_stream_in_the_middle_is_ended_as_vllm_does(simulator: Simulator
     assert "data: [DONE]\n\n" in text
 
 
-async def test_text_completions_are_aborted_in_their_shape(simulator: Simulator) -> None:
-    response = await ended_answer(simulator, {"prompt": [SLOW, SLOW]}, "/v1/completions", calls=2)
-    answer = response.json()
+async def test_text_completions_are_aborted_in_their_own_format(simulator: Simulator) -> None:
+    response = await aborted_response(simulator, {"prompt": [SLOW, SLOW]}, "/v1/completions", calls=2)
+    completion = response.json()
 
-    assert (response.status_code, answer["object"]) == (200, "text_completion")
-    assert [(each["index"], each["text"], each["finish_reason"]) for each in answer["choices"]] == [
+    assert (response.status_code, completion["object"]) == (200, "text_completion")
+    assert [(each["index"], each["text"], each["finish_reason"]) for each in completion["choices"]] == [
         (0, "", "abort"),
         (1, "", "abort"),
     ]
 
 
-async def test_streams_of_text_completions_are_aborted_in_their_shape(simulator: Simulator) -> None:
+async def test_text_completion_streams_are_aborted_in_their_own_format(simulator: Simulator) -> None:
     body = {"prompt": [SLOW, SLOW], "stream": True, "stream_options": {"include_usage": True}}
-    response = await ended_answer(simulator, body, "/v1/completions", calls=2)
+    response = await aborted_response(simulator, body, "/v1/completions", calls=2)
     events = events_of(response.text)
 
     finished = sorted((each["index"], each["finish_reason"]) for event in events for each in event["choices"])
@@ -336,10 +340,10 @@ async def test_streams_of_text_completions_are_aborted_in_their_shape(simulator:
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-async def test_the_end_leaves_no_task_and_no_line_in_the_log(
+async def test_shutdown_leaves_no_task_and_no_traceback(
     simulator: Simulator, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = asyncio.all_tasks()
-    await ended_answer(simulator, chat(STALLED, stream=True))
+    await aborted_response(simulator, chat(STALLED, stream=True))
     assert asyncio.all_tasks() == before
     assert "Traceback" not in capfd.readouterr().err

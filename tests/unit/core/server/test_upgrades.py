@@ -1,4 +1,4 @@
-"""An offer to change the protocol is not taken up, and changes nothing (RFC 9110, 7.8)."""
+"""Upgrade offers are ignored: the request is handled like any other (RFC 9110, 7.8)."""
 
 import json
 
@@ -34,7 +34,7 @@ def offering(offer: bytes, framed: bytes = b"\r\n", *, method: bytes = b"POST") 
 
 @pytest.mark.parametrize("framed", FRAMED.values(), ids=list(FRAMED))
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=list(OFFERS))
-async def test_a_body_behind_an_offer_is_the_requests_however_it_arrives(offer: bytes, framed: bytes) -> None:
+async def test_the_body_of_an_upgrade_request_is_read_in_any_segmentation(offer: bytes, framed: bytes) -> None:
     sent = offering(offer, framed) + offering(offer, method=b"GET") + offering(offer, framed) + LAST
     outer = report(b"POST", b"/outer", INNER)
     expected = [outer, report(b"GET", b"/outer", b""), outer, LAST_REPORT]
@@ -45,23 +45,23 @@ async def test_a_body_behind_an_offer_is_the_requests_however_it_arrives(offer: 
             assert reports(await response_to(server, *segments)) == expected
 
 
-async def test_an_offer_without_a_body_is_a_request_like_any_other() -> None:
+async def test_upgrade_requests_without_a_body_are_ordinary_requests() -> None:
     offers = b"".join(offering(offer, method=b"GET") for offer in OFFERS.values())
 
     async with echoing() as server:
-        said = reports(await response_to(server, offers + LAST))
+        received = reports(await response_to(server, offers + LAST))
 
-    assert said == [report(b"GET", b"/outer", b"")] * len(OFFERS) + [LAST_REPORT]
+    assert received == [report(b"GET", b"/outer", b"")] * len(OFFERS) + [LAST_REPORT]
 
 
-async def test_nothing_is_read_after_an_offer_that_closes() -> None:
+async def test_nothing_is_read_after_an_upgrade_request_that_closes() -> None:
     sent = offering(b"Connection: close, upgrade\r\nUpgrade: h2c\r\n", FRAMED["length"]) + LAST
 
     async with echoing() as server:
         assert reports(await response_to(server, sent)) == [report(b"POST", b"/outer", INNER)]
 
 
-async def test_thousands_of_offers_in_one_segment_are_answered() -> None:
+async def test_thousands_of_upgrade_requests_in_one_segment_get_responses() -> None:
     count = 2000
     async with echoing() as server, client_of(server) as client:
         await client.send([offering(OFFERS["something"]) * count + LAST])
@@ -69,7 +69,7 @@ async def test_thousands_of_offers_in_one_segment_are_answered() -> None:
 
 
 @pytest.mark.parametrize("target", [b"example.com:443", b"/v1/models"])
-async def test_connect_is_a_400_and_nothing_behind_it_is_read(target: bytes) -> None:
+async def test_connect_is_rejected_and_nothing_behind_it_is_read(target: bytes) -> None:
     sent = b"CONNECT %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (target, len(INNER)) + INNER + LAST
 
     async with echoing() as server:
@@ -86,7 +86,7 @@ def chat_offering(offer: bytes, more: bytes, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=list(OFFERS))
-async def test_a_chat_that_offers_an_upgrade_is_answered(simulator: Simulator, offer: bytes) -> None:
+async def test_a_chat_request_that_offers_an_upgrade_gets_its_response(simulator: Simulator, offer: bytes) -> None:
     body = json.dumps(chat("[sim tokens=3]")).encode()
     sent = chat_offering(offer, b"connection: close\r\n", body) + body
 
@@ -99,12 +99,12 @@ async def test_a_chat_that_offers_an_upgrade_is_answered(simulator: Simulator, o
 
 
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=list(OFFERS))
-async def test_a_body_behind_an_offer_may_arrive_at_the_end_of_the_process(simulator: Simulator, offer: bytes) -> None:
+async def test_the_body_of_an_upgrade_request_may_arrive_during_shutdown(simulator: Simulator, offer: bytes) -> None:
     body = json.dumps(chat("[sim tokens=3]")).encode()
     begun = chat_offering(offer, b"", body) + body[:5]
     async with server_over(simulator, shutdown_timeout_s=5) as server, calling(server, begun) as caller:
         async with calling(server, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n") as probe:
-            # The answer tells that the server has read what was sent before.
+            # This response shows that the server has read what was sent before.
             await probe.until(b'"llm-server"}')
             server.ending.set()
             await probe.rest()

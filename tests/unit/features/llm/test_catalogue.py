@@ -1,4 +1,4 @@
-"""Names, models and their families."""
+"""Served names, their models, families and shutdown dates."""
 
 from datetime import date
 
@@ -15,7 +15,7 @@ def test_by_default_one_model_is_served() -> None:
     assert Catalogue().names == ("gpt-4o-mini",)
 
 
-def test_a_name_stands_for_a_model() -> None:
+def test_a_name_maps_to_a_model() -> None:
     catalogue = Catalogue({"llama": "gpt-4o-mini"})
 
     assert catalogue.upstream_model("llama") == "gpt-4o-mini"
@@ -25,7 +25,7 @@ def test_a_name_stands_for_a_model() -> None:
         catalogue.require_served("gpt-4o-mini")
 
 
-def test_every_model_goes_by_its_own_name() -> None:
+def test_every_model_has_its_own_name() -> None:
     catalogue = Catalogue(None)
 
     assert catalogue.names is None
@@ -34,12 +34,12 @@ def test_every_model_goes_by_its_own_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt-4o-mini-2024-07-18", "ft:gpt-4o-mini-2024-07-18:acme::abc"])
-def test_snapshots_and_tuned_models_belong_to_their_base(name: str) -> None:
+def test_snapshots_and_fine_tuned_models_have_their_bases_family(name: str) -> None:
     assert family_of(name) is family_of("gpt-4o-mini")
 
 
 @pytest.mark.parametrize("name", ["gpt-4o-mini-tts", "new-model", "ft:", "gpt-4o-mini-2024"])
-def test_other_names_are_unknown(name: str) -> None:
+def test_other_names_have_no_family(name: str) -> None:
     assert family_of(name) is UNKNOWN_FAMILY
 
 
@@ -56,7 +56,7 @@ def test_other_names_are_unknown(name: str) -> None:
         ("gpt-5.5", "none", True),
     ],
 )
-def test_a_model_that_reasons_takes_no_temperature(name: str, effort: Effort | None, accepts_sampling: bool) -> None:
+def test_a_reasoning_model_accepts_no_temperature(name: str, effort: Effort | None, accepts_sampling: bool) -> None:
     assert family_of(name).accepts_sampling(effort) is accepts_sampling
 
 
@@ -82,11 +82,11 @@ def test_efforts_are_known_levels_in_ascending_order(name: str) -> None:
     [("o3", "none", "low"), ("o3", "max", "high"), ("gpt-5", "none", "minimal"), ("gpt-5.1", "minimal", "none"),
      ("gpt-5.5", "max", "xhigh"), ("gpt-6-astra", "minimal", "low")],
 )  # fmt: skip
-def test_an_effort_becomes_the_nearest_the_model_has(name: str, wanted: Effort, nearest: str) -> None:
+def test_an_effort_becomes_the_nearest_supported_one(name: str, wanted: Effort, nearest: str) -> None:
     assert family_of(name).nearest_effort(wanted) == nearest
 
 
-def test_a_described_model_is_as_it_is_described() -> None:
+def test_a_described_model_has_the_described_family() -> None:
     request_body_schema = ModelFamily(8192, 4096)
     catalogue = Catalogue({"mine": "new-model", "other": "gpt-4o"}, {"new-model": request_body_schema})
 
@@ -116,26 +116,26 @@ def on(day: date) -> RetirementPolicy:
         (date(2027, 2, 1), [MINI_ENDS.replace("shuts down", "was to shut down"), ONE_ENDS]),
     ],
 )
-def test_a_model_that_ends_within_ninety_days_is_named_with_its_successor(today: date, ending: list[str]) -> None:
+def test_a_shutdown_within_ninety_days_is_announced_with_the_successor(today: date, ending: list[str]) -> None:
     served = {"mini": "gpt-4o-mini", "one": "gpt-5.1", "two": "gpt-5.2", "new": "new-model"}
 
-    assert Catalogue(served, {}, on(today)).ending() == ending
+    assert Catalogue(served, {}, on(today)).shutdown_notices() == ending
 
 
-def test_the_date_that_openai_lists_wins_over_the_table() -> None:
+def test_a_listed_date_wins_over_the_table() -> None:
     catalogue = Catalogue({"mini": "gpt-4o-mini", "two": "gpt-5.2"}, {}, on(date(2027, 1, 13)))
-    catalogue.learn_ends({"gpt-4o-mini": date(2027, 6, 1), "gpt-5.2": date(2027, 2, 1)})
+    catalogue.learn_shutdown_dates({"gpt-4o-mini": date(2027, 6, 1), "gpt-5.2": date(2027, 2, 1)})
 
-    (line,) = catalogue.ending()
+    (line,) = catalogue.shutdown_notices()
     assert line.startswith("OpenAI shuts down the model served as 'two' on 2027-02-01")
 
 
-def test_a_list_without_a_date_leaves_the_tables() -> None:
+def test_without_a_listed_date_the_tables_is_used() -> None:
     catalogue = Catalogue({"mini": "gpt-4o-mini"}, {}, on(date(2027, 1, 13)))
-    catalogue.learn_ends({"gpt-4o-mini": None})
+    catalogue.learn_shutdown_dates({"gpt-4o-mini": None})
 
-    assert catalogue.ending() == [MINI_ENDS]
+    assert catalogue.shutdown_notices() == [MINI_ENDS]
 
 
-def test_of_every_model_none_is_warned_of() -> None:
-    assert Catalogue(None, {}, on(date(2030, 1, 1))).ending() == []
+def test_without_served_names_no_shutdown_is_announced() -> None:
+    assert Catalogue(None, {}, on(date(2030, 1, 1))).shutdown_notices() == []

@@ -1,4 +1,4 @@
-"""The client against servers on real sockets: the simulator, and small ones that misbehave."""
+"""The client with upstreams on real sockets: the simulator, and misbehaving ones."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ def request(text: str = "Say hello", **fields: Any) -> ChatCompletionRequest:
     return ChatCompletionRequest(messages=[{"role": "user", "content": text}], **fields)
 
 
-def http_answer(content: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
+def http_response(content: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\n{headers}content-length: {len(content)}\r\n\r\n".encode() + content
 
 
@@ -52,7 +52,7 @@ Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[
 
 @asynccontextmanager
 async def raw_server(converse: Conversation, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """A server that speaks bytes, over TLS as localhost; its base URL."""
+    """A raw TCP server, with TLS for localhost if given; yields its base URL."""
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -69,7 +69,7 @@ async def raw_server(converse: Conversation, tls: ssl.SSLContext | None = None) 
 
 
 def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's side for localhost, and that of a client who trusts it."""
+    """A server context for localhost and a client context that trusts it."""
     authority, context, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("localhost").configure_cert(context)
     authority.configure_trust(trusting)
@@ -97,7 +97,7 @@ async def chunks_of(client: OpenAIClient, text: str = "Say hello") -> list[Any]:
         await stream.aclose()
 
 
-async def test_an_answer_is_vllms_under_the_name_that_was_asked(openai_client: OpenAIClient) -> None:
+async def test_a_response_has_the_requested_model_name(openai_client: OpenAIClient) -> None:
     answer = await openai_client.create_chat_completion(request(model="gpt-4o-mini"))
 
     assert answer.model == "gpt-4o-mini"
@@ -117,7 +117,7 @@ async def test_the_models_are_listed(openai_client: OpenAIClient) -> None:
     assert "gpt-4o-mini" in await openai_client.list_models()
 
 
-async def test_calls_carry_the_accounts_headers(simulator: Simulator) -> None:
+async def test_calls_have_the_accounts_headers(simulator: Simulator) -> None:
     async with new_session() as session:
         client = OpenAIClient("sk-test", simulator.base_url, session=session, organization="org-1", project="proj_1")
         await client.create_chat_completion(request())
@@ -136,14 +136,14 @@ async def test_without_an_organization_none_is_sent(simulator: Simulator, monkey
     assert not {"openai-organization", "openai-project", "cookie"} & set(simulator.traffic.exchanges[0].headers)
 
 
-async def test_connections_are_used_again(openai_client: OpenAIClient, simulator: Simulator) -> None:
+async def test_connections_are_reused(openai_client: OpenAIClient, simulator: Simulator) -> None:
     connections: set[Any] = set()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.add(writer)
         while True:
             await read_request(reader)
-            writer.write(http_answer(OK))
+            writer.write(http_response(OK))
 
     async with raw_server(converse) as url, client_of(url) as client:
         for _ in range(5):
@@ -152,15 +152,15 @@ async def test_connections_are_used_again(openai_client: OpenAIClient, simulator
     assert len(connections) == 1
 
 
-async def test_a_call_on_a_connection_that_was_just_closed_is_made_once_more() -> None:
+async def test_a_call_on_a_stale_connection_is_retried() -> None:
     served = 0
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal served
         await read_request(reader)
-        writer.write(http_answer(OK))
+        writer.write(http_response(OK))
         served += 1
-        # The next request of this connection is read and never answered: what a closing keep-alive looks like.
+        # The next request on this connection gets no response, as if the keep-alive had just expired.
         await read_request(reader)
 
     async with raw_server(converse) as url, client_of(url) as client:
@@ -170,7 +170,7 @@ async def test_a_call_on_a_connection_that_was_just_closed_is_made_once_more() -
     assert served == 2
 
 
-async def test_a_call_on_a_new_connection_is_never_made_twice() -> None:
+async def test_a_call_on_a_new_connection_is_not_retried() -> None:
     calls = 0
 
     async def converse(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
@@ -191,7 +191,7 @@ async def test_a_redirect_is_not_followed() -> None:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             asked.append(await read_request(reader))
-            writer.write(http_answer(b"", status="307 Temporary Redirect", headers="location: /elsewhere\r\n"))
+            writer.write(http_response(b"", status="307 Temporary Redirect", headers="location: /elsewhere\r\n"))
 
     async with raw_server(converse) as url, client_of(url) as client:
         with pytest.raises(openai.APIStatusError) as caught:
@@ -211,7 +211,7 @@ async def test_an_unreachable_upstream_is_a_connection_error() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fault", ["not_json", "empty"])
-async def test_a_success_that_is_none_is_an_error(openai_client: OpenAIClient, fault: str, stream: bool) -> None:
+async def test_an_invalid_success_is_an_error(openai_client: OpenAIClient, fault: str, stream: bool) -> None:
     text = f"[sim fault={fault}]"
     with pytest.raises(openai.APIResponseValidationError):
         if stream:
@@ -230,7 +230,7 @@ async def read_until_it_breaks(stream: ChatStream | AbortedStream) -> list[Any]:
 
 
 @pytest.mark.parametrize("fault", ["cut", "early_end", "error_event", "bad_event"])
-async def test_a_broken_stream_gives_its_whole_events_and_then_the_error(
+async def test_a_broken_stream_gives_its_complete_events_then_the_error(
     openai_client: OpenAIClient, fault: str
 ) -> None:
     text = f"[sim fault={fault} after=3 tokens=20]"
@@ -239,12 +239,12 @@ async def test_a_broken_stream_gives_its_whole_events_and_then_the_error(
     assert [list(chunk["choices"][0]["delta"]) for chunk in chunks] == [["role", "content"], ["content"], ["content"]]
 
 
-async def test_a_stream_that_is_reset_is_an_error(openai_client: OpenAIClient) -> None:
+async def test_a_reset_stream_is_an_error(openai_client: OpenAIClient) -> None:
     text = "[sim fault=reset after=3 tokens=20]"
     await read_until_it_breaks(await openai_client.stream_chat_completion(request(text, stream=True)))
 
 
-async def test_an_end_without_done_is_no_success(openai_client: OpenAIClient) -> None:
+async def test_an_end_without_done_is_an_error(openai_client: OpenAIClient) -> None:
     text = "[sim fault=no_done tokens=9]"
     chunks = await read_until_it_breaks(await openai_client.stream_chat_completion(request(text, stream=True)))
 
@@ -252,7 +252,7 @@ async def test_an_end_without_done_is_no_success(openai_client: OpenAIClient) ->
 
 
 @pytest.mark.parametrize("fault", ["crlf", "dribble"])
-async def test_an_unusual_but_valid_stream_is_whole(openai_client: OpenAIClient, fault: str) -> None:
+async def test_an_unusual_but_valid_stream_is_complete(openai_client: OpenAIClient, fault: str) -> None:
     text = f"[sim fault={fault} tokens=9]"
     chunks = await chunks_of(openai_client, text)
     whole = await openai_client.create_chat_completion(request(text))
@@ -281,7 +281,7 @@ async def test_cancelling_a_call_closes_it(openai_client: OpenAIClient, simulato
         await call
 
 
-async def test_what_openai_cannot_do_is_refused_before_a_call(
+async def test_unsupported_requests_are_rejected_before_a_call(
     openai_client: OpenAIClient, simulator: Simulator
 ) -> None:
     with pytest.raises(RequestError):
@@ -290,7 +290,7 @@ async def test_what_openai_cannot_do_is_refused_before_a_call(
     assert not simulator.traffic.exchanges
 
 
-async def test_the_record_has_what_the_answer_is_to_tell(openai_client: OpenAIClient) -> None:
+async def test_the_record_has_what_the_response_reports(openai_client: OpenAIClient) -> None:
     record = RequestRecord()
     begin_record(record)
     await openai_client.create_chat_completion(request(top_k=5, max_tokens=20_000))
@@ -300,12 +300,10 @@ async def test_the_record_has_what_the_answer_is_to_tell(openai_client: OpenAICl
     assert record.upstream_headers["x-openai-request-id"].startswith("req_")
 
 
-async def test_a_client_without_a_session_says_so() -> None:
+async def test_a_client_without_a_session_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="lifespan"):
         await OpenAIClient("sk-test").create_chat_completion(request())
 
-
-# --- the SDK's exceptions ---------------------------------------------------------------------------------------------
 
 BODIES = {
     "an error object": b'{"error":{"message":"No.","type":"t","param":"p","code":"c"}}',
@@ -320,7 +318,7 @@ BODIES = {
 
 @pytest.fixture
 async def status_url() -> AsyncIterator[str]:
-    """A server that answers with the status and body that the path names: /STATUS/BODY/chat/completions."""
+    """A server that responds with the status and body in the path: /STATUS/BODY/chat/completions."""
     names = list(BODIES)
 
     async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:
@@ -372,7 +370,7 @@ async def test_a_base_url_without_a_path_keeps_its_host() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.append(await reader.readline())
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(http_answer(b'{"data": [{"id": "a"}]}'))
+        writer.write(http_response(b'{"data": [{"id": "a"}]}'))
 
     async with raw_server(answer) as url, client_of(url.removesuffix("/v1")) as client:
         assert await client.list_models() == {"a": None}

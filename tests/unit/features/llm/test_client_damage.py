@@ -1,4 +1,4 @@
-"""Upstreams that misbehave in ways a simulator of OpenAI does not: each byte is written by hand."""
+"""Upstreams that misbehave in ways that the simulator does not, written byte by byte."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from tests.unit.features.llm.test_client import (
     OK,
     chunks_in,
     client_of,
-    http_answer,
+    http_response,
     raw_server,
     read_request,
     read_until_it_breaks,
@@ -46,7 +46,7 @@ def http_chunk(content: bytes) -> bytes:
 
 @asynccontextmanager
 async def answering(*writes: bytes) -> AsyncIterator[str]:
-    """An upstream that answers every request with these bytes and closes."""
+    """An upstream that sends these bytes for each request and closes."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -82,7 +82,7 @@ async def answering(*writes: bytes) -> AsyncIterator[str]:
         pytest.param(event({"error": {"message": "x"}}), id="error event"),
     ],
 )
-async def test_what_came_before_a_broken_event_is_kept(broken: bytes) -> None:
+async def test_events_before_a_broken_one_are_kept(broken: bytes) -> None:
     body = http_chunk(event(GOOD) + broken + event(GOOD)) + http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
     async with answering(SSE_HEAD + body) as url, client_of(url) as client:
         chunks = await read_until_it_breaks(await client.stream_chat_completion(request(stream=True)))
@@ -90,13 +90,13 @@ async def test_what_came_before_a_broken_event_is_kept(broken: bytes) -> None:
     assert [chunk["choices"][0]["delta"]["content"] for chunk in chunks] == ["", "hi"]
 
 
-async def test_what_came_before_a_break_of_the_connection_is_kept() -> None:
+async def test_events_before_a_broken_connection_are_kept() -> None:
     body = http_chunk(event(GOOD)) + b"40\r\ndata: {"
     async with answering(SSE_HEAD + body) as url, client_of(url) as client:
         stream = await client.stream_chat_completion(request(stream=True))
         assert isinstance(stream, ChatStream)
         async with asyncio.timeout(60):
-            # Both have arrived before anybody reads.
+            # Both arrive before the first read.
             while stream._response._response._failure is None:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0)
         chunks = await read_until_it_breaks(stream)
@@ -105,13 +105,13 @@ async def test_what_came_before_a_break_of_the_connection_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("begun", "chunks"), [(b"", 0), (event(GOOD), 2)], ids=["nothing", "no finish"])
-async def test_an_end_before_the_choices_have_ended_is_no_success(begun: bytes, chunks: int) -> None:
+async def test_an_end_before_the_choices_finish_is_an_error(begun: bytes, chunks: int) -> None:
     body = http_chunk(begun + b"data: [DONE]\n\n") + b"0\r\n\r\n"
     async with answering(SSE_HEAD + body) as url, client_of(url) as client:
         assert len(await read_until_it_breaks(await client.stream_chat_completion(request(stream=True)))) == chunks
 
 
-async def test_events_without_choices_and_null_fields_are_no_trouble() -> None:
+async def test_events_without_choices_and_null_fields_are_accepted() -> None:
     begin = {"id": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": []}
     odd = {**GOOD, "error": None, "usage": None, "choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]}
     body = http_chunk(event(begin) + event(GOOD) + event({"choices": None}) + event(odd) + b"data: [DONE]\n\n")
@@ -134,7 +134,7 @@ async def test_nothing_after_the_end_is_passed_on() -> None:
     assert len(chunks) == 3
 
 
-async def test_a_streams_connection_is_used_again_though_its_last_bytes_come_late() -> None:
+async def test_a_streams_connection_is_reused_though_its_last_bytes_are_late() -> None:
     connections: set[Any] = set()
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -143,25 +143,25 @@ async def test_a_streams_connection_is_used_again_though_its_last_bytes_come_lat
             await read_request(reader)
             writer.write(SSE_HEAD + http_chunk(event(GOOD) + event(FINISH) + b"data: [DONE]\n\n"))
             await writer.drain()
-            # The client has read the end of the stream when it says so; only then the end of the body comes.
-            await told.wait()
-            told.clear()
+            # The end of the body is sent only after the client has read the end of the stream.
+            await finished.wait()
+            finished.clear()
             writer.write(b"0\r\n\r\n")
 
-    told = asyncio.Event()
+    finished = asyncio.Event()
     async with raw_server(converse) as url, client_of(url) as client:
         for _ in range(3):
             stream = await client.stream_chat_completion(request(stream=True))
             assert [events async for events in stream]
             closing = asyncio.create_task(stream.aclose())
             await asyncio.sleep(0)
-            told.set()
+            finished.set()
             await closing
 
     assert len(connections) == 1
 
 
-async def test_idle_connections_that_were_closed_cost_no_request() -> None:
+async def test_closed_idle_connections_lose_no_request() -> None:
     served = 0
     waiting = asyncio.Barrier(4)
 
@@ -171,8 +171,8 @@ async def test_idle_connections_that_were_closed_cost_no_request() -> None:
         if served < 4:
             await waiting.wait()
         served += 1
-        writer.write(http_answer(OK))
-        # Each connection's second request is read and never answered: what a closing keep-alive looks like.
+        writer.write(http_response(OK))
+        # Each connection's second request gets no response, as if the keep-alive had just expired.
         await read_request(reader)
 
     async with raw_server(converse) as url, client_of(url) as client:
@@ -182,7 +182,7 @@ async def test_idle_connections_that_were_closed_cost_no_request() -> None:
     assert served == 5
 
 
-async def answer_over(upstream: str, **settings: object) -> httpx.Response:
+async def response_over(upstream: str, **settings: object) -> httpx.Response:
     async with served_over(upstream, **settings) as url, httpx.AsyncClient(base_url=url) as client:
         return await client.post(CHAT, json={"messages": [{"role": "user", "content": "hi"}]})
 
@@ -190,34 +190,34 @@ async def answer_over(upstream: str, **settings: object) -> httpx.Response:
 @pytest.mark.parametrize("value", ["\x01", "a\u00e9", "\u2603", "x" * 1000])
 @pytest.mark.parametrize("name", ["x-request-id", "retry-after", "x-other"])
 @pytest.mark.parametrize("status", ["200 OK", "400 Bad Request"])
-async def test_odd_headers_of_the_upstream_do_not_lose_its_answer(status: str, name: str, value: str) -> None:
+async def test_odd_upstream_headers_do_not_lose_the_response(status: str, name: str, value: str) -> None:
     content = OK if status.startswith("200") else b'{"error":{"message":"No."}}'
     head = f"HTTP/1.1 {status}\r\ncontent-length: {len(content)}\r\n{name}: {value}\r\n\r\n".encode()
     async with answering(head + content) as upstream:
-        response = await answer_over(upstream)
+        response = await response_over(upstream)
 
     assert response.status_code == int(status[:3])
     assert "x-openai-request-id" not in response.headers
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "idna", "nonsense"])
-async def test_the_upstreams_charset_is_not_believed(charset: str) -> None:
+async def test_the_upstreams_charset_is_ignored(charset: str) -> None:
     headers = f"content-type: application/json; charset={charset}\r\n"
-    async with answering(http_answer(b'{"error":{"message":"No."}}', status="400 Bad", headers=headers)) as upstream:
-        response = await answer_over(upstream)
+    async with answering(http_response(b'{"error":{"message":"No."}}', status="400 Bad", headers=headers)) as upstream:
+        response = await response_over(upstream)
 
     assert (response.status_code, response.json()["error"]["message"]) == (400, "No.")
 
 
-async def test_a_key_of_whatever_form_is_taken_out_of_the_upstreams_texts() -> None:
+async def test_any_key_is_redacted_in_an_error() -> None:
     content = b'{"error":{"message":"Wrong key gsk_live_0123456789abcdef."}}'
-    async with answering(http_answer(content, status="400 Bad")) as upstream:
-        response = await answer_over(upstream, openai_api_key="gsk_live_0123456789abcdef")
+    async with answering(http_response(content, status="400 Bad")) as upstream:
+        response = await response_over(upstream, openai_api_key="gsk_live_0123456789abcdef")
 
     assert response.json()["error"]["message"] == "Wrong key [redacted]."
 
 
-async def test_a_key_of_whatever_form_is_taken_out_of_a_streams_error_too() -> None:
+async def test_any_key_is_redacted_in_a_streams_error() -> None:
     broken = event({"error": {"message": "Wrong key gsk_live_0123456789abcdef."}})
     async with answering(SSE_HEAD + http_chunk(event(GOOD) + broken) + b"0\r\n\r\n") as upstream:
         settings = {"openai_api_key": "gsk_live_0123456789abcdef"}
@@ -228,20 +228,20 @@ async def test_a_key_of_whatever_form_is_taken_out_of_a_streams_error_too() -> N
     assert "Wrong key [redacted]." in response.text
 
 
-async def test_the_machines_netrc_is_no_business_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_netrc_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password secret\n")
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
-    async with answering(http_answer(OK)) as upstream:
-        assert (await answer_over(upstream)).status_code == 200
+    async with answering(http_response(OK)) as upstream:
+        assert (await response_over(upstream)).status_code == 200
 
 
 @pytest.mark.parametrize("listed", [b'{"data": [{"id": 5}]}', b'{"data": 5}', b"[]", b"<html>"])
-async def test_a_list_of_models_that_is_none_is_an_error(listed: bytes) -> None:
+async def test_an_invalid_model_list_is_an_error(listed: bytes) -> None:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(http_answer(listed))
+        writer.write(http_response(listed))
 
     async with raw_server(converse) as url, client_of(url) as client:
         with pytest.raises(openai.APIResponseValidationError):
@@ -249,7 +249,7 @@ async def test_a_list_of_models_that_is_none_is_an_error(listed: bytes) -> None:
 
 
 async def whole(content: bytes, **fields: Any) -> ChatCompletionResponse:
-    async with answering(http_answer(content)) as url, client_of(url) as client:
+    async with answering(http_response(content)) as url, client_of(url) as client:
         return await client.create_chat_completion(request(**fields))
 
 
@@ -260,7 +260,7 @@ def answer(*choices: object, **fields: Any) -> bytes:
 ENDED = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
 
 
-async def test_an_answer_without_its_details_is_an_answer() -> None:
+async def test_missing_details_are_filled_in() -> None:
     choice = {"message": {"content": "hi"}, "finish_reason": "stop", "logprobs": None}
     response = await whole(json.dumps({"choices": [choice], "usage": "none", "created": "now"}).encode())
 
@@ -271,14 +271,14 @@ async def test_an_answer_without_its_details_is_an_answer() -> None:
     assert response.usage.total_tokens == 0
 
 
-async def test_what_usage_lacks_is_supplied() -> None:
+async def test_missing_usage_counts_are_filled_in() -> None:
     response = await whole(answer(ENDED, usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": -1}))
 
     assert response.usage
     assert response.usage.total_tokens == 7
 
 
-async def test_choices_that_are_numbered_alike_are_numbered_by_their_places() -> None:
+async def test_choices_with_equal_indexes_are_renumbered() -> None:
     response = await whole(answer(ENDED, {**ENDED, "message": {"content": "you"}}), n=2)
 
     assert [(choice.index, choice.message.content) for choice in response.choices] == [(0, "hi"), (1, "you")]
@@ -298,7 +298,7 @@ async def test_choices_that_are_numbered_alike_are_numbered_by_their_places() ->
         pytest.param([{**ENDED, "logprobs": {"content": [{"token": "hi"}]}}], id="a token without its logprob"),
     ],
 )
-async def test_an_answer_that_is_not_whole_is_no_answer(choices: list[object]) -> None:
+async def test_an_incomplete_response_is_an_error(choices: list[object]) -> None:
     with pytest.raises(openai.APIResponseValidationError):
         await whole(answer(*choices))
 
@@ -316,10 +316,10 @@ async def test_an_answer_that_is_not_whole_is_no_answer(choices: list[object]) -
         ({"message": "Overloaded."}, "Overloaded."),
     ],
 )
-async def test_an_error_in_an_accepted_answer_is_an_error(error: JSONObject, message: str, stream: bool) -> None:
+async def test_an_error_in_a_successful_response_is_an_error(error: JSONObject, message: str, stream: bool) -> None:
     headers = "content-type: application/json\r\n"
     async with (
-        answering(http_answer(json.dumps(error).encode(), headers=headers)) as upstream,
+        answering(http_response(json.dumps(error).encode(), headers=headers)) as upstream,
         served_over(upstream) as url,
         httpx.AsyncClient(base_url=url) as client,
     ):
@@ -330,7 +330,7 @@ async def test_an_error_in_an_accepted_answer_is_an_error(error: JSONObject, mes
 
 
 async def streamed(*events: bytes, **fields: Any) -> list[Any]:
-    """The chunks of a stream that ends well."""
+    """The chunks of a stream that ends without an error."""
     body = http_chunk(b"".join(events) + b"data: [DONE]\n\n") + b"0\r\n\r\n"
     async with answering(SSE_HEAD + body) as url, client_of(url) as client:
         stream = await client.stream_chat_completion(request(stream=True, **fields))
@@ -357,12 +357,12 @@ def choices(*items: JSONObject) -> bytes:
         pytest.param([choices({"delta": {}, "finish_reason": "stop"})], 2, id="which choice is not said"),
     ],
 )
-async def test_a_stream_whose_choices_have_not_all_ended_is_no_success(events: list[bytes], n: int) -> None:
+async def test_a_stream_with_unfinished_choices_is_an_error(events: list[bytes], n: int) -> None:
     with pytest.raises(openai.APIError):
         await streamed(*events, n=n)
 
 
-async def test_what_chunks_lack_is_supplied() -> None:
+async def test_what_chunks_lack_is_filled_in() -> None:
     chunks = await streamed(
         choices({"delta": {"role": "assistant", "content": "hi"}, "finish_reason": ""}),
         choices({"index": None, "delta": None, "finish_reason": "stop", "logprobs": None}),
@@ -376,7 +376,7 @@ async def test_what_chunks_lack_is_supplied() -> None:
     assert chunks[-1]["usage"]["total_tokens"] == 3
 
 
-async def test_pieces_of_calls_without_a_number_get_theirs() -> None:
+async def test_tool_call_deltas_without_an_index_get_one() -> None:
     def piece(id_: str | None, arguments: str) -> JSONObject:
         call = {"id": id_, "type": "function", "function": {"name": "f", "arguments": arguments}}
         return {"index": 0, "delta": {"tool_calls": [call]}}
@@ -389,13 +389,13 @@ async def test_pieces_of_calls_without_a_number_get_theirs() -> None:
     assert [(call["index"], call["id"]) for call in calls] == [(0, "a"), (0, None), (1, "b")]
 
 
-async def test_an_odd_error_is_reported_as_its_status_says() -> None:
+async def test_an_odd_error_is_reported_by_its_status() -> None:
     odd = {"message": {"reason": 1}, "type": ["invalid"], "param": {}, "code": {"value": 1}}
     content = json.dumps({"error": odd}).encode()
     statuses = {}
     for status in (400, 401, 404, 409, 413, 418, 422, 429, 500, 503, 599, 999):
-        async with answering(http_answer(content, status=f"{status} X")) as upstream:
-            response = await answer_over(upstream, upstream_max_attempts=1)
+        async with answering(http_response(content, status=f"{status} X")) as upstream:
+            response = await response_over(upstream, upstream_max_attempts=1)
             statuses[status] = response.status_code
             assert isinstance(response.json()["error"]["message"], str)
 

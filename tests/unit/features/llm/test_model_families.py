@@ -42,7 +42,7 @@ def test_a_rows_tools_go_where_its_efforts_allow(name: str, row: ModelFamily) ->
 
 
 @every_row
-def test_a_row_says_what_it_takes_as_its_efforts_imply(name: str, row: ModelFamily) -> None:
+def test_a_row_has_the_parameters_that_its_efforts_imply(name: str, row: ModelFamily) -> None:
     assert row.sampling is not None
     assert row.penalties is not None
     if row.efforts:
@@ -116,6 +116,6 @@ def test_an_entry_like_a_model_can_have_efforts_of_its_own() -> None:
     assert (like.sampling, like.penalties) == ("at_none", False)
 
 
-def test_an_entry_like_no_known_model_is_refused() -> None:
+def test_an_entry_like_an_unknown_model_is_rejected() -> None:
     with pytest.raises(ValueError, match="no such model is known"):
         described_family({"like": "gpt-9"})

@@ -1,4 +1,4 @@
-"""The service over the simulator: defaults, served names, the list of models."""
+"""The service with the simulator: defaults, served names and the model list."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,9 +31,7 @@ def body_of_the_call(simulator: Simulator) -> dict[str, Any]:
     return body
 
 
-async def test_a_request_that_names_no_model_goes_to_the_default(
-    openai_client: OpenAIClient, simulator: Simulator
-) -> None:
+async def test_a_request_without_a_model_uses_the_default(openai_client: OpenAIClient, simulator: Simulator) -> None:
     await LLMService(openai_client, default_model="gpt-4o").create_chat_completion(request())
 
     assert body_of_the_call(simulator)["model"] == "gpt-4o"
@@ -49,10 +47,10 @@ async def test_a_request_that_names_no_model_goes_to_the_default(
         pytest.param({}, None, None, id="no default"),
         pytest.param({"model": "o3"}, 0.7, None, id="a model that takes none"),
         pytest.param({"model": "gpt-5.1"}, 0.7, 0.7, id="a model that does not reason by default"),
-        pytest.param({"model": "gpt-5.1", "reasoning_effort": "low"}, 0.7, None, id="a model told to reason"),
+        pytest.param({"model": "gpt-5.1", "reasoning_effort": "low"}, 0.7, None, id="a model with an effort"),
     ],
 )
-async def test_the_default_temperature_is_for_those_who_name_none(
+async def test_the_default_temperature_is_used_if_none_is_sent(
     openai_client: OpenAIClient, simulator: Simulator, fields: dict[str, Any], default: float | None, sent: float | None
 ) -> None:
     service = LLMService(openai_client, default_temperature=default, catalogue=Catalogue(None))
@@ -62,7 +60,7 @@ async def test_the_default_temperature_is_for_those_who_name_none(
     assert body_of_the_call(simulator).get("temperature") == sent
 
 
-async def test_the_callers_request_is_left_as_it_was(openai_client: OpenAIClient) -> None:
+async def test_the_callers_request_is_not_modified(openai_client: OpenAIClient) -> None:
     asked = request(temperature=None)
 
     await LLMService(openai_client).create_chat_completion(asked)
@@ -71,7 +69,7 @@ async def test_the_callers_request_is_left_as_it_was(openai_client: OpenAIClient
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-async def test_more_tokens_than_the_context_are_refused_in_vllms_words(openai_client: OpenAIClient, name: str) -> None:
+async def test_more_tokens_than_the_context_are_rejected_in_vllms_words(openai_client: OpenAIClient, name: str) -> None:
     with pytest.raises(RequestError) as caught:
         await LLMService(openai_client).create_chat_completion(request(**{name: 128_001}))
 
@@ -83,14 +81,14 @@ async def test_more_tokens_than_the_context_are_refused_in_vllms_words(openai_cl
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-async def test_the_whole_context_may_be_asked_for(openai_client: OpenAIClient, name: str) -> None:
+async def test_the_whole_context_is_allowed(openai_client: OpenAIClient, name: str) -> None:
     answer = await LLMService(openai_client).create_chat_completion(request(**{name: 128_000}))
 
     assert answer.choices
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_model_that_is_not_served_is_refused(openai_client: OpenAIClient, stream: bool) -> None:
+async def test_a_model_that_is_not_served_is_rejected(openai_client: OpenAIClient, stream: bool) -> None:
     service = LLMService(openai_client, catalogue=Catalogue({"a": "gpt-4o", "b": "gpt-4o"}), default_model="a")
     call = service.stream_chat_completion if stream else service.create_chat_completion
 
@@ -98,7 +96,7 @@ async def test_a_model_that_is_not_served_is_refused(openai_client: OpenAIClient
         await call(request(model="c", stream=stream))
 
 
-async def test_served_names_are_listed_without_asking_openai(openai_client: OpenAIClient, simulator: Simulator) -> None:
+async def test_served_names_are_listed_without_a_call(openai_client: OpenAIClient, simulator: Simulator) -> None:
     listed = await LLMService(openai_client, catalogue=Catalogue({"llama": "gpt-4o-mini", "x": "new"})).get_models()
 
     assert [(card.id, card.root, card.max_model_len) for card in listed.data] == [
@@ -107,14 +105,14 @@ async def test_served_names_are_listed_without_asking_openai(openai_client: Open
     assert not simulator.traffic.exchanges
 
 
-async def test_openais_list_is_listed_where_every_model_is_served(openai_client: OpenAIClient) -> None:
+async def test_openais_list_is_returned_if_every_model_is_served(openai_client: OpenAIClient) -> None:
     listed = await LLMService(openai_client, catalogue=Catalogue(None)).get_models()
 
     assert {"gpt-4o-mini", "gpt-4o"} <= {card.id for card in listed.data}
 
 
 class Clock:
-    """A clock that goes when it is told."""
+    """A clock that tests set."""
 
     now = 0.0
 
@@ -122,9 +120,7 @@ class Clock:
         return self.now
 
 
-async def test_openais_list_is_asked_for_once_in_five_minutes(
-    openai_client: OpenAIClient, simulator: Simulator
-) -> None:
+async def test_openais_list_is_cached_for_five_minutes(openai_client: OpenAIClient, simulator: Simulator) -> None:
     clock = Clock()
     models = UpstreamModels(openai_client, clock=clock)
 
@@ -137,7 +133,7 @@ async def test_openais_list_is_asked_for_once_in_five_minutes(
     assert len(simulator.traffic.exchanges) == 2
 
 
-async def test_the_list_of_before_is_kept_when_openai_fails() -> None:
+async def test_the_old_list_is_kept_when_openai_fails() -> None:
     clock = Clock()
     async with new_session() as session:
         async with Simulator() as simulator:
@@ -148,7 +144,7 @@ async def test_the_list_of_before_is_kept_when_openai_fails() -> None:
         assert await models.names() == before
 
 
-async def test_without_any_list_openai_is_asked_again_after_five_seconds() -> None:
+async def test_without_a_list_the_failure_is_cached_for_five_seconds() -> None:
     clock = Clock()
     asked = []
     async with (
@@ -164,16 +160,14 @@ async def test_without_any_list_openai_is_asked_again_after_five_seconds() -> No
     assert asked == [1, 1, 2]
 
 
-async def test_without_any_list_the_failure_is_told() -> None:
+async def test_without_a_list_the_failure_is_raised() -> None:
     async with new_session() as session:
         client = OpenAIClient("sk-test", "http://127.0.0.1:1/v1", session=session)
         with pytest.raises(UpstreamError):
             await LLMService(client, catalogue=Catalogue(None)).get_models()
 
 
-async def test_the_limit_that_wins_is_the_one_that_is_checked(
-    openai_client: OpenAIClient, simulator: Simulator
-) -> None:
+async def test_the_effective_limit_is_checked(openai_client: OpenAIClient, simulator: Simulator) -> None:
     asked = request(max_tokens=500_000, max_completion_tokens=10)
     await LLMService(openai_client).create_chat_completion(asked)
 

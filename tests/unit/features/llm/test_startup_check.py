@@ -1,4 +1,4 @@
-"""What the operator is told before a client meets it."""
+"""The problems that the startup check reports."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ from app.features.llm.catalogue import Catalogue, RetirementPolicy
 from app.features.llm.model_families import described_family
 from app.features.llm.startup_check import startup_problem
 from app.simulator.server import Simulator
-from tests.unit.features.llm.test_client import client_of, http_answer, raw_server
+from tests.unit.features.llm.test_client import client_of, http_response, raw_server
 
 
 async def problem_at(url: str, **served: str) -> str | None:
@@ -24,13 +24,13 @@ async def problem_at(url: str, **served: str) -> str | None:
 async def answering(status: str, body: bytes) -> AsyncIterator[str]:
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(http_answer(body, status=status))
+        writer.write(http_response(body, status=status))
 
     async with raw_server(converse) as url:
         yield url
 
 
-async def test_where_all_is_well_there_is_nothing_to_tell(simulator: Simulator) -> None:
+async def test_without_a_problem_nothing_is_reported(simulator: Simulator) -> None:
     assert await problem_at(simulator.base_url, mine="gpt-4o-mini") is None
     assert [(call.method, call.path) for call in simulator.traffic.exchanges] == [("GET", "/v1/models")]
 
@@ -51,7 +51,7 @@ async def test_models_that_openai_does_not_have_are_named(simulator: Simulator) 
         ("200 OK", "OpenAI does not list its models at OPENAI_BASE_URL http://127.0.0.1"),
     ],
 )
-async def test_an_answer_that_is_no_list_is_explained_in_one_line(status: str, words: str) -> None:
+async def test_an_invalid_model_list_is_reported_in_one_line(status: str, words: str) -> None:
     async with answering(status, b'{"error": {"message": "No:\\n sk-proj-abc*** of org-abc."}}') as url:
         problem = await problem_at(url)
 
@@ -61,7 +61,7 @@ async def test_an_answer_that_is_no_list_is_explained_in_one_line(status: str, w
     assert "abc" not in problem
 
 
-async def test_an_openai_that_cannot_be_reached_is_told() -> None:
+async def test_an_unreachable_openai_is_reported() -> None:
     async with answering("200 OK", b"") as url:
         pass
     problem = await problem_at(url)
@@ -73,7 +73,7 @@ async def test_an_openai_that_cannot_be_reached_is_told() -> None:
     assert "Connect call failed" in problem
 
 
-async def test_an_openai_that_is_silent_is_reported_with_the_time() -> None:
+async def test_a_silent_openai_is_reported_with_the_timeout() -> None:
     async def be_silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
@@ -102,7 +102,7 @@ async def test_a_host_without_an_address_is_reported() -> None:
     assert "ClientConnectorDNSError: Cannot connect to host nowhere.invalid:80" in problem
 
 
-async def test_a_proxy_that_fails_is_reported_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_proxy_is_reported_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     async with answering("407 Proxy Authentication Required", b"") as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.removesuffix("/v1").replace("http://", "http://me:geheim@"))
         problem = await problem_at("https://api.example.test/v1")
@@ -117,19 +117,19 @@ AFTER_THE_END = RetirementPolicy(on_openai=True, today=lambda: date(2027, 1, 15)
 
 @asynccontextmanager
 async def listing_no_model(of_one_model: bytes, *, status: str = "200 OK") -> AsyncIterator[str]:
-    """An OpenAI that lists nothing, and answers so when it is asked for one model."""
+    """An upstream with an empty model list and this response for a single model."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
             asks_for_one = head.startswith(b"GET /v1/models/")
             body = of_one_model if asks_for_one else b'{"data": []}'
-            writer.write(http_answer(body, status=status if asks_for_one else "200 OK"))
+            writer.write(http_response(body, status=status if asks_for_one else "200 OK"))
 
     async with raw_server(converse) as url:
         yield url
 
 
-async def test_a_model_that_is_not_listed_has_not_ended_if_openai_finds_it() -> None:
+async def test_an_unlisted_model_that_openai_finds_is_not_retired() -> None:
     catalogue = Catalogue({"mine": "gpt-4o-mini"}, {}, AFTER_THE_END)
     async with listing_no_model(b'{"id": "gpt-4o-mini"}') as url, client_of(url) as client:
         problem = await startup_problem(client, catalogue, url)
@@ -139,7 +139,7 @@ async def test_a_model_that_is_not_listed_has_not_ended_if_openai_finds_it() -> 
     assert catalogue.upstream_model("mine") == "gpt-4o-mini"
 
 
-async def test_a_model_whose_search_fails_has_not_ended() -> None:
+async def test_a_model_whose_lookup_fails_is_not_retired() -> None:
     catalogue = Catalogue({"mine": "gpt-4o-mini"}, {}, AFTER_THE_END)
     body = b'{"error": {"message": "No such endpoint."}}'
     async with listing_no_model(body, status="404 Not Found") as url, client_of(url) as client:
@@ -151,7 +151,7 @@ async def test_a_model_whose_search_fails_has_not_ended() -> None:
 
 
 @pytest.mark.parametrize("shutdown_date", ["null", '"soon"', "5e99", '"2027-01-14T00:00:00Z"'])
-async def test_an_odd_shutdown_date_is_no_reason_to_fail(shutdown_date: str) -> None:
+async def test_an_invalid_shutdown_date_is_ignored(shutdown_date: str) -> None:
     catalogue = Catalogue({"mine": "gpt-5.2"}, {}, AFTER_THE_END)
     listed = f'{{"data": [{{"id": "gpt-5.2", "shutdown_date": {shutdown_date}}}]}}'.encode()
     async with answering("200 OK", listed) as url, client_of(url) as client:

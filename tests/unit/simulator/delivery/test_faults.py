@@ -1,4 +1,4 @@
-"""Everything that can be made to go wrong, as a client sees it."""
+"""Faults as a client sees them."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ RATE_LIMIT = {
     "code": "rate_limit_exceeded",
 }
 BEFORE_HEADERS = b""
-# The one member of an answer that depends on the clock.
+# The only member of a response that depends on the clock.
 CREATED = re.compile(r'"created":\d+')
 
 
@@ -48,7 +48,7 @@ async def events(client: httpx.AsyncClient, directive: str) -> list[str]:
 
 
 async def received(simulator: Simulator, body: dict[str, Any]) -> tuple[bytes, str]:
-    """Return the raw answer to ``body``, and whether the connection was closed or reset after it."""
+    """Return the raw response to ``body``, and whether the connection was then closed or reset."""
     address = urlsplit(simulator.base_url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     content = json.dumps(body).encode()
@@ -99,7 +99,7 @@ async def received(simulator: Simulator, body: dict[str, Any]) -> tuple[bytes, s
         ),
     ],
 )
-async def test_an_error_comes_instead_of_an_answer(
+async def test_an_error_fault_replaces_the_response(
     client: httpx.AsyncClient, directive: str, status: int, error: dict[str, Any], *, stream: bool
 ) -> None:
     response = await client.post(URL, json=chat(directive, stream=stream))
@@ -107,7 +107,7 @@ async def test_an_error_comes_instead_of_an_answer(
 
 
 @pytest.mark.parametrize(("seconds", "milliseconds"), [("7", "7000"), ("0.5", "500"), ("60", "60000")])
-async def test_a_rate_limit_says_when_to_come_back(client: httpx.AsyncClient, seconds: str, milliseconds: str) -> None:
+async def test_a_rate_limit_has_a_retry_after(client: httpx.AsyncClient, seconds: str, milliseconds: str) -> None:
     response = await client.post(URL, json=chat(f"fault=rate_limit retry_after={seconds}"))
     assert response.headers["retry-after"] == seconds
     assert response.headers["retry-after-ms"] == milliseconds
@@ -115,7 +115,7 @@ async def test_a_rate_limit_says_when_to_come_back(client: httpx.AsyncClient, se
 
 
 @pytest.mark.parametrize("status", [401, 403, 418, 504])
-async def test_any_status_can_be_had_with_things_to_scrub(client: httpx.AsyncClient, status: int) -> None:
+async def test_any_status_can_be_requested_with_confidential_text(client: httpx.AsyncClient, status: int) -> None:
     response = await client.post(URL, json=chat(f"fault=status status={status}"))
     message = response.json()["error"]["message"]
     assert response.status_code == status
@@ -131,7 +131,7 @@ async def test_any_status_can_be_had_with_things_to_scrub(client: httpx.AsyncCli
         pytest.param("fault=empty", 200, "application/json", "", id="empty"),
     ],
 )
-async def test_an_answer_may_not_be_json(
+async def test_a_response_may_not_be_json(
     client: httpx.AsyncClient, directive: str, status: int, content_type: str, start: str
 ) -> None:
     response = await client.post(URL, json=chat(directive))
@@ -142,14 +142,14 @@ async def test_an_answer_may_not_be_json(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_slow_keeps_even_the_status_line_back(client: httpx.AsyncClient, *, stream: bool) -> None:
+async def test_slow_delays_the_status_line(client: httpx.AsyncClient, *, stream: bool) -> None:
     with pytest.raises(httpx.ReadTimeout):
         await client.post(URL, json=chat("fault=slow", stream=stream), timeout=httpx.Timeout(60, read=0.1))
     response = await client.post(URL, json=chat("fault=slow seconds=0.01", stream=stream))
     assert response.status_code == 200
 
 
-async def test_stall_stops_in_the_middle(client: httpx.AsyncClient) -> None:
+async def test_stall_pauses_a_stream(client: httpx.AsyncClient) -> None:
     body = streamed("fault=stall after=3")
     async with client.stream("POST", URL, json=body) as response:
         pieces, received = response.aiter_text(), ""
@@ -161,11 +161,11 @@ async def test_stall_stops_in_the_middle(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("after", [2, 900])
-async def test_stall_goes_on_afterwards(client: httpx.AsyncClient, after: int) -> None:
+async def test_a_stalled_stream_continues(client: httpx.AsyncClient, after: int) -> None:
     assert await events(client, f"fault=stall after={after} seconds=0.01") == await events(client, "itl=0")
 
 
-async def test_cut_ends_the_connection_in_an_event(simulator: Simulator) -> None:
+async def test_cut_closes_the_connection_within_an_event(simulator: Simulator) -> None:
     got, end = await received(simulator, streamed("fault=cut after=3"))
     assert end == "closed"
     assert got.count(b"data: ") == 4
@@ -173,26 +173,26 @@ async def test_cut_ends_the_connection_in_an_event(simulator: Simulator) -> None
     assert not got.endswith(b"0\r\n\r\n")
 
 
-async def test_no_done_leaves_only_done_out(client: httpx.AsyncClient) -> None:
+async def test_no_done_omits_only_done(client: httpx.AsyncClient) -> None:
     whole = await events(client, "itl=0")
     assert await events(client, "fault=no_done") == [*whole[:-2], ""]
 
 
-async def test_early_end_ends_properly_in_an_event(client: httpx.AsyncClient) -> None:
+async def test_early_end_ends_the_body_within_an_event(client: httpx.AsyncClient) -> None:
     whole, short = await events(client, "itl=0"), await events(client, "fault=early_end after=3")
     assert short[:-1] == whole[:3]
     assert whole[3].startswith(short[-1])
     assert 0 < len(short[-1]) < len(whole[3])
 
 
-async def test_error_event_ends_with_an_error(client: httpx.AsyncClient) -> None:
+async def test_error_event_ends_the_stream_with_an_error(client: httpx.AsyncClient) -> None:
     *before, error, rest = await events(client, "fault=error_event after=3")
     assert before == (await events(client, "itl=0"))[:3]
     assert json.loads(error.removeprefix("data: ")) == {"error": SERVER_ERROR}
     assert rest == ""
 
 
-async def test_bad_event_goes_on_after_it(client: httpx.AsyncClient) -> None:
+async def test_a_stream_continues_after_bad_event(client: httpx.AsyncClient) -> None:
     whole, with_bad = await events(client, "itl=0"), await events(client, "fault=bad_event after=3")
     bad = with_bad.pop(3)
     assert with_bad == whole
@@ -218,7 +218,7 @@ async def test_reset_can_come_after_some_events(simulator: Simulator) -> None:
     assert got.count(b"data: ") == 3
 
 
-async def test_crlf_is_another_spelling_of_the_same_stream(client: httpx.AsyncClient) -> None:
+async def test_crlf_changes_only_the_line_ends(client: httpx.AsyncClient) -> None:
     response = await client.post(URL, json=streamed("fault=crlf"))
     lines = response.content.split(b"\r\n")
     assert b"\n" not in b"".join(lines)
@@ -235,7 +235,7 @@ async def test_dribble_sends_a_byte_at_a_time(client: httpx.AsyncClient, simulat
 
 
 @pytest.mark.parametrize("fault", ["cut", "early_end"])
-async def test_a_whole_answer_can_end_in_its_middle(simulator: Simulator, fault: str) -> None:
+async def test_a_whole_response_can_end_early(simulator: Simulator, fault: str) -> None:
     got, end = await received(simulator, chat(f"fault={fault}"))
     head, _, body = got.partition(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
@@ -244,7 +244,7 @@ async def test_a_whole_answer_can_end_in_its_middle(simulator: Simulator, fault:
 
 
 @pytest.mark.parametrize("fault", ["stall", "no_done", "error_event", "bad_event", "crlf", "dribble"])
-async def test_faults_of_streams_leave_whole_answers_alone(client: httpx.AsyncClient, fault: str) -> None:
+async def test_stream_faults_do_not_affect_whole_responses(client: httpx.AsyncClient, fault: str) -> None:
     response = await client.post(URL, json=chat(f"fault={fault}"))
     assert response.json()["choices"][0]["finish_reason"] == "stop"
 
@@ -258,19 +258,19 @@ async def test_the_last_directive_of_all_messages_wins(client: httpx.AsyncClient
     assert response.headers["retry-after"] == "9"
 
 
-async def test_a_fault_does_not_hide_a_bad_request(client: httpx.AsyncClient) -> None:
+async def test_a_bad_request_takes_precedence_over_a_fault(client: httpx.AsyncClient) -> None:
     response = await client.post(URL, json=chat("fault=server_error", temperature=5))
     assert response.status_code == 400
 
 
-async def test_a_fault_can_be_for_the_first_equal_requests_only(client: httpx.AsyncClient) -> None:
+async def test_a_fault_can_be_limited_to_the_first_equal_requests(client: httpx.AsyncClient) -> None:
     statuses = [(await client.post(URL, json=chat("fault=server_error times=2"))).status_code for _ in range(3)]
     other = await client.post(URL, json=chat("fault=server_error times=2", seed=1))
 
     assert (statuses, other.status_code) == ([500, 500, 200], 500)
 
 
-async def test_a_fault_can_be_for_one_key_only(client: httpx.AsyncClient) -> None:
+async def test_a_fault_can_be_limited_to_one_key(client: httpx.AsyncClient) -> None:
     body = chat("fault=quota key=poor")
     rich = await client.post(URL, json=body, headers={"Authorization": "Bearer sk-rich"})
     poor = await client.post(URL, json=body, headers={"Authorization": "Bearer sk-poor"})
@@ -278,7 +278,7 @@ async def test_a_fault_can_be_for_one_key_only(client: httpx.AsyncClient) -> Non
     assert (rich.status_code, poor.status_code) == (200, 429)
 
 
-async def test_an_error_advises_as_it_is_asked_to(client: httpx.AsyncClient) -> None:
+async def test_should_retry_sets_the_errors_header(client: httpx.AsyncClient) -> None:
     advised = await client.post(URL, json=chat("fault=overloaded retry_after=3 should_retry=false"))
     plain = await client.post(URL, json=chat("fault=overloaded"))
 

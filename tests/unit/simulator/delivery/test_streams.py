@@ -28,7 +28,7 @@ async def events(client: httpx.AsyncClient, body: dict[str, Any]) -> list[Any]:
     return [json.loads(block.removeprefix("data: ")) for block in blocks[:-1]]
 
 
-async def test_a_stream_has_exactly_the_members_openai_sends(client: httpx.AsyncClient) -> None:
+async def test_events_have_exactly_the_members_openai_sends(client: httpx.AsyncClient) -> None:
     first, second, *_, last = await events(client, chat())
     envelope = {
         "id": first["id"],
@@ -51,7 +51,7 @@ async def test_a_stream_has_exactly_the_members_openai_sends(client: httpx.Async
     assert all(isinstance(event["obfuscation"], str) for event in (first, second, last))
 
 
-async def test_a_stream_says_what_the_whole_answer_says(client: httpx.AsyncClient) -> None:
+async def test_streamed_and_whole_responses_agree(client: httpx.AsyncClient) -> None:
     body = chat(logprobs=True, top_logprobs=2, n=3, seed=5)
     whole = (await client.post(URL, json=body | {"stream": False})).json()
     choices: list[dict[str, Any]] = [{"text": "", "entries": []} for _ in range(3)]
@@ -70,14 +70,14 @@ async def test_choices_are_interleaved(client: httpx.AsyncClient) -> None:
     assert indices[:9] == [0, 1, 2] * 3
 
 
-async def test_usage_comes_last_when_it_is_asked_for(client: httpx.AsyncClient) -> None:
+async def test_usage_comes_last_if_requested(client: httpx.AsyncClient) -> None:
     *others, last = await events(client, chat(stream_options={"include_usage": True}))
     assert last["choices"] == []
     assert last["usage"]["total_tokens"] == last["usage"]["prompt_tokens"] + last["usage"]["completion_tokens"]
     assert all(event["usage"] is None for event in others)
 
 
-async def test_usage_is_not_mentioned_when_it_is_not_asked_for(client: httpx.AsyncClient) -> None:
+async def test_usage_is_absent_unless_requested(client: httpx.AsyncClient) -> None:
     assert not any("usage" in event for event in await events(client, chat()))
 
 
@@ -86,13 +86,13 @@ async def test_obfuscation_can_be_turned_off(client: httpx.AsyncClient) -> None:
     assert not any("obfuscation" in event for event in received)
 
 
-async def test_models_that_reason_do_not_mention_logprobs(client: httpx.AsyncClient) -> None:
+async def test_reasoning_models_omit_logprobs(client: httpx.AsyncClient) -> None:
     received = await events(client, chat() | {"model": "gpt-5"})
     assert not any("logprobs" in event["choices"][0] for event in received)
     assert all(event["system_fingerprint"] is None for event in received)
 
 
-async def test_models_that_reason_show_logprobs_when_asked(client: httpx.AsyncClient) -> None:
+async def test_reasoning_models_return_logprobs_if_requested(client: httpx.AsyncClient) -> None:
     received = await events(client, chat(logprobs=True) | {"model": "gpt-5.1"})
     assert received[1]["choices"][0]["logprobs"]["content"]
 
@@ -103,14 +103,14 @@ async def test_the_headers_do_not_wait_for_the_first_token(client: httpx.AsyncCl
         assert simulator.traffic.live == 1
 
 
-async def test_a_slow_pace_leaves_time_between_tokens(client: httpx.AsyncClient) -> None:
+async def test_pacing_separates_tokens(client: httpx.AsyncClient) -> None:
     async with asyncio.timeout(60), client.stream("POST", URL, json=chat("[sim itl=600] Hi")) as response:
         received = await anext(response.aiter_text())
     assert received.count("data: ") == 1
     assert '"role":"assistant"' in received
 
 
-async def test_a_pace_is_kept() -> None:
+async def test_pacing_is_kept() -> None:
     loop = asyncio.get_running_loop()
     pacing = Pacing(time_to_first_token_s=0.05, time_per_token_s=0.01)
     async with Simulator(pacing=pacing) as simulator, httpx.AsyncClient() as client:
@@ -121,7 +121,7 @@ async def test_a_pace_is_kept() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_request_can_ask_for_another_pace(*, stream: bool) -> None:
+async def test_directives_override_the_pacing(*, stream: bool) -> None:
     pacing = Pacing(time_to_first_token_s=600, time_per_token_s=600)
     async with Simulator(pacing=pacing) as simulator, httpx.AsyncClient() as client:
         body = chat("[sim ttft=0 itl=0] Hi", stream=stream)

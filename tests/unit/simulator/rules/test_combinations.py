@@ -1,4 +1,4 @@
-"""Requests OpenAI refuses although each of their members is fine, and bodies that are no requests at all."""
+"""Requests with invalid combinations of valid members, and bodies that are not JSON."""
 
 from typing import Any
 
@@ -143,7 +143,7 @@ DIRECTIVES = [
     ("body", "expected"),
     [*CONVERSATIONS, *COMBINATIONS],
 )
-async def test_members_that_do_not_go_together_are_refused_in_openais_words(
+async def test_invalid_combinations_get_openais_message(
     client: httpx.AsyncClient, body: dict[str, Any], expected: tuple[str, str | None, str | None]
 ) -> None:
     message, param, code = expected
@@ -176,7 +176,9 @@ async def test_an_unknown_directive_is_named(
         pytest.param(b"{}", "text/plain", id="content type"),
     ],
 )
-async def test_a_body_that_is_not_json_is_refused(client: httpx.AsyncClient, content: bytes, content_type: str) -> None:
+async def test_a_body_that_is_not_json_is_rejected(
+    client: httpx.AsyncClient, content: bytes, content_type: str
+) -> None:
     response = await client.post(URL, content=content, headers={"Content-Type": content_type})
     assert response.status_code == 400
     assert response.json()["error"] == {
@@ -204,6 +206,6 @@ async def test_a_body_that_is_not_json_is_refused(client: httpx.AsyncClient, con
         ),
     ],
 )
-async def test_a_request_openai_takes_is_taken(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+async def test_a_request_that_openai_accepts_is_accepted(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
     response = await client.post(URL, json=body)
     assert response.status_code == 200, response.text

@@ -1,4 +1,4 @@
-"""What depends on the model: its existence, its limits, and what its family takes."""
+"""Model-specific behaviour: existence, limits, and what a family supports."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,10 +36,10 @@ def no_functions(model: str, way_out: str = " or set reasoning_effort to 'none'"
     return message, "reasoning_effort", None
 
 
-def too_large(name: str, asked: int, most: int) -> tuple[str, str, str]:
+def too_large(name: str, requested: int, maximum: int) -> tuple[str, str, str]:
     message = (
-        f"max_tokens is too large: {asked}. This model supports at most {most} completion tokens, "
-        f"whereas you provided {asked}."
+        f"max_tokens is too large: {requested}. This model supports at most {maximum} completion tokens, "
+        f"whereas you provided {requested}."
     )
     return message, name, "invalid_value"
 
@@ -48,7 +48,7 @@ ONLY_ONE = "Only the default (1) value is supported."
 SAMPLING = {"top_p": 0.5, "logprobs": True}
 NEVER = {"presence_penalty": 0.5, "frequency_penalty": 0.5, "logit_bias": {"5": 1}, "stop": "x"}
 
-REFUSED = [
+REJECTED = [
     *(
         pytest.param(chat(model, **{name: value}), no_parameter(name), id=f"{model} {name}")
         for model in ("o3", "gpt-5", "gpt-5.5", "gpt-6.1-sol", "gpt-6.2-sol", "gpt-6.2-astra", "chat-latest")
@@ -163,8 +163,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("body", "expected"), REFUSED)
-async def test_a_model_refuses_what_it_does_not_take(
+@pytest.mark.parametrize(("body", "expected"), REJECTED)
+async def test_a_model_rejects_what_it_does_not_support(
     client: httpx.AsyncClient, body: dict[str, Any], expected: tuple[str, str | None, str | None]
 ) -> None:
     message, param, code = expected
@@ -196,7 +196,7 @@ async def test_a_model_refuses_what_it_does_not_take(
         pytest.param(chat("gpt-4.1", " word" * 129_993), id="long context"),
     ],
 )
-async def test_a_model_takes_what_its_family_takes(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+async def test_a_model_accepts_what_its_family_supports(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
     response = await client.post(URL, json=body)
     assert response.status_code == 200, response.text
 
@@ -220,7 +220,7 @@ async def test_the_list_has_every_model_and_snapshot(client: httpx.AsyncClient) 
     assert len(names) == len(set(names))
 
 
-async def test_one_model_is_shown_as_openai_shows_it(client: httpx.AsyncClient) -> None:
+async def test_a_model_has_openais_form(client: httpx.AsyncClient) -> None:
     shown = (await client.get("/models/gpt-4o-mini")).json()
     assert shown == {
         "id": "gpt-4o-mini",
@@ -237,7 +237,7 @@ async def test_an_unknown_model_is_not_shown(client: httpx.AsyncClient) -> None:
     assert response.json()["error"]["code"] == "model_not_found"
 
 
-async def test_a_model_without_an_end_shows_none(client: httpx.AsyncClient) -> None:
+async def test_a_model_without_a_shutdown_date_has_none(client: httpx.AsyncClient) -> None:
     assert (await client.get("/models/gpt-6-luna")).json()["shutdown_date"] is None
 
 
@@ -252,7 +252,7 @@ async def client_on(day: date, *, shutdown_dates: bool = True) -> AsyncIterator[
 
 
 @pytest.mark.parametrize("name", ["gpt-4o-mini", "gpt-4o-mini-2024-07-18"])
-async def test_a_model_answers_until_the_day_before_its_end(name: str) -> None:
+async def test_a_model_is_available_until_the_day_before_its_shutdown(name: str) -> None:
     async with client_on(date(2027, 1, 13)) as client:
         assert (await client.post(URL, json=chat(name))).status_code == 200
     async with client_on(date(2027, 1, 14)) as client:
@@ -270,7 +270,7 @@ async def test_a_model_answers_until_the_day_before_its_end(name: str) -> None:
 
 
 @pytest.mark.parametrize(("shutdown_dates", "listed"), [(True, "2027-01-14"), (False, None)])
-async def test_an_ended_model_is_listed_with_its_date_or_not_at_all(shutdown_dates: bool, listed: str | None) -> None:
+async def test_a_shut_down_model_is_listed_with_its_date_or_omitted(shutdown_dates: bool, listed: str | None) -> None:
     async with client_on(date(2027, 1, 15), shutdown_dates=shutdown_dates) as client:
         entries = (await client.get("/models")).json()["data"]
     dates = {entry["id"]: entry.get("shutdown_date") for entry in entries}
@@ -279,7 +279,7 @@ async def test_an_ended_model_is_listed_with_its_date_or_not_at_all(shutdown_dat
     assert all(("shutdown_date" in entry) is shutdown_dates for entry in entries)
 
 
-async def test_a_deployment_is_a_model_by_another_name() -> None:
+async def test_a_deployment_is_another_name_for_a_model() -> None:
     async with (
         Simulator(catalogue=Catalogue(deployments={"my-deployment": "gpt-5.2"})) as simulator,
         httpx.AsyncClient(base_url=simulator.base_url, headers={"Authorization": "Bearer sk-a"}) as client,

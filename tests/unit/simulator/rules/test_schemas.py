@@ -1,4 +1,4 @@
-"""Which JSON schemas are refused, and in which words."""
+"""JSON schemas that OpenAI rejects, and its messages."""
 
 from typing import Any
 
@@ -148,43 +148,43 @@ def with_tool(schema: dict[str, Any], *, strict: bool) -> dict[str, Any]:
     return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}], "tools": [first, tool]}
 
 
-def refused(response: httpx.Response, message: str, param: str, code: str | None) -> bool:
+def is_rejected(response: httpx.Response, message: str, param: str, code: str | None) -> bool:
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
     return response.status_code == 400 and response.json() == {"error": error}
 
 
 @pytest.mark.parametrize(("schema", "problem"), STRICT)
-async def test_a_strict_answer_takes_only_the_subset(
+async def test_strict_response_formats_accept_only_the_subset(
     client: httpx.AsyncClient, schema: dict[str, Any], problem: str
 ) -> None:
     response = await client.post(URL, json=with_format(schema, strict=True))
     message = f"Invalid schema for response_format 'person': {problem}"
-    assert refused(response, message, "response_format", None), response.text
+    assert is_rejected(response, message, "response_format", None), response.text
 
 
 @pytest.mark.parametrize(("schema", "problem"), STRICT[1:])
-async def test_a_strict_function_takes_only_the_subset(
+async def test_strict_functions_accept_only_the_subset(
     client: httpx.AsyncClient, schema: dict[str, Any], problem: str
 ) -> None:
     response = await client.post(URL, json=with_tool(schema, strict=True))
     message = f"Invalid schema for function 'f': {problem}"
-    assert refused(response, message, "tools[1].function.parameters", "invalid_function_parameters"), response.text
+    assert is_rejected(response, message, "tools[1].function.parameters", "invalid_function_parameters"), response.text
 
 
 @pytest.mark.parametrize(("schema", "problem"), LOOSE)
-async def test_a_schema_has_to_be_one(client: httpx.AsyncClient, schema: dict[str, Any], problem: str) -> None:
+async def test_an_invalid_schema_is_rejected(client: httpx.AsyncClient, schema: dict[str, Any], problem: str) -> None:
     response = await client.post(URL, json=with_format(schema, strict=False))
     message = f"Invalid schema for response_format 'person': {problem}"
-    assert refused(response, message, "response_format", None), response.text
+    assert is_rejected(response, message, "response_format", None), response.text
 
 
 @pytest.mark.parametrize(("schema", "problem"), [*LOOSE, *PARAMETERS])
-async def test_parameters_of_a_function_have_to_be_complete(
+async def test_function_parameters_must_be_complete(
     client: httpx.AsyncClient, schema: dict[str, Any], problem: str
 ) -> None:
     response = await client.post(URL, json=with_tool(schema, strict=False))
     message = f"Invalid schema for function 'f': {problem}"
-    assert refused(response, message, "tools[1].function.parameters", "invalid_function_parameters"), response.text
+    assert is_rejected(response, message, "tools[1].function.parameters", "invalid_function_parameters"), response.text
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ async def test_parameters_of_a_function_have_to_be_complete(
         pytest.param({"type": "object", "properties": {"x": True}, "patternProperties": {"a": {}}}, False, id="true"),
     ],
 )
-async def test_a_schema_openai_takes_is_taken(
+async def test_a_schema_that_openai_accepts_is_accepted(
     client: httpx.AsyncClient, schema: dict[str, Any], *, strict: bool
 ) -> None:
     for body in (with_format(schema, strict=strict), with_tool(schema, strict=strict)):

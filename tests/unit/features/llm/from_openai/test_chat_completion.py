@@ -1,4 +1,4 @@
-"""OpenAI's answers in vLLM's shape."""
+"""OpenAI's responses and streams translated into vLLM's."""
 
 import json
 from typing import Any
@@ -29,7 +29,7 @@ def upstream(message: dict[str, Any], **choice: Any) -> bytes:
     return json.dumps(body).encode()
 
 
-def test_the_whole_answer_is_vllms_to_the_byte() -> None:
+def test_a_response_is_byte_for_byte_vllms() -> None:
     answer = chat_completion(request(), ResponsePlan(), upstream({"content": "Hi"})).model_dump_json()
 
     assert answer == (
@@ -43,7 +43,7 @@ def test_the_whole_answer_is_vllms_to_the_byte() -> None:
     )
 
 
-def test_tool_calls_stand_where_vllm_has_them() -> None:
+def test_tool_calls_are_in_vllms_key_order() -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     message = json.loads(
         chat_completion(request(), ResponsePlan(), upstream({"content": None, "tool_calls": [call]})).model_dump_json()
@@ -54,7 +54,7 @@ def test_tool_calls_stand_where_vllm_has_them() -> None:
     assert list(message)[-3:] == ["function_call", "tool_calls", "reasoning"]
 
 
-def test_logprobs_lose_openais_refusal() -> None:
+def test_logprobs_have_no_refusal() -> None:
     token = {"token": "H", "logprob": -0.31725305, "bytes": [72], "top_logprobs": []}
     logprobs = {"content": [token], "refusal": None}
     answer = json.loads(
@@ -64,7 +64,7 @@ def test_logprobs_lose_openais_refusal() -> None:
     assert answer["choices"][0]["logprobs"] == {"content": [token]}
 
 
-def test_a_refusal_and_annotations_pass() -> None:
+def test_a_refusal_and_annotations_are_passed_on() -> None:
     message = chat_completion(
         request(), ResponsePlan(), upstream({"content": None, "refusal": "No.", "annotations": [{"a": 1}]})
     )
@@ -83,12 +83,9 @@ def test_a_refusal_and_annotations_pass() -> None:
         (b'{"id":"x"}', "choices: Field required"),
     ],
 )
-def test_anything_else_is_no_answer(answer: bytes, complaint: str) -> None:
+def test_an_invalid_response_is_an_error(answer: bytes, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         chat_completion(request(), ResponsePlan(), answer)
-
-
-# --- streams ----------------------------------------------------------------------------------------------------------
 
 
 def event(
@@ -115,7 +112,7 @@ def streamed(*events: dict[str, Any], plan: ResponsePlan | None = None, **fields
     ]
 
 
-def test_a_stream_is_vllms_to_the_byte() -> None:
+def test_a_stream_is_byte_for_byte_vllms() -> None:
     assert streamed(event(FIRST), event({"content": "Hi"}), event({}, "stop"), event(choices=[], usage=USAGE)) == [
         HEAD + '"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],'
         '"prompt_token_ids":null,"prompt_text":null}',
@@ -126,7 +123,7 @@ def test_a_stream_is_vllms_to_the_byte() -> None:
     ]
 
 
-def test_usage_is_shown_where_it_was_asked_for() -> None:
+def test_usage_is_sent_if_requested() -> None:
     *_, finish, usage = streamed(
         event(FIRST), event({}, "stop"), event(choices=[], usage=USAGE), stream_options={"include_usage": True}
     )
@@ -137,7 +134,7 @@ def test_usage_is_shown_where_it_was_asked_for() -> None:
     )
 
 
-def test_each_choice_begins_with_its_role() -> None:
+def test_each_choice_starts_with_its_role() -> None:
     events = event(FIRST), event(FIRST, index=1), event({"content": "a"})
     chunks = [json.loads(chunk) for chunk in streamed(*events, n=2)]
 
@@ -154,7 +151,7 @@ def test_a_first_event_with_text_becomes_two_chunks() -> None:
     ]  # fmt: skip
 
 
-def test_tool_call_deltas_pass_field_by_field() -> None:
+def test_tool_call_deltas_are_passed_on() -> None:
     begin = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
     piece = {"index": 0, "function": {"arguments": '{"a'}}
     chunks = streamed(
@@ -168,14 +165,14 @@ def test_tool_call_deltas_pass_field_by_field() -> None:
     ]  # fmt: skip
 
 
-def test_log_probabilities_of_a_stream_lose_openais_refusal() -> None:
+def test_streamed_logprobs_have_no_refusal() -> None:
     token = {"token": "H", "logprob": -0.1, "bytes": [72], "top_logprobs": []}
     *_, chunk = streamed(event(FIRST), event({"content": "H"}, logprobs={"content": [token], "refusal": None}))
 
     assert json.loads(chunk)["choices"][0]["logprobs"] == {"content": [token]}
 
 
-def test_a_refusal_passes_as_it_comes() -> None:
+def test_a_streamed_refusal_is_passed_on() -> None:
     *_, chunk = streamed(event(FIRST), event({"refusal": "No"}))
 
     assert json.loads(chunk)["choices"][0]["delta"] == {"refusal": "No"}
@@ -185,9 +182,6 @@ def test_the_clients_id_is_on_every_chunk() -> None:
     chunks = streamed(event(FIRST), event({"content": "a"}), event({}, "stop"), request_id="mine")
 
     assert {json.loads(chunk)["id"] for chunk in chunks} == {"chatcmpl-mine"}
-
-
-# --- readings ---------------------------------------------------------------------------------------------------------
 
 
 def token(text: str) -> dict[str, Any]:
@@ -200,25 +194,25 @@ def read(content: str, plan: ResponsePlan, **choice: Any) -> dict[str, Any]:
     return read_choice
 
 
-def test_a_stop_string_found_here_ends_the_answer() -> None:
+def test_a_stop_string_ends_the_response() -> None:
     choice = read("one\ntwo\nthree", ResponsePlan(stops=("two", "\n")), finish_reason="length")
 
     assert (choice["message"]["content"], choice["finish_reason"], choice["stop_reason"]) == ("one", "stop", "\n")
 
 
-def test_a_stop_string_may_stay_in_the_text() -> None:
+def test_an_included_stop_string_stays_in_the_text() -> None:
     choice = read("one two", ResponsePlan(stops=(" t",), include_stop=True))
 
     assert (choice["message"]["content"], choice["stop_reason"]) == ("one t", " t")
 
 
-def test_without_a_match_the_answer_is_whole() -> None:
+def test_without_a_match_the_text_is_complete() -> None:
     choice = read("one tw", ResponsePlan(stops=("two",)), finish_reason="length")
 
     assert (choice["message"]["content"], choice["finish_reason"], choice["stop_reason"]) == ("one tw", "length", None)
 
 
-def test_a_wrapped_text_is_unwrapped_with_its_tokens() -> None:
+def test_an_enveloped_text_is_decoded_with_its_tokens() -> None:
     tokens = [token(text) for text in ('{"', "value", '":"', "re", "d", '"}')]
     plan = ResponsePlan(envelope=Envelope.TEXT)
     choice = read('{"value":"red"}', plan, logprobs={"content": tokens, "refusal": None})
@@ -227,14 +221,14 @@ def test_a_wrapped_text_is_unwrapped_with_its_tokens() -> None:
     assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["re", "d"]
 
 
-def test_a_wrapped_value_is_unwrapped_as_it_stands() -> None:
+def test_an_enveloped_value_is_unchanged() -> None:
     assert (
         read('{"value": [1, {"a": "}"}] }', ResponsePlan(envelope=Envelope.JSON))["message"]["content"]
         == '[1, {"a": "}"}]'
     )
 
 
-def test_an_echo_stands_before_the_answer() -> None:
+def test_an_echo_precedes_the_text() -> None:
     choice = read(" upon", ResponsePlan(echo="Once", role="user"))
 
     assert (choice["message"]["role"], choice["message"]["content"]) == ("user", "Once upon")
@@ -245,7 +239,7 @@ CALLS = [
 ]
 
 
-def test_only_the_first_tool_call_is_kept_where_one_was_asked_for() -> None:
+def test_only_one_tool_call_is_kept_if_requested() -> None:
     plan = ResponsePlan(one_tool_call=True, content_beside_calls="")
     message = chat_completion(request(), plan, upstream({"content": None, "tool_calls": CALLS})).choices[0].message
 
@@ -253,7 +247,7 @@ def test_only_the_first_tool_call_is_kept_where_one_was_asked_for() -> None:
     assert message.content == ""
 
 
-def test_usage_details_are_shown_where_the_operator_says_so() -> None:
+def test_usage_details_are_shown_if_enabled() -> None:
     usage = chat_completion(request(), ResponsePlan(usage_details=True), upstream({"content": "Hi"})).usage
 
     assert usage
@@ -270,7 +264,7 @@ def deltas(chunks: list[str]) -> list[tuple[Any, Any, Any]]:
     return [(choice["delta"].get("content"), choice["finish_reason"], choice.get("stop_reason")) for choice in choices]
 
 
-def test_a_streamed_stop_string_may_straddle_events() -> None:
+def test_a_stop_string_can_span_events() -> None:
     events = [event(FIRST), event({"content": "one t"}), event({"content": "w"}), event({"content": "o three"}),
               event({"content": "four"}), event({}, "stop")]  # fmt: skip
     chunks = streamed(*events, plan=ResponsePlan(stops=("two",)))
@@ -278,7 +272,7 @@ def test_a_streamed_stop_string_may_straddle_events() -> None:
     assert deltas(chunks) == [("", None, None), ("one ", None, None), ("", "stop", "two")]
 
 
-def test_what_was_held_back_comes_with_the_end() -> None:
+def test_held_back_text_is_sent_at_the_end() -> None:
     chunks = streamed(
         event(FIRST), event({"content": "one tw"}), event({}, "length"), plan=ResponsePlan(stops=("two",))
     )
@@ -297,7 +291,7 @@ def test_a_stream_is_complete_once_every_choice_has_stopped(usage: bool, complet
     assert translator.complete is complete
 
 
-def test_a_streamed_choice_is_unwrapped() -> None:
+def test_a_streamed_envelope_is_removed() -> None:
     pieces = ['{"', 'value":"', "r", "ed", '"}']
     events = [event({"content": piece}, logprobs={"content": [token(piece)], "refusal": None}) for piece in pieces]
     chunks = streamed(event(FIRST), *events, event({}, "stop"), plan=ResponsePlan(envelope=Envelope.TEXT))
@@ -312,7 +306,7 @@ def test_a_streamed_echo_follows_the_role() -> None:
     assert json.loads(chunks[0])["choices"][0]["delta"]["role"] == "user"
 
 
-def test_streamed_tool_calls_beyond_the_first_are_left_out_where_one_was_asked_for() -> None:
+def test_only_one_streamed_tool_call_is_kept_if_requested() -> None:
     second = {"index": 1, "id": "call_2", "type": "function", "function": {"name": "f", "arguments": ""}}
     first = {"index": 0, "function": {"arguments": "{}"}}
     chunks = streamed(
@@ -323,7 +317,7 @@ def test_streamed_tool_calls_beyond_the_first_are_left_out_where_one_was_asked_f
     assert [json.loads(chunk)["choices"][0]["delta"].get("tool_calls") for chunk in chunks] == [None, [first], None]
 
 
-def test_an_echo_stands_before_the_answer_where_tools_are_called_too() -> None:
+def test_an_echo_precedes_tool_calls_too() -> None:
     plan = ResponsePlan(echo="a", content_beside_calls="")
     answer = chat_completion(request(), plan, upstream({"content": None, "tool_calls": CALLS}))
 
@@ -338,7 +332,7 @@ def test_an_echo_stands_before_the_answer_where_tools_are_called_too() -> None:
         ('{"value":"red"', "content_filter", "content_filter"),
     ],
 )
-def test_a_wrapped_value_is_whole_though_its_wrapper_was_cut(content: str, sent: str, finish: str) -> None:
+def test_a_value_is_complete_though_its_envelope_is_cut(content: str, sent: str, finish: str) -> None:
     assert read(content, ResponsePlan(envelope=Envelope.TEXT), finish_reason=sent)["finish_reason"] == finish
     chunks = streamed(
         event(FIRST), event({"content": content}), event({}, sent), plan=ResponsePlan(envelope=Envelope.TEXT)
@@ -346,7 +340,7 @@ def test_a_wrapped_value_is_whole_though_its_wrapper_was_cut(content: str, sent:
     assert json.loads(chunks[-1])["choices"][0]["finish_reason"] == finish
 
 
-def test_tokens_are_read_by_their_bytes() -> None:
+def test_logprob_tokens_are_filtered_by_their_bytes() -> None:
     emoji = "\N{PARTY POPPER}".encode()
     halves = [{**token("x"), "token": f"bytes:{part!r}", "bytes": list(part)} for part in (emoji[:2], emoji[2:])]
     tokens = [token("a"), *halves, token("b")]
@@ -356,7 +350,7 @@ def test_tokens_are_read_by_their_bytes() -> None:
     assert choice["logprobs"]["content"] == tokens[:3]
 
 
-def test_the_tokens_of_a_wrapped_text_are_those_that_are_seen() -> None:
+def test_logprobs_of_an_enveloped_text_are_those_of_its_value() -> None:
     tokens = [token(text) for text in ('{"value":"a', ' \\"', 'b"}')]
     choice = read('{"value":"a \\"b"}', ResponsePlan(envelope=Envelope.TEXT), logprobs={"content": tokens})
 

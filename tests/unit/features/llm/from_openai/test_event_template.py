@@ -1,4 +1,4 @@
-"""What is made of a stream with moulds is what is made of each event by itself: the same bytes, failure and cost."""
+"""Event templates change neither the bytes, the failure nor the token count of a stream."""
 
 import asyncio
 import itertools
@@ -35,12 +35,10 @@ from tests.unit.features.llm.test_client import request
 
 O200K = encoding("o200k_base")
 
-# --- what a stream becomes, with moulds and without -------------------------------------------------------------------
-
 
 @dataclass
 class Outcome:
-    """All that anybody can notice of a stream."""
+    """Everything observable of a stream."""
 
     made: bytes = b""
     failure: str = ""
@@ -49,7 +47,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Asked:
-    """How the answer is to be read; translators are made anew, for they remember."""
+    """A request and its response plan. Each stream needs a new translator."""
 
     fields: JSONObject
     plan: Callable[[], ResponsePlan] = ResponsePlan
@@ -67,7 +65,7 @@ class Asked:
         return lambda chunks: translator.events(1, chunks)
 
 
-async def with_moulds(asked: Asked, pieces: Sequence[bytes]) -> Outcome:
+async def with_templates(asked: Asked, pieces: Sequence[bytes]) -> Outcome:
     record = RequestRecord()
     begin_record(record)
     stream = ChatStream(
@@ -90,7 +88,7 @@ async def with_moulds(asked: Asked, pieces: Sequence[bytes]) -> Outcome:
 
 
 def one_by_one(asked: Asked, stream: bytes) -> Outcome:
-    """The same, said as plainly as can be: each event is decoded, translated and encoded."""
+    """The reference: each event is decoded, translated and encoded separately."""
     translator, render, outcome = asked.translator(), asked.render(), Outcome()
     events, told = 0, None
     try:
@@ -124,12 +122,10 @@ CUT_SHORT = f"{openai.APIConnectionError} The upstream service ended the stream 
 NOT_UNDERSTOOD = f"{openai.APIResponseValidationError} Data returned by API invalid for expected schema. {None}"
 
 
-# --- streams ----------------------------------------------------------------------------------------------------------
-
 HEAD = '"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m"'
 CHOICE = '{"index":0,"delta":{"content":"~"},"logprobs":null,"finish_reason":null}'
 PLAIN = f'{{{HEAD},"choices":[{CHOICE}],"usage":null}}'
-"""An event as OpenAI sends it; its text goes where the tilde is."""
+"""Events as OpenAI sends them, with a tilde in place of the text."""
 
 FORMS = {
     "plain": PLAIN,
@@ -252,50 +248,50 @@ def cut(stream: bytes, places: Iterable[int]) -> list[bytes]:
     return [stream[start:end] for start, end in itertools.pairwise([0, *places, len(stream)])]
 
 
-def assert_the_same(asked: Asked, *streams: bytes, places: Iterable[int] = ()) -> None:
-    async def each_with_moulds() -> list[Outcome]:
-        return [await with_moulds(asked, cut(stream, places)) for stream in streams]
+def assert_templates_change_nothing(asked: Asked, *streams: bytes, places: Iterable[int] = ()) -> None:
+    async def each_with_templates() -> list[Outcome]:
+        return [await with_templates(asked, cut(stream, places)) for stream in streams]
 
-    assert asyncio.run(each_with_moulds()) == [one_by_one(asked, stream) for stream in streams]
+    assert asyncio.run(each_with_templates()) == [one_by_one(asked, stream) for stream in streams]
 
 
 @given(st.sampled_from(sorted(ASKED)), streams, st.data())
-def test_a_stream_is_what_its_events_are_one_by_one(asked: str, stream: bytes, data: st.DataObject) -> None:
-    assert_the_same(ASKED[asked], stream, places=data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+def test_templates_do_not_change_a_stream(asked: str, stream: bytes, data: st.DataObject) -> None:
+    assert_templates_change_nothing(
+        ASKED[asked], stream, places=data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_any_text_in_any_form_is_what_it_is_by_itself(form: str) -> None:
+def test_templates_do_not_change_any_text_in_any_form(form: str) -> None:
     streams = (written(form, "as OpenAI does", b"a", b"a", b"b", text, b"b") for text in BODIES)
-    assert_the_same(ASKED["a chat"], *(BEGIN + stream + END for stream in streams))
+    assert_templates_change_nothing(ASKED["a chat"], *(BEGIN + stream + END for stream in streams))
 
 
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
-def test_any_text_is_what_it_is_by_itself_however_it_is_read(asked: Asked) -> None:
+def test_templates_do_not_change_any_text_with_any_plan(asked: Asked) -> None:
     streams = (written("plain", "as OpenAI does", b"a", b"a", b"b", text, b"b") for text in BODIES)
-    assert_the_same(asked, *(BEGIN + stream + END for stream in streams))
+    assert_templates_change_nothing(asked, *(BEGIN + stream + END for stream in streams))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_whatever_comes_between_it_stays_what_it_is_by_itself(form: str) -> None:
+def test_templates_do_not_change_other_events_in_between(form: str) -> None:
     streams = []
     for other in FORMS:
         runs = [(form, b"a"), (form, b"a"), (other, b"a"), (form, b"b"), ("plain", b"b")]
         streams.append(b"".join([written(name, "as OpenAI does", text) for name, text in runs]))
-    assert_the_same(ASKED["with usage"], *(BEGIN + stream + END for stream in streams))
+    assert_templates_change_nothing(ASKED["with usage"], *(BEGIN + stream + END for stream in streams))
 
 
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("asked", ["with usage", "a text with ids"])
-def test_any_form_in_any_frame_is_what_it_is_by_itself(frame: str, asked: str) -> None:
+def test_templates_do_not_change_any_form_in_any_frame(frame: str, asked: str) -> None:
     streams = []
     for form in FORMS:
         taught = written("plain", frame, b"a", b"a") + written(form, frame, b"a", b"a")
         streams.append(BEGIN + taught + written(form, frame, b"b") + written("plain", frame, b"b") + END)
-    assert_the_same(ASKED[asked], *streams)
+    assert_templates_change_nothing(ASKED[asked], *streams)
 
-
-# --- moulds by themselves ---------------------------------------------------------------------------------------------
 
 BEFORE, AFTER = PLAIN.split("~")
 
@@ -315,7 +311,7 @@ def taught(*texts: str) -> TemplateCache:
     return templates
 
 
-def test_a_mould_is_used_once_two_events_gave_the_same() -> None:
+def test_a_template_is_used_after_two_equal_ones() -> None:
     events = (event_of(b"c") + b"\n\n") * 2
 
     assert taught("a").render(events, 0) is None
@@ -323,7 +319,7 @@ def test_a_mould_is_used_once_two_events_gave_the_same() -> None:
 
 
 @pytest.mark.parametrize("change", [(b'"created":1', b'"created":2'), (b'"usage":null', b'"usage":{}')])
-def test_events_that_have_changed_give_a_mould_of_their_own(change: tuple[bytes, bytes]) -> None:
+def test_changed_events_give_a_new_template(change: tuple[bytes, bytes]) -> None:
     templates = taught("a", "b")
     changed = event_of(b"c").replace(*change)
     for _ in range(2):
@@ -333,7 +329,7 @@ def test_events_that_have_changed_give_a_mould_of_their_own(change: tuple[bytes,
     assert templates.render(changed + b"\n\n", 0)
 
 
-def test_what_does_not_say_the_text_makes_no_mould() -> None:
+def test_an_event_without_the_text_gives_no_template() -> None:
     templates = TemplateCache()
     for _ in range(2):
         templates.learn(event_of(b"a"), b'data: {"content":"A"}\n\n', "a")
@@ -341,7 +337,7 @@ def test_what_does_not_say_the_text_makes_no_mould() -> None:
     assert templates.render(event_of(b"a") + b"\n\n", 0) is None
 
 
-def test_a_run_ends_before_the_first_event_that_does_not_fit() -> None:
+def test_rendering_ends_before_the_first_event_that_does_not_fit() -> None:
     fits, other = event_of(b"c") + b"\n\n", event_of(b"\\/") + b"\n\n"
     templates = taught("a", "b")
 
@@ -350,7 +346,7 @@ def test_a_run_ends_before_the_first_event_that_does_not_fit() -> None:
     assert templates.render(fits[:-1], 0) is None
 
 
-def test_only_what_is_written_as_it_stands_fits_and_all_that_is_no_escape_does() -> None:
+def test_only_text_that_is_encoded_unchanged_fits() -> None:
     templates = taught("a", "b")
     leads = [*range(256)]
     places = b"\x00\x1f\x22\x2f\x5c\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xe0\xff"

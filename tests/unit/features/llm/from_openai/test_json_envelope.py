@@ -1,4 +1,4 @@
-"""The value out of a wrapped answer, however its text comes."""
+"""The value of an envelope that comes in pieces."""
 
 import json
 from typing import Any
@@ -76,12 +76,12 @@ def fed(pieces: list[str], *, bare: bool) -> str:
 
 
 @pytest.mark.parametrize(("text", "value", "bare"), CASES)
-def test_the_value_is_found(text: str, value: str, bare: bool) -> None:
+def test_the_value_is_extracted(text: str, value: str, bare: bool) -> None:
     assert unwrapped(text, bare=bare) == value
 
 
 @pytest.mark.parametrize(("text", "value", "bare"), CASES)
-def test_every_cut_gives_the_same(text: str, value: str, bare: bool) -> None:
+def test_every_cut_gives_the_same_value(text: str, value: str, bare: bool) -> None:
     assert fed(list(text), bare=bare) == value
     for first in range(len(text) + 1):
         for second in range(first, len(text) + 1):
@@ -103,7 +103,7 @@ def test_every_cut_gives_the_same(text: str, value: str, bare: bool) -> None:
         pytest.param(['{"value":', "12", "}"], ["", '{"value":12', "}"], True, id="not a string"),
     ],
 )
-def test_each_piece_gives_what_is_certain(pieces: list[str], given: list[str], bare: bool) -> None:
+def test_each_piece_gives_what_is_decoded(pieces: list[str], given: list[str], bare: bool) -> None:
     unwrapper = EnvelopeReader(bare=bare)
     assert [unwrapper.feed(piece) for piece in pieces] == given
 
@@ -119,7 +119,7 @@ SPACES = st.text(" \t\n\r", max_size=2)
 
 @st.composite
 def dumped(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> tuple[Any, str, str]:
-    """A value, its JSON text and the text of its wrapper."""
+    """A value, its JSON text and the text of its envelope."""
     value = draw(values)
     text = json.dumps(value, ensure_ascii=draw(st.booleans()), indent=draw(st.none() | st.integers(0, 2)))
     spaces = [draw(SPACES) for _ in range(6)]
@@ -133,33 +133,33 @@ def cut(text: str, data: st.DataObject) -> list[str]:
 
 
 @given(dumped(STRINGS), st.data())
-def test_any_string_comes_out_decoded(case: tuple[str, str, str], data: st.DataObject) -> None:
+def test_any_string_is_decoded(case: tuple[str, str, str], data: st.DataObject) -> None:
     value, _, wrapper = case
     assert json.loads(wrapper)["value"] == value
     assert fed(cut(wrapper, data), bare=True) == value
 
 
 @given(dumped(VALUES), st.data())
-def test_any_value_comes_out_as_it_stands(case: tuple[Any, str, str], data: st.DataObject) -> None:
+def test_any_value_is_unchanged(case: tuple[Any, str, str], data: st.DataObject) -> None:
     value, text, wrapper = case
     assert json.loads(wrapper)["value"] == value
     assert fed(cut(wrapper, data), bare=False) == text
 
 
 @given(dumped(STRINGS), st.data())
-def test_a_string_cut_anywhere_gives_its_beginning(case: tuple[str, str, str], data: st.DataObject) -> None:
+def test_a_truncated_string_gives_its_prefix(case: tuple[str, str, str], data: st.DataObject) -> None:
     value, _, wrapper = case
     end = data.draw(st.integers(0, len(wrapper)))
     assert value.startswith(unwrapped(wrapper[:end], bare=True))
 
 
 @given(dumped(VALUES), st.data())
-def test_a_value_cut_anywhere_gives_its_beginning(case: tuple[Any, str, str], data: st.DataObject) -> None:
+def test_a_truncated_value_gives_its_prefix(case: tuple[Any, str, str], data: st.DataObject) -> None:
     _, text, wrapper = case
     end = data.draw(st.integers(0, len(wrapper)))
     assert text.startswith(unwrapped(wrapper[:end], bare=False))
 
 
 @given(st.text('{"value": \n'), st.data(), st.booleans())
-def test_any_text_gives_the_same_in_any_pieces(text: str, data: st.DataObject, bare: bool) -> None:
+def test_any_text_gives_the_same_value_in_any_pieces(text: str, data: st.DataObject, bare: bool) -> None:
     assert fed(cut(text, data), bare=bare) == unwrapped(text, bare=bare)

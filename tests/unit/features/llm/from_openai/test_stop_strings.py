@@ -35,16 +35,16 @@ def test_the_text_ends_before_its_stop_string(text: str, stops: list[str], shown
 
 
 @pytest.mark.parametrize(("text", "stops", "shown", "matched"), FOUND)
-def test_the_stop_string_stays_where_it_is_included(
-    text: str, stops: list[str], shown: str, matched: str | None
-) -> None:
+def test_an_included_stop_string_stays(text: str, stops: list[str], shown: str, matched: str | None) -> None:
     finder = StopFinder(stops, include=True)
     assert finder.feed(text) + finder.finish() == shown + (matched or "")
 
 
 @pytest.mark.parametrize("include", [False, True])
 @pytest.mark.parametrize(("text", "stops", "shown", "matched"), FOUND)
-def test_every_cut_gives_the_same(text: str, stops: list[str], shown: str, matched: str | None, include: bool) -> None:
+def test_every_cut_gives_the_same_text(
+    text: str, stops: list[str], shown: str, matched: str | None, include: bool
+) -> None:
     expected = shown + (matched or "") * include
     for first in range(len(text) + 1):
         for second in range(first, len(text) + 1):
@@ -54,7 +54,7 @@ def test_every_cut_gives_the_same(text: str, stops: list[str], shown: str, match
             assert finder.matched == matched
 
 
-def test_only_what_may_become_a_stop_string_is_held_back() -> None:
+def test_only_a_possible_stop_string_is_held_back() -> None:
     finder = StopFinder(["aab", "xy"], include=False)
     assert [finder.feed(piece) for piece in ("one", " a", "a", "a", "c", "x", "x", "z")] == [
         "one",
@@ -74,13 +74,13 @@ def test_nothing_comes_after_a_match() -> None:
     assert (finder.feed(" three."), finder.finish(), finder.matched) == ("", "", ".")
 
 
-def test_what_was_held_back_is_given_once() -> None:
+def test_held_back_text_is_returned_once() -> None:
     finder = StopFinder(["STOP"], include=False)
     assert (finder.feed("one ST"), finder.finish(), finder.finish()) == ("one ", "ST", "")
 
 
 def found(text: str, stops: list[str], *, include: bool) -> tuple[str, str | None]:
-    """The rule itself, on the whole text."""
+    """The reference, on the whole text."""
     for end in range(1, len(text) + 1):
         for stop in stops:
             if stop and text[:end].endswith(stop):
@@ -89,7 +89,7 @@ def found(text: str, stops: list[str], *, include: bool) -> tuple[str, str | Non
 
 
 def may_still_match(text: str, stops: list[str]) -> int:
-    """How many of the last characters of `text` are the beginning of a stop string."""
+    """Length of the longest suffix of `text` that starts a stop string."""
     return max((size for stop in stops for size in range(len(stop)) if text.endswith(stop[:size])), default=0)
 
 
@@ -98,7 +98,7 @@ def may_still_match(text: str, stops: list[str]) -> int:
     st.lists(st.text("ab🎉끝", max_size=5), max_size=4),
     st.booleans(),
 )
-def test_any_pieces_give_what_the_whole_text_gives(pieces: list[str], stops: list[str], include: bool) -> None:
+def test_any_pieces_give_the_same_text(pieces: list[str], stops: list[str], include: bool) -> None:
     finder = StopFinder(stops, include=include)
     fed = shown = ""
     for piece in pieces:
@@ -111,7 +111,7 @@ def test_any_pieces_give_what_the_whole_text_gives(pieces: list[str], stops: lis
 
 
 @pytest.mark.parametrize("stop", ["a" * 20_000 + "b", "b" * 20_000], ids=["always almost there", "never there"])
-def test_a_long_stop_string_costs_no_more_with_every_character(stop: str) -> None:
+def test_the_time_per_character_does_not_grow_with_the_stop_string(stop: str) -> None:
     def seconds(stop: str) -> float:
         finder = StopFinder([stop], include=False)
         start = time.process_time()

@@ -1,4 +1,4 @@
-"""Streams that break, and streams that only look so: what a client of our server sees, byte by byte."""
+"""Broken and unusual upstream streams, as a client of the server sees them."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from app.upstream.sse import BOM
 from app.upstream.upstream_response import UpstreamResponse
 from tests.conftest import CHAT
 from tests.serving import served_over
-from tests.unit.features.llm.test_client import http_answer, raw_server, read_request, request
+from tests.unit.features.llm.test_client import http_response, raw_server, read_request, request
 from tests.unit.features.llm.test_client_damage import SSE_HEAD, answering, event, http_chunk
 
 DONE = b"data: [DONE]\n\n"
@@ -102,7 +102,7 @@ async def streamed(body: bytes, *, end: bytes = END, **fields: Any) -> list[Any]
         pytest.param(b"data: <html>\n\n" + FINISH + DONE, END, id="HTML"),
     ],
 )
-async def test_a_damaged_stream_is_its_whole_events_and_one_error(after: bytes, end: bytes) -> None:
+async def test_a_damaged_stream_is_its_complete_events_and_one_error(after: bytes, end: bytes) -> None:
     *events, error = await streamed(BEGIN + after, end=end)
 
     assert [event["choices"][0]["delta"]["content"] for event in events] == ["", "안녕", ""][: len(events)]
@@ -111,7 +111,7 @@ async def test_a_damaged_stream_is_its_whole_events_and_one_error(after: bytes, 
     assert error["error"]["code"] in {500, 502}
 
 
-async def test_an_event_that_has_no_end_is_given_up() -> None:
+async def test_an_endless_event_is_an_error() -> None:
     async with (
         endless(SSE_HEAD + http_chunk(BEGIN + b"data: "), http_chunk(b"x" * 100_000)) as upstream,
         served_over(upstream) as url,
@@ -126,7 +126,7 @@ async def test_an_event_that_has_no_end_is_given_up() -> None:
 
 @asynccontextmanager
 async def endless(begin: bytes, more: bytes) -> AsyncIterator[str]:
-    """An upstream that goes on until nobody listens."""
+    """An upstream that sends until the connection closes."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -140,7 +140,7 @@ async def endless(begin: bytes, more: bytes) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/html"])
-async def test_what_comes_in_the_place_of_a_stream_is_not_read_without_end(kind: str) -> None:
+async def test_a_body_in_place_of_a_stream_is_read_up_to_a_limit(kind: str) -> None:
     head = SSE_HEAD.replace(b"text/event-stream", kind.encode())
     async with (
         endless(head, http_chunk(b"[" * 1000)) as upstream,
@@ -154,7 +154,7 @@ async def test_what_comes_in_the_place_of_a_stream_is_not_read_without_end(kind:
 
 
 @pytest.mark.parametrize("end", [b"", END], ids=["cut", "ended"])
-async def test_nothing_after_the_headers_is_an_error(end: bytes) -> None:
+async def test_an_empty_body_is_an_error(end: bytes) -> None:
     [error] = await streamed(b": nothing\n\n", end=end)
 
     assert error["error"]["code"] == 502
@@ -162,12 +162,12 @@ async def test_nothing_after_the_headers_is_an_error(end: bytes) -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("content_type", ["text/html", "text/plain", "text/event-stream", ""])
-async def test_an_answer_of_another_kind_is_a_502(content_type: str, stream: bool) -> None:
+async def test_another_content_type_is_a_502(content_type: str, stream: bool) -> None:
     headers = f"content-type: {content_type}\r\n" if content_type else ""
     if stream and content_type == "text/event-stream":
         headers = "content-type: application/json\r\n"
     async with (
-        answering(http_answer(b'{"ok": true}', headers=headers)) as upstream,
+        answering(http_response(b'{"ok": true}', headers=headers)) as upstream,
         served_over(upstream) as url,
         httpx.AsyncClient(base_url=url) as client,
     ):
@@ -175,7 +175,7 @@ async def test_an_answer_of_another_kind_is_a_502(content_type: str, stream: boo
         response = await client.post(CHAT, json=body)
 
     assert response.status_code == 502
-    assert response.json()["error"]["message"] == "The upstream service's answer could not be understood."
+    assert response.json()["error"]["message"] == "The upstream service's response could not be understood."
 
 
 @pytest.mark.parametrize(
@@ -188,11 +188,11 @@ async def test_an_answer_of_another_kind_is_a_502(content_type: str, stream: boo
         pytest.param(lambda body: body.replace(b"data: ", b"event: chunk\nid: 7\ndata:"), id="other fields"),
     ],
 )
-async def test_a_stream_in_another_form_is_the_same_stream(form: Any) -> None:
+async def test_other_sse_forms_give_the_same_stream(form: Any) -> None:
     assert await streamed(form(GOOD)) == await streamed(GOOD)
 
 
-async def test_deltas_of_tool_calls_pass_field_by_field() -> None:
+async def test_tool_call_deltas_are_passed_on() -> None:
     tools = [{"type": "function", "function": {"name": name}} for name in ("ab", "ac", "b")]
     body = b"".join(chunk(each) for each in CALLS) + DONE
     choices = [event["choices"][0] for event in await streamed(body, n=2, tools=tools)]
@@ -205,7 +205,7 @@ async def test_deltas_of_tool_calls_pass_field_by_field() -> None:
 
 
 class Pieces:
-    """An answer that comes in these pieces, and no others: a socket would join them."""
+    """A response read in exactly these pieces; a socket would join them."""
 
     url = "http://upstream/v1/chat/completions"
 
@@ -222,7 +222,7 @@ class Pieces:
 
 
 async def read_in(pieces: Sequence[bytes]) -> tuple[bytes, bool]:
-    """The events made of a stream that comes in `pieces`, and whether it ended well."""
+    """The translated events of a stream in `pieces`, and whether it ended without an error."""
     asked = request(stream=True, n=2, stream_options={"include_usage": True})
     answer = cast("UpstreamResponse", Pieces(pieces))
     stream = ChatStream(
@@ -254,7 +254,7 @@ STREAMS = {
 
 
 @given(st.sampled_from(sorted(STREAMS)), st.data())
-def test_however_a_stream_is_cut_its_chunks_are_the_same(name: str, data: st.DataObject) -> None:
+def test_any_cut_of_a_stream_gives_the_same_chunks(name: str, data: st.DataObject) -> None:
     stream = STREAMS[name]
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     pieces = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
@@ -263,7 +263,7 @@ def test_however_a_stream_is_cut_its_chunks_are_the_same(name: str, data: st.Dat
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
-async def test_every_cut_and_every_byte_for_itself_give_the_same_chunks(stream: bytes) -> None:
+async def test_every_single_cut_gives_the_same_chunks(stream: bytes) -> None:
     whole = await read_in([stream])
 
     assert await read_in([bytes([byte]) for byte in stream]) == whole
@@ -272,7 +272,7 @@ async def test_every_cut_and_every_byte_for_itself_give_the_same_chunks(stream: 
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
-async def test_no_beginning_of_a_stream_is_a_success(stream: bytes) -> None:
+async def test_no_truncated_stream_is_a_success(stream: bytes) -> None:
     made, _ = await read_in([stream])
     for end in range(len(stream) - 1):
         begun, ended_well = await read_in([stream[:end]])

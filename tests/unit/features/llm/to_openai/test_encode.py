@@ -109,6 +109,7 @@ SENT = [
     pytest.param(
         {"store": True, "service_tier": "flex"}, {"store": True, "service_tier": "flex"}, id="OpenAI's own fields"
     ),
+    pytest.param({"service_tier": "fast"}, {"service_tier": "fast"}, id="the newest service tier"),
     pytest.param({"store": "yes", "service_tier": 5}, {}, id="OpenAI's own fields with invalid values"),
     pytest.param({"stop": ["a", "b"]}, {"stop": ["a", "b"]}, id="stops"),
     pytest.param(

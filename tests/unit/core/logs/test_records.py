@@ -1,4 +1,4 @@
-"""What a log shows of foreign text: one line, no secret, and of an exception only what quotes no data."""
+"""Foreign text in logs: one line, no secret, and no exception text that may quote data."""
 
 import asyncio
 import gc
@@ -12,7 +12,7 @@ import openai
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from app.core.log_records import LOG_TEXT_CHARACTERS, exception_for_log, for_log, protect_logs
+from app.core.logs.records import LOG_TEXT_CHARACTERS, exception_for_log, for_log, protect_logs
 from app.core.redaction import Redactor
 from tests.processes import started
 
@@ -50,7 +50,7 @@ class Foreign:
 
 
 class Log:
-    """Everything that is logged, as it is written."""
+    """Collects the log as it is written."""
 
     def __init__(self) -> None:
         self.stream = io.StringIO()
@@ -119,19 +119,19 @@ def test_long_texts_are_cut(way: str, log: Log) -> None:
     assert log.text.count("x") < 3 * LOG_TEXT_CHARACTERS
 
 
-def test_numbers_and_what_is_meant_for_people_stay_as_they_are(log: Log) -> None:
+def test_numbers_and_readable_text_are_unchanged(log: Log) -> None:
     foreign_logger.warning("%d of %.3g s for %r: %s", 3, 0.5, "my-model", "déjà vu 100%")
 
     assert log.text == "WARNING anybody.else: 3 of 0.5 s for 'my-model': déjà vu 100%\n"
 
 
-def test_a_line_end_after_a_message_is_not_shown(log: Log) -> None:
+def test_a_trailing_line_break_is_removed(log: Log) -> None:
     foreign_logger.error("Exception in ASGI application\n")
 
     assert log.text == "ERROR anybody.else: Exception in ASGI application\n"
 
 
-def test_bytes_are_counted_not_shown(log: Log) -> None:
+def test_only_the_length_of_bytes_is_logged(log: Log) -> None:
     foreign_logger.warning("got %s", b"the prompt")
 
     assert log.text == "WARNING anybody.else: got <10 bytes>\n"
@@ -153,7 +153,7 @@ QUOTING = [
 
 
 @pytest.mark.parametrize(("exc", "shown"), QUOTING)
-def test_of_an_exception_that_may_quote_a_prompt_only_its_class_is_logged(exc: Exception, shown: str, log: Log) -> None:
+def test_only_the_class_of_an_exception_that_may_quote_a_prompt_is_logged(exc: Exception, shown: str, log: Log) -> None:
     foreign_logger.error("%s", exc)
     foreign_logger.error("failed", exc_info=exc)
     foreign_logger.error(exc)
@@ -162,7 +162,7 @@ def test_of_an_exception_that_may_quote_a_prompt_only_its_class_is_logged(exc: E
     assert PROMPT not in log.text
 
 
-def test_an_exception_that_quotes_none_is_logged_with_its_text(log: Log) -> None:
+def test_an_exception_that_cannot_quote_a_prompt_is_logged_with_its_text(log: Log) -> None:
     assert exception_for_log(TypeError("'NoneType' object is not subscriptable")) == (
         "TypeError: 'NoneType' object is not subscriptable"
     )
@@ -176,7 +176,7 @@ def fail_for(cause: Exception) -> None:
         raise TypeError("what came of it") from exc
 
 
-def test_a_traceback_says_where_and_what_led_to_it(log: Log) -> None:
+def test_a_traceback_has_frames_and_causes(log: Log) -> None:
     try:
         fail_for(KeyError(PROMPT))
     except TypeError:
@@ -206,7 +206,7 @@ def raise_in_callback(text: str) -> None:
     raise KeyError(text)
 
 
-async def test_what_asyncio_says_of_a_lost_exception_quotes_nothing(log: Log) -> None:
+async def test_asyncios_messages_about_lost_exceptions_quote_nothing(log: Log) -> None:
     async def lost() -> None:
         raise KeyError(PROMPT)
 
@@ -224,17 +224,17 @@ async def test_what_asyncio_says_of_a_lost_exception_quotes_nothing(log: Log) ->
     assert PROMPT not in log.text
 
 
-def test_the_log_forgets_the_secrets_of_an_application_that_is_no_more(log: Log) -> None:
+def test_secrets_of_a_deleted_application_are_forgotten(log: Log) -> None:
     protect_logs(Redactor(["its-own-secret"]))
     gc.collect()
 
     assert for_log("its-own-secret") == "its-own-secret"
 
 
-async def test_what_python_itself_would_write_is_logged(tmp_path: Path) -> None:
+async def test_warnings_and_unhandled_exceptions_are_logged(tmp_path: Path) -> None:
     script = """if True:
         import threading, warnings
-        from app.core.log_records import log_all_output, protect_logs
+        from app.core.logs.records import log_all_output, protect_logs
         from app.core.redaction import Redactor
 
         redactor = Redactor(["configured-key"])

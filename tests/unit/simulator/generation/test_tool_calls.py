@@ -1,4 +1,4 @@
-"""Answers that call tools."""
+"""Responses with tool calls."""
 
 import json
 import re
@@ -32,8 +32,8 @@ async def choice(client: httpx.AsyncClient, body: dict[str, Any]) -> Any:
     return response.json()["choices"][0]
 
 
-def names(answered: Any) -> list[str]:
-    return [call[call["type"]]["name"] for call in answered["message"].get("tool_calls", [])]
+def names(first_choice: Any) -> list[str]:
+    return [call[call["type"]]["name"] for call in first_choice["message"].get("tool_calls", [])]
 
 
 def named(tool: str) -> dict[str, Any]:
@@ -45,11 +45,11 @@ def allowed(mode: str, *tools: str) -> dict[str, Any]:
 
 
 async def test_a_call_has_exactly_the_members_openai_sends(client: httpx.AsyncClient) -> None:
-    answered = await choice(client, chat("Hi", WEATHER, tool_choice="required"))
-    (call,) = answered["message"]["tool_calls"]
+    first_choice = await choice(client, chat("Hi", WEATHER, tool_choice="required"))
+    (call,) = first_choice["message"]["tool_calls"]
     arguments = call["function"]["arguments"]
 
-    assert answered == {
+    assert first_choice == {
         "index": 0,
         "message": {
             "role": "assistant",
@@ -89,9 +89,7 @@ async def test_a_call_has_exactly_the_members_openai_sends(client: httpx.AsyncCl
         ),
     ],
 )
-async def test_tools_are_called_when_asked_for(
-    client: httpx.AsyncClient, body: dict[str, Any], called: list[str]
-) -> None:
+async def test_tools_are_called_on_request(client: httpx.AsyncClient, body: dict[str, Any], called: list[str]) -> None:
     assert names(await choice(client, body)) == called
 
 
@@ -100,23 +98,23 @@ async def test_tools_are_called_when_asked_for(
     [("required", "tool_calls"), (named("weather"), "stop"), (allowed("required", "weather"), "tool_calls")],
     ids=["required", "named", "allowed"],
 )
-async def test_a_named_tool_ends_with_stop(client: httpx.AsyncClient, tool_choice: Any, reason: str) -> None:
+async def test_a_named_tool_finishes_with_stop(client: httpx.AsyncClient, tool_choice: Any, reason: str) -> None:
     assert (await choice(client, chat("Hi", WEATHER, tool_choice=tool_choice)))["finish_reason"] == reason
 
 
-async def test_after_a_tool_has_answered_comes_text(client: httpx.AsyncClient) -> None:
+async def test_a_tool_result_is_followed_by_text(client: httpx.AsyncClient) -> None:
     body = chat("call weather", WEATHER)
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
     body["messages"] += [
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": "call: sunny weather"},
     ]
-    answered = await choice(client, body)
-    assert "tool_calls" not in answered["message"]
-    assert answered["message"]["content"].startswith('"call weather":')
+    first_choice = await choice(client, body)
+    assert "tool_calls" not in first_choice["message"]
+    assert first_choice["message"]["content"].startswith('"call weather":')
 
 
-async def test_a_custom_tool_gets_input_that_fits_its_grammar(client: httpx.AsyncClient) -> None:
+async def test_custom_tool_input_matches_its_grammar(client: httpx.AsyncClient) -> None:
     (call,) = (await choice(client, chat("Hi", SHELL, tool_choice="required")))["message"]["tool_calls"]
     assert call["type"] == "custom"
     assert call["custom"]["name"] == "shell"
@@ -129,10 +127,10 @@ async def test_a_function_without_parameters_gets_an_empty_object(client: httpx.
     assert call["function"]["arguments"] == "{}"
 
 
-async def test_a_limit_cuts_the_arguments(client: httpx.AsyncClient) -> None:
-    answered = await choice(client, chat("call both", CLOCK, WEATHER, max_tokens=3))
-    assert answered["finish_reason"] == "length"
-    assert [call["function"]["arguments"] for call in answered["message"]["tool_calls"]] == ['{"city', ""]
+async def test_a_token_limit_truncates_the_arguments(client: httpx.AsyncClient) -> None:
+    first_choice = await choice(client, chat("call both", CLOCK, WEATHER, max_tokens=3))
+    assert first_choice["finish_reason"] == "length"
+    assert [call["function"]["arguments"] for call in first_choice["message"]["tool_calls"]] == ['{"city', ""]
 
 
 async def test_calls_are_streamed_in_pieces(client: httpx.AsyncClient) -> None:

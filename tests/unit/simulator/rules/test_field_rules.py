@@ -1,4 +1,4 @@
-"""Every member of a request that OpenAI refuses by itself, and its words for it."""
+"""Invalid members of a chat request, and OpenAI's messages."""
 
 from typing import Any
 
@@ -41,8 +41,8 @@ def empty(path: str) -> tuple[str, str, str]:
     return message, path, "empty_array"
 
 
-def too_many(path: str, most: int) -> tuple[str, str, str]:
-    expected, got = f"an array with maximum length {most}", f"an array with length {most + 1}"
+def too_many(path: str, maximum: int) -> tuple[str, str, str]:
+    expected, got = f"an array with maximum length {maximum}", f"an array with length {maximum + 1}"
     message = f"Invalid '{path}': array too long. Expected {expected}, but got {got} instead."
     return message, path, "array_above_max_length"
 
@@ -280,7 +280,7 @@ ENUMS = [
     ("body", "expected"),
     [*UNKNOWN_AND_MISSING, *TYPES, *RANGES, *LENGTHS, *ENUMS],
 )
-async def test_a_request_is_refused_in_openais_words(
+async def test_an_invalid_member_gets_openais_message(
     client: httpx.AsyncClient, body: dict[str, Any], expected: tuple[str, str | None, str | None]
 ) -> None:
     message, param, code = expected

@@ -1,4 +1,4 @@
-"""Types of setting values. Each accepts the text of an environment variable; an error never repeats the value."""
+"""Types of setting values. Each accepts the text of an environment variable; no error quotes the value."""
 
 import re
 import unicodedata
@@ -12,20 +12,20 @@ from pydantic_settings import NoDecode
 
 DAY_S = 86_400
 MANY = 10**12
-"""Upper bound of counts that have no natural one: beyond it a number is a typing error."""
+"""Upper bound of counts without a natural one: a larger number is a typing error."""
 
 _AUTHORITY = re.compile(
     r"(?P<user>[^@]*@)?(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+))(?::(?P<port>\d+))?"
 )
 _HOST = re.compile(r"(?=.{1,253}\.?$)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
-_NO_URL_CHARACTER = re.compile(r"[^!-~]|[\"<>\\^`{|}]|%(?![0-9A-Fa-f]{2})")
+_INVALID_URL_CHARACTER = re.compile(r"[^!-~]|[\"<>\\^`{|}]|%(?![0-9A-Fa-f]{2})")
 
 
 def check_text(value: object) -> object:
-    """Pass on a value that is no text, or text without what no setting may have.
+    """Return the value; a string only if every setting may contain it.
 
     Raises:
-        ValueError: it was not UTF-8, or it has a control character other than a tab or a line break.
+        ValueError: it is not UTF-8, or has a control character other than a tab or a line break.
     """
     if not isinstance(value, str):
         return value
@@ -37,10 +37,10 @@ def check_text(value: object) -> object:
 
 
 def parse_json(value: object) -> object:
-    """The value of a JSON text; any other value as it is.
+    """Parse a string as JSON; return any other value as it is.
 
     Raises:
-        ValueError: it is no JSON, is nested too deep, or has a lone surrogate or a NaN.
+        ValueError: it is not JSON, is nested too deep, or has a lone surrogate or a NaN.
     """
     if not isinstance(value, str):
         return value
@@ -51,18 +51,18 @@ def parse_json(value: object) -> object:
 
 
 def check_http_url(url: str, *, user_allowed: bool = False) -> str:
-    """An absolute http(s) URL that every HTTP library reads in the same way. RFC 3986, section 3, in its strict form.
+    """Return `url` if every HTTP library parses it in the same way: an absolute URL, strictly by RFC 3986, section 3.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not such a URL.
     """
     if not url.isascii():
         raise ValueError("must be ASCII: write an international host name as xn--… and the rest percent-encoded")
     scheme, separator, rest = url.partition("://")
     if scheme.lower() not in {"http", "https"} or not separator or not rest:
         raise ValueError("must be an http:// or https:// URL")
-    if _NO_URL_CHARACTER.search(url):
-        raise ValueError("has a character that no URL may have")
+    if _INVALID_URL_CHARACTER.search(url):
+        raise ValueError("has a character that is not allowed in URLs")
     authority = _AUTHORITY.fullmatch(re.split(r"[/?#]", rest, maxsplit=1)[0])
     if not authority or not _is_host(authority):
         raise ValueError("must have a valid host, and a port, if any, from 1 to 65535")
@@ -118,7 +118,7 @@ def _split_at_commas(value: object) -> object:
 def _split_client_keys(value: object) -> object:
     keys = _split_at_commas(value)
     if isinstance(value, str) and not keys:
-        raise ValueError("names no key")
+        raise ValueError("must contain at least one key")
     return [key for key in keys if key] if isinstance(keys, list) else keys
 
 
@@ -145,11 +145,11 @@ SecondsOrZero = Annotated[float, Field(ge=0, le=DAY_S)]
 Count = Annotated[int, Field(ge=0, le=MANY)]
 
 BaseURL = Annotated[str, AfterValidator(_check_base_url)]
-"""An http(s) URL without a slash at the end."""
+"""An http(s) URL without a trailing slash."""
 HeaderText = Annotated[str, AfterValidator(_check_header_text)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_check_header_secret)]
 ClientKey = Annotated[SecretStr, AfterValidator(_check_client_key)]
-"""vLLM compares keys byte by byte, so that any text is one."""
+"""Any printable text: vLLM compares keys byte by byte."""
 HeaderSecrets = Annotated[tuple[HeaderSecret, ...], NoDecode, BeforeValidator(_split_at_commas)]
 ClientKeys = Annotated[tuple[ClientKey, ...], NoDecode, BeforeValidator(_split_client_keys)]
 HeaderTexts = Annotated[tuple[HeaderText, ...], NoDecode, BeforeValidator(parse_json)]
@@ -159,5 +159,5 @@ EffortMap = Annotated[dict[ReasoningEffort, ReasoningEffort], NoDecode, BeforeVa
 TemplateKwargs = Annotated[
     dict[str, object], NoDecode, BeforeValidator(parse_json), AfterValidator(_check_template_kwargs)
 ]
-"""vLLM's `chat_template_kwargs`: those that say how to reason have their types, others have no effect."""
+"""vLLM's `chat_template_kwargs`. Those for reasoning are type-checked; others have no effect."""
 ServedModels = Annotated[dict[str, str] | Literal["*"] | None, NoDecode, BeforeValidator(_parse_served_models)]

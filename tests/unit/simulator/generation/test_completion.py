@@ -1,4 +1,4 @@
-"""What a chat completion says and costs."""
+"""The text and usage of chat completions."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ def chat(text: str = "What grows in a garden?", **members: Any) -> dict[str, Any
     return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **members}
 
 
-async def answer(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
+async def post_chat(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
     response = await client.post(URL, json=body)
     assert response.status_code == 200, response.text
     parsed: dict[str, Any] = response.json()
@@ -21,11 +21,11 @@ async def answer(client: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, A
 
 
 async def first(client: httpx.AsyncClient, body: dict[str, Any]) -> Any:
-    return (await answer(client, body))["choices"][0]
+    return (await post_chat(client, body))["choices"][0]
 
 
-async def test_an_answer_has_exactly_the_members_openai_sends(client: httpx.AsyncClient) -> None:
-    body = await answer(client, chat())
+async def test_response_has_exactly_the_members_openai_sends(client: httpx.AsyncClient) -> None:
+    body = await post_chat(client, chat())
 
     text = body["choices"][0]["message"]["content"]
     assert body == {
@@ -60,67 +60,67 @@ async def test_an_answer_has_exactly_the_members_openai_sends(client: httpx.Asyn
     assert re.fullmatch("fp_[0-9a-f]{10}", body["system_fingerprint"])
 
 
-async def test_the_same_request_gets_the_same_answer(client: httpx.AsyncClient) -> None:
+async def test_equal_requests_get_equal_responses(client: httpx.AsyncClient) -> None:
     body = chat(logprobs=True, top_logprobs=3, n=2)
-    answers = [await answer(client, body) for _ in range(2)]
-    for received in answers:
+    responses = [await post_chat(client, body) for _ in range(2)]
+    for received in responses:
         received.pop("created")
-    assert answers[0] == answers[1]
+    assert responses[0] == responses[1]
 
 
 @pytest.mark.parametrize(
     "other", [pytest.param(chat("What grows in a wood?"), id="messages"), pytest.param(chat(seed=7), id="seed")]
 )
-async def test_another_request_gets_another_answer(client: httpx.AsyncClient, other: dict[str, Any]) -> None:
-    answers = [await answer(client, body) for body in (chat(), other)]
-    texts = {received["choices"][0]["message"]["content"] for received in answers}
+async def test_different_requests_get_different_responses(client: httpx.AsyncClient, other: dict[str, Any]) -> None:
+    responses = [await post_chat(client, body) for body in (chat(), other)]
+    texts = {received["choices"][0]["message"]["content"] for received in responses}
     assert len(texts) == 2
-    assert answers[0]["id"] != answers[1]["id"]
+    assert responses[0]["id"] != responses[1]["id"]
 
 
-async def test_an_answer_quotes_the_question_without_its_directives(client: httpx.AsyncClient) -> None:
+async def test_text_quotes_the_question_without_its_directives(client: httpx.AsyncClient) -> None:
     text = (await first(client, chat("[sim itl=0]Why is the sky blue, and why is it dark at night?")))["message"]
     assert text["content"].startswith('"Why is the sky blue, and why is it dark":')
 
 
-async def test_an_answer_to_no_user_still_says_something(client: httpx.AsyncClient) -> None:
+async def test_conversation_without_a_user_message_gets_text(client: httpx.AsyncClient) -> None:
     body = chat() | {"messages": [{"role": "system", "content": "Be brief."}]}
-    assert (await answer(client, body))["usage"]["completion_tokens"] >= 8
+    assert (await post_chat(client, body))["usage"]["completion_tokens"] >= 8
 
 
-async def test_answers_are_not_only_ascii(client: httpx.AsyncClient) -> None:
+async def test_text_includes_non_ascii_characters(client: httpx.AsyncClient) -> None:
     texts = [(await first(client, chat(seed=seed)))["message"]["content"] for seed in range(20)]
     assert any(not text.isascii() for text in texts)
     assert any(re.search("[\U00010000-\U0010ffff]", text) for text in texts)
 
 
 async def test_choices_differ_and_come_in_order(client: httpx.AsyncClient) -> None:
-    body = await answer(client, chat(n=5))
+    body = await post_chat(client, chat(n=5))
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3, 4]
     assert len({choice["message"]["content"] for choice in body["choices"]}) == 5
 
 
 async def test_usage_counts_all_choices(client: httpx.AsyncClient) -> None:
-    body = await answer(client, chat("[sim tokens=11] Hi", n=3))
+    body = await post_chat(client, chat("[sim tokens=11] Hi", n=3))
     assert body["usage"]["completion_tokens"] == 33
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-async def test_a_limit_cuts_the_answer(client: httpx.AsyncClient, name: str) -> None:
-    body = await answer(client, chat() | {name: 3})
+async def test_a_token_limit_truncates_the_text(client: httpx.AsyncClient, name: str) -> None:
+    body = await post_chat(client, chat() | {name: 3})
     assert body["usage"]["completion_tokens"] == 3
     assert body["choices"][0]["finish_reason"] == "length"
     assert body["choices"][0]["message"]["content"] == '"What grows in'
 
 
-async def test_a_limit_that_is_just_enough_cuts_nothing(client: httpx.AsyncClient) -> None:
-    length = (await answer(client, chat()))["usage"]["completion_tokens"]
+async def test_an_exact_token_limit_truncates_nothing(client: httpx.AsyncClient) -> None:
+    length = (await post_chat(client, chat()))["usage"]["completion_tokens"]
     assert (await first(client, chat(max_tokens=length)))["finish_reason"] == "stop"
     assert (await first(client, chat(max_tokens=length - 1)))["finish_reason"] == "length"
 
 
-async def test_a_limit_inside_an_emoji_counts_the_half_and_shows_nothing_of_it(client: httpx.AsyncClient) -> None:
-    body = await answer(client, chat("🚀", max_tokens=2, logprobs=True))
+async def test_an_emoji_truncated_by_the_limit_is_counted_and_not_shown(client: httpx.AsyncClient) -> None:
+    body = await post_chat(client, chat("🚀", max_tokens=2, logprobs=True))
     choice = body["choices"][0]
     assert choice["message"]["content"] == '"'
     assert body["usage"]["completion_tokens"] == 2
@@ -130,31 +130,31 @@ async def test_a_limit_inside_an_emoji_counts_the_half_and_shows_nothing_of_it(c
 
 
 @pytest.mark.parametrize("stop", ["grows", ["zzz", "grows", "garden"]], ids=["text", "list"])
-async def test_a_stop_text_ends_the_answer_before_it(client: httpx.AsyncClient, stop: Any) -> None:
+async def test_text_ends_before_a_stop_sequence(client: httpx.AsyncClient, stop: Any) -> None:
     choice = await first(client, chat(stop=stop))
     assert choice["message"]["content"] == '"What '
     assert choice["finish_reason"] == "stop"
 
 
-async def test_a_stop_text_beyond_the_limit_does_not_count(client: httpx.AsyncClient) -> None:
+async def test_a_stop_sequence_beyond_the_limit_has_no_effect(client: httpx.AsyncClient) -> None:
     assert (await first(client, chat(stop="garden", max_tokens=2)))["finish_reason"] == "length"
 
 
 @pytest.mark.parametrize("length", [1, 8, 500])
-async def test_a_directive_sets_the_length(client: httpx.AsyncClient, length: int) -> None:
-    body = await answer(client, chat(f"[sim tokens={length}] Go on"))
+async def test_the_tokens_directive_sets_the_length(client: httpx.AsyncClient, length: int) -> None:
+    body = await post_chat(client, chat(f"[sim tokens={length}] Go on"))
     assert body["usage"]["completion_tokens"] == length
     assert body["choices"][0]["finish_reason"] == "stop"
 
 
-async def test_a_length_beyond_the_limit_is_cut_there(client: httpx.AsyncClient) -> None:
-    body = await answer(client, chat("[sim tokens=900000000] Go on", max_tokens=20))
+async def test_a_length_beyond_the_limit_is_truncated(client: httpx.AsyncClient) -> None:
+    body = await post_chat(client, chat("[sim tokens=900000000] Go on", max_tokens=20))
     assert body["usage"]["completion_tokens"] == 20
     assert body["choices"][0]["finish_reason"] == "length"
 
 
-async def test_log_probabilities_spell_the_answer(client: httpx.AsyncClient) -> None:
-    body = await answer(client, chat("🚀 to the moon", logprobs=True, top_logprobs=4))
+async def test_logprob_bytes_joined_are_the_text(client: httpx.AsyncClient) -> None:
+    body = await post_chat(client, chat("🚀 to the moon", logprobs=True, top_logprobs=4))
     choice = body["choices"][0]
     entries = choice["logprobs"]["content"]
     spelled = b"".join(bytes(entry["bytes"]) for entry in entries)
@@ -171,24 +171,24 @@ async def test_log_probabilities_spell_the_answer(client: httpx.AsyncClient) -> 
         assert values[0] < 0
 
 
-async def test_log_probabilities_can_come_without_alternatives(client: httpx.AsyncClient) -> None:
+async def test_logprobs_without_alternatives(client: httpx.AsyncClient) -> None:
     choice = await first(client, chat(logprobs=True))
     assert all(entry["top_logprobs"] == [] for entry in choice["logprobs"]["content"])
 
 
-async def test_json_mode_answers_with_an_object(client: httpx.AsyncClient) -> None:
+async def test_json_mode_returns_an_object(client: httpx.AsyncClient) -> None:
     choice = await first(client, chat("As JSON, please", response_format={"type": "json_object"}))
     assert re.fullmatch(r'\{"answer":".*","number":\d+\}', choice["message"]["content"])
 
 
-async def test_a_schema_is_answered_with_an_instance(client: httpx.AsyncClient) -> None:
+async def test_json_schema_returns_an_instance(client: httpx.AsyncClient) -> None:
     schema = {"type": "object", "properties": {"kind": {"const": "tree"}}, "required": ["kind"]}
     response_format = {"type": "json_schema", "json_schema": {"name": "plant", "schema": schema}}
     choice = await first(client, chat(response_format=response_format))
     assert choice["message"]["content"] == '{"kind":"tree"}'
 
 
-async def test_a_response_format_without_a_schema_is_answered_with_an_object(client: httpx.AsyncClient) -> None:
+async def test_json_schema_without_a_schema_returns_an_object(client: httpx.AsyncClient) -> None:
     choice = await first(client, chat(response_format={"type": "json_schema", "json_schema": {"name": "any"}}))
     assert choice["message"]["content"] == "{}"
 
@@ -203,9 +203,11 @@ async def test_a_response_format_without_a_schema_is_answered_with_an_object(cli
         pytest.param("gpt-6.1-sol", None, 64, id="no none"),
     ],
 )
-async def test_thinking_is_counted(client: httpx.AsyncClient, model: str, effort: str | None, spent: int) -> None:
-    body = await answer(client, chat("Hi", n=2, reasoning_effort=effort) | {"model": model})
-    plain = await answer(client, chat("Hi", n=2))
+async def test_reasoning_tokens_are_counted(
+    client: httpx.AsyncClient, model: str, effort: str | None, spent: int
+) -> None:
+    body = await post_chat(client, chat("Hi", n=2, reasoning_effort=effort) | {"model": model})
+    plain = await post_chat(client, chat("Hi", n=2))
     usage = body["usage"]
 
     assert usage["completion_tokens_details"]["reasoning_tokens"] == 2 * spent
@@ -214,22 +216,22 @@ async def test_thinking_is_counted(client: httpx.AsyncClient, model: str, effort
 
 
 @pytest.mark.parametrize("limit", [10, 64])
-async def test_a_limit_spent_on_thinking_leaves_no_text(client: httpx.AsyncClient, limit: int) -> None:
-    body = await answer(client, chat(max_completion_tokens=limit) | {"model": "gpt-5"})
+async def test_a_limit_used_up_by_reasoning_leaves_no_text(client: httpx.AsyncClient, limit: int) -> None:
+    body = await post_chat(client, chat(max_completion_tokens=limit) | {"model": "gpt-5"})
     assert body["choices"][0]["message"]["content"] == ""
     assert body["choices"][0]["finish_reason"] == "length"
     assert body["usage"]["completion_tokens"] == limit
     assert body["usage"]["completion_tokens_details"]["reasoning_tokens"] == limit
 
 
-async def test_a_limit_counts_thinking_and_text_together(client: httpx.AsyncClient) -> None:
-    body = await answer(client, chat(max_completion_tokens=67) | {"model": "gpt-5"})
+async def test_a_limit_covers_reasoning_and_text(client: httpx.AsyncClient) -> None:
+    body = await post_chat(client, chat(max_completion_tokens=67) | {"model": "gpt-5"})
     assert body["choices"][0]["message"]["content"] == '"What grows in'
     assert body["usage"]["completion_tokens"] == 67
 
 
 @pytest.mark.parametrize(
-    ("asked", "answered"),
+    ("requested", "snapshot"),
     [
         ("gpt-4o", "gpt-4o-2024-08-06"),
         ("gpt-4o-2024-11-20", "gpt-4o-2024-11-20"),
@@ -237,8 +239,8 @@ async def test_a_limit_counts_thinking_and_text_together(client: httpx.AsyncClie
         ("gpt-6-luna", "gpt-6-luna"),
     ],
 )
-async def test_the_dated_model_answers(client: httpx.AsyncClient, asked: str, answered: str) -> None:
-    assert (await answer(client, chat() | {"model": asked}))["model"] == answered
+async def test_the_response_names_the_snapshot(client: httpx.AsyncClient, requested: str, snapshot: str) -> None:
+    assert (await post_chat(client, chat() | {"model": requested}))["model"] == snapshot
 
 
 async def test_prompt_tokens_count_text_parts_only(client: httpx.AsyncClient) -> None:
@@ -247,7 +249,7 @@ async def test_prompt_tokens_count_text_parts_only(client: httpx.AsyncClient) ->
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
         {"type": "text", "text": "three"},
     ]
-    body = await answer(client, {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": parts}]})
+    body = await post_chat(client, {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": parts}]})
     assert body["usage"]["prompt_tokens"] == len(["user", "one", " two", "three"]) + 3 + 3
 
 
@@ -277,7 +279,7 @@ TOOL = {
 async def test_prompt_tokens_count_names_and_tools(
     client: httpx.AsyncClient, member: dict[str, Any], more: int
 ) -> None:
-    plain, extended = [(await answer(client, body))["usage"] for body in (chat("Hi"), chat("Hi") | member)]
+    plain, extended = [(await post_chat(client, body))["usage"] for body in (chat("Hi"), chat("Hi") | member)]
     assert extended["prompt_tokens"] - plain["prompt_tokens"] == more
 
 
@@ -285,7 +287,7 @@ async def test_prompt_tokens_count_names_and_tools(
 GARDEN, WINTER = 13727, 13655
 
 
-async def test_a_banned_token_is_never_written(client: httpx.AsyncClient) -> None:
+async def test_a_banned_token_never_appears(client: httpx.AsyncClient) -> None:
     plain = await first(client, chat("[sim tokens=200] Hi", logprobs=True))
     written = {entry["token"] for entry in plain["logprobs"]["content"]}
     assert {" garden", " winter"} & written
@@ -297,7 +299,7 @@ async def test_a_banned_token_is_never_written(client: httpx.AsyncClient) -> Non
     assert len(biased["logprobs"]["content"]) == 200
 
 
-async def test_of_a_few_favoured_tokens_nothing_else_is_written(client: httpx.AsyncClient) -> None:
+async def test_bias_of_100_allows_only_these_tokens(client: httpx.AsyncClient) -> None:
     bias = {str(GARDEN): 100, str(WINTER): 100, "0": 5}
 
     choice = await first(client, chat("Hi", logit_bias=bias, max_tokens=12))
@@ -305,7 +307,7 @@ async def test_of_a_few_favoured_tokens_nothing_else_is_written(client: httpx.As
     assert set(choice["message"]["content"].split()) == {"garden", "winter"}
 
 
-async def test_a_slight_bias_changes_nothing(client: httpx.AsyncClient) -> None:
+async def test_a_bias_below_the_extremes_has_no_effect(client: httpx.AsyncClient) -> None:
     bodies = chat(), chat(logit_bias={str(GARDEN): -99})
     texts = [(await first(client, body))["message"]["content"] for body in bodies]
     assert texts[0] == texts[1]

@@ -1,4 +1,4 @@
-"""What uvicorn's access log says of a request, and of which it says nothing."""
+"""The filter of uvicorn's access log."""
 
 import logging
 
@@ -6,10 +6,10 @@ import httpx
 import pytest
 
 from app.core.http.asgi_scope import PROBE_PATHS
-from app.core.server.access_log import ACCESS_LOGGER
+from app.core.logs.access_log import ACCESS_LOGGER
 
 
-async def test_the_access_log_leaves_out_probes_and_queries(
+async def test_the_access_log_omits_probes_and_queries(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, ACCESS_LOGGER.name)
@@ -21,6 +21,6 @@ async def test_the_access_log_leaves_out_probes_and_queries(
     finally:
         ACCESS_LOGGER.removeHandler(caplog.handler)
 
-    said = {record.getMessage() for record in caplog.records if record.name == ACCESS_LOGGER.name}
-    assert len(said) == 1
-    assert said.pop().endswith('"GET /v1/models HTTP/1.1" 200')
+    lines = {record.getMessage() for record in caplog.records if record.name == ACCESS_LOGGER.name}
+    assert len(lines) == 1
+    assert lines.pop().endswith('"GET /v1/models HTTP/1.1" 200')

@@ -1,4 +1,4 @@
-"""Log records without secrets, prompts and forged lines, for every logger and handler of the process."""
+"""Log records without secrets, prompts or forged lines, for every logger and handler of the process."""
 
 import logging
 import re

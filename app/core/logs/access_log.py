@@ -1,4 +1,4 @@
-"""uvicorn's access log: what it does not say, and how it says the rest at less cost."""
+"""uvicorn's access log: a filter for paths and queries, and a cheaper formatter."""
 
 import logging
 from collections.abc import Set
@@ -10,18 +10,18 @@ from uvicorn.config import LOGGING_CONFIG
 
 ACCESS_LOGGER = logging.getLogger("uvicorn.access")
 _PATH = 2
-"""Where the path with the query is in the arguments of uvicorn's line."""
+"""Index of the path, with its query, in the arguments of uvicorn's log record."""
 
 
 class AccessLogFilter(logging.Filter):
-    """Leaves out the lines of paths that are polled, and of the others the query: a client may put a key there."""
+    """Drops lines of polled paths, and the query from all others, because a client may put a key into it."""
 
     def __init__(self, polled: Set[str]) -> None:
         super().__init__()
         self._polled = polled
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is written, without its query."""
+        """Remove the query; False if the path is a polled one."""
         if not isinstance(record.args, tuple) or len(record.args) <= _PATH:
             return True
         arguments: list[Any] = list(record.args)
@@ -31,16 +31,16 @@ class AccessLogFilter(logging.Filter):
 
 
 def install_access_log_filter(polled: Set[str]) -> None:
-    """Have uvicorn's access log filtered so, once for this process."""
-    if not any(isinstance(known, AccessLogFilter) for known in ACCESS_LOGGER.filters):
+    """Add the filter to uvicorn's access log, once per process."""
+    if not any(isinstance(each, AccessLogFilter) for each in ACCESS_LOGGER.filters):
         ACCESS_LOGGER.addFilter(AccessLogFilter(polled))
 
 
 class AccessLogFormatter(logging.Formatter):
-    """Writes uvicorn's lines as uvicorn does where there are no colours, without copying each record for it."""
+    """Formats as uvicorn does without colours, but does not copy each record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of one answer."""
+        """The line of one response."""
         if not isinstance(record.args, tuple):
             return super().format(record)
         client, method, path, version, status = record.args
@@ -51,16 +51,16 @@ _STATUSES: dict[object, str] = {status.value: f"{status.value} {status.phrase}" 
 
 
 def logging_config() -> dict[str, Any]:
-    """uvicorn's configuration of logging with that formatter."""
+    """uvicorn's logging configuration with `AccessLogFormatter`."""
     config: dict[str, Any] = deepcopy(LOGGING_CONFIG)
     config["formatters"]["access"] = {"()": AccessLogFormatter}
     return config
 
 
 def disable_unused_log_fields() -> None:
-    """Have no record look up threads, processes, tasks and callers, which no line of this process names.
+    """Turn off LogRecord fields that no format string uses: thread, process, task and caller.
 
-    These are the switches of Python's logging HOWTO, "Optimization". They hold for the process.
+    See "Optimization" in Python's logging HOWTO. Applies to the whole process.
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.logAsyncioTasks = False  # type: ignore[attr-defined,unused-ignore]  # since Python 3.12

@@ -1,18 +1,18 @@
-"""Text that matches a regular expression."""
+"""Generates text that matches a regular expression."""
 
 import re
 import string
 
-# ``re`` has a parser that it does not publish. A second one would be 150 lines and would disagree with the first.
+# Python's own regex parser is private, but a second one would be 150 lines and could disagree with it.
 from re import _constants, _parser  # type: ignore[attr-defined]
 from typing import Any
 
-from app.simulator.dice import Dice
+from app.simulator.seeded_random import SeededRandom
 
 PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " "
 WORD = string.ascii_letters + string.digits + "_"
-MOST_EXTRA_REPEATS = 3
-MOST_REPEATS = 1_000
+MAX_EXTRA_REPEATS = 3
+MAX_REPEATS = 1_000
 FALLBACK = "text"
 
 CATEGORIES = {
@@ -25,23 +25,23 @@ CATEGORIES = {
 }
 
 
-def matching_text(pattern: str, dice: Dice) -> str:
-    """Return text in which ``pattern`` is found, or "text" where it is too unusual to be followed.
+def matching_text(pattern: str, rng: SeededRandom) -> str:
+    """Return text that contains a match of ``pattern``, or "text" if the pattern is not supported.
 
-    Understood are literals, classes, escapes, quantifiers, groups, alternation, anchors and back-references.
+    Supported are literals, classes, escapes, quantifiers, groups, alternation, anchors and back-references.
     """
     try:
-        found = _Writer(dice).sequence(_parser.parse(pattern))
+        found = _Writer(rng).sequence(_parser.parse(pattern))
     except (re.error, KeyError, OverflowError, RecursionError):
         return FALLBACK
     return found if re.search(pattern, found) else FALLBACK
 
 
 class _Writer:
-    """One walk through a parsed pattern; ``groups`` holds what back-references repeat."""
+    """Renders one parsed pattern; ``groups`` holds the text of groups for back-references."""
 
-    def __init__(self, dice: Dice) -> None:
-        self._dice = dice
+    def __init__(self, rng: SeededRandom) -> None:
+        self._rng = rng
         self._groups: dict[int | None, str] = {}
         self._writers = {
             _constants.LITERAL: chr,
@@ -65,15 +65,15 @@ class _Writer:
         return ""
 
     def _any(self, _: Any) -> str:
-        return self._dice.choose(string.ascii_lowercase)
+        return self._rng.choose(string.ascii_lowercase)
 
     def _other_than(self, code: int) -> str:
-        return self._dice.choose(PRINTABLE.replace(chr(code), ""))
+        return self._rng.choose(PRINTABLE.replace(chr(code), ""))
 
     def _member(self, items: Any) -> str:
         negated = items[0][0] is _constants.NEGATE
         members = "".join(self._members(kind, argument) for kind, argument in items[negated:])
-        return self._dice.choose([char for char in PRINTABLE if char not in members] if negated else members)
+        return self._rng.choose([char for char in PRINTABLE if char not in members] if negated else members)
 
     def _members(self, kind: Any, argument: Any) -> str:
         if kind is _constants.LITERAL:
@@ -84,9 +84,9 @@ class _Writer:
         return CATEGORIES[argument]
 
     def _repeated(self, argument: Any) -> str:
-        least, most, nodes = argument
-        extra = self._dice.below(min(most - least, MOST_EXTRA_REPEATS) + 1)
-        return "".join(self.sequence(nodes) for _ in range(min(least + extra, MOST_REPEATS)))
+        minimum, maximum, nodes = argument
+        extra = self._rng.below(min(maximum - minimum, MAX_EXTRA_REPEATS) + 1)
+        return "".join(self.sequence(nodes) for _ in range(min(minimum + extra, MAX_REPEATS)))
 
     def _group(self, argument: Any) -> str:
         number, *_, nodes = argument
@@ -94,4 +94,4 @@ class _Writer:
         return self._groups[number]
 
     def _branch(self, argument: Any) -> str:
-        return self.sequence(self._dice.choose(argument[1]))
+        return self.sequence(self._rng.choose(argument[1]))

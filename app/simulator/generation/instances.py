@@ -1,4 +1,4 @@
-"""Values that fit a JSON schema."""
+"""Generates values that match a JSON schema."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -6,89 +6,91 @@ from decimal import Decimal
 from typing import Any
 
 from app.simulator import json_text
-from app.simulator.answers.patterns import matching_text
-from app.simulator.answers.prose import WORDS
-from app.simulator.dice import Dice
+from app.simulator.generation.patterns import matching_text
+from app.simulator.generation.prose import WORDS
 from app.simulator.json_text import JSONObject
 from app.simulator.rules.schemas import resolved
+from app.simulator.seeded_random import SeededRandom
 
-# From here on down only what a schema insists on: this is where a recursive one ends.
-FULL_DEPTH = 4
-# A schema that insists on its own recursion has no instance; this is where trying ends.
-DEEPEST = 40
-HIGHEST_BY_DEFAULT = 100
-# A schema can ask for more than fits into memory; past these a value no longer fits it.
-MOST_ITEMS = 1_000
-MOST_CHARACTERS = 10_000
-TRIES_FOR_ANOTHER = 20
-
-
-def _date(dice: Dice) -> str:
-    return f"20{dice.below(80) + 10}-{dice.below(12) + 1:02}-{dice.below(28) + 1:02}"
+# Deeper than this only required values are generated, which ends recursive schemas.
+OPTIONAL_DEPTH = 4
+# A schema whose recursion is required has no finite instance; below this depth values are null.
+MAX_DEPTH = 40
+DEFAULT_MAXIMUM = 100
+# A schema can require more than fits into memory; beyond these limits a value no longer matches it.
+MAX_ITEMS = 1_000
+MAX_CHARACTERS = 10_000
+UNIQUE_ITEM_ATTEMPTS = 20
 
 
-def _time(dice: Dice) -> str:
-    return f"{dice.below(24):02}:{dice.below(60):02}:{dice.below(60):02}Z"
+def _date(rng: SeededRandom) -> str:
+    return f"20{rng.below(80) + 10}-{rng.below(12) + 1:02}-{rng.below(28) + 1:02}"
 
 
-def _uuid(dice: Dice) -> str:
-    digits = "".join(dice.choose("0123456789abcdef") for _ in range(30))
+def _time(rng: SeededRandom) -> str:
+    return f"{rng.below(24):02}:{rng.below(60):02}:{rng.below(60):02}Z"
+
+
+def _uuid(rng: SeededRandom) -> str:
+    digits = "".join(rng.choose("0123456789abcdef") for _ in range(30))
     return f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-8{digits[15:18]}-{digits[18:30]}"
 
 
-FORMATS: Mapping[str, Callable[[Dice], str]] = {
+FORMATS: Mapping[str, Callable[[SeededRandom], str]] = {
     "date": _date,
     "time": _time,
-    "date-time": lambda dice: f"{_date(dice)}T{_time(dice)}",
-    "duration": lambda dice: f"P{dice.below(30) + 1}DT{dice.below(24)}H",
-    "email": lambda dice: f"{dice.choose(WORDS)}@example.com",
-    "hostname": lambda dice: f"{dice.choose(WORDS)}.example.com",
-    "ipv4": lambda dice: f"192.0.2.{dice.below(256)}",
-    "ipv6": lambda dice: f"2001:db8::{dice.below(65536):x}",
+    "date-time": lambda rng: f"{_date(rng)}T{_time(rng)}",
+    "duration": lambda rng: f"P{rng.below(30) + 1}DT{rng.below(24)}H",
+    "email": lambda rng: f"{rng.choose(WORDS)}@example.com",
+    "hostname": lambda rng: f"{rng.choose(WORDS)}.example.com",
+    "ipv4": lambda rng: f"192.0.2.{rng.below(256)}",
+    "ipv6": lambda rng: f"2001:db8::{rng.below(65536):x}",
     "uuid": _uuid,
-    "uri": lambda dice: f"https://example.com/{dice.choose(WORDS)}",
+    "uri": lambda rng: f"https://example.com/{rng.choose(WORDS)}",
 }
 
 
-def instance_text(schema: JSONObject, dice: Dice) -> str:
-    """Return JSON text of a value that fits ``schema``, in which recursion comes to an end."""
-    return json_text.compact(_Maker(schema or {"type": "object"}, dice).make(schema or {"type": "object"})).decode()
+def instance_text(schema: JSONObject, rng: SeededRandom) -> str:
+    """Return a value that matches ``schema`` as JSON text."""
+    return json_text.compact(
+        _InstanceBuilder(schema or {"type": "object"}, rng).make(schema or {"type": "object"})
+    ).decode()
 
 
-class _Maker:
-    """Makes values for parts of the schema ``root``; ``depth`` counts the schemas around a part."""
+class _InstanceBuilder:
+    """Generates values for subschemas of ``root``; ``depth`` counts the enclosing schemas."""
 
-    def __init__(self, root: JSONObject, dice: Dice) -> None:
+    def __init__(self, root: JSONObject, rng: SeededRandom) -> None:
         self._root = root
-        self._dice = dice
-        # Keywords that replace the schema by a value or by another schema, in the order they are looked for.
+        self._rng = rng
+        # Keywords that replace the schema with a value or another schema, in order of precedence.
         self._reductions: Mapping[str, Callable[[JSONObject, int], Any]] = {
-            "$ref": self._referred,
+            "$ref": self._referenced,
             "const": lambda schema, _: schema["const"],
-            "enum": lambda schema, _: self._dice.choose(schema["enum"]),
+            "enum": lambda schema, _: self._rng.choose(schema["enum"]),
             "anyOf": self._any_of,
             "oneOf": self._one_of,
             "allOf": lambda schema, depth: self.make(self._merged(schema), depth + 1),
         }
-        self._makers: Mapping[str, Callable[[JSONObject, int], Any]] = {
+        self._builders: Mapping[str, Callable[[JSONObject, int], Any]] = {
             "object": self._object,
             "array": self._array,
             "string": self._string,
             "number": self._number,
             "integer": self._integer,
-            "boolean": lambda _, __: self._dice.below(2) == 1,
+            "boolean": lambda _, __: self._rng.below(2) == 1,
             "null": lambda _, __: None,
         }
 
     def make(self, schema: Any, depth: int = 0) -> Any:
-        if not isinstance(schema, dict) or depth > DEEPEST:
+        if not isinstance(schema, dict) or depth > MAX_DEPTH:
             return None
         for keyword, reduced in self._reductions.items():
             if keyword in schema:
                 return reduced(schema, depth)
-        return self._makers[_type(schema, depth)](schema, depth)
+        return self._builders[_type(schema, depth)](schema, depth)
 
-    def _referred(self, schema: JSONObject, depth: int) -> Any:
+    def _referenced(self, schema: JSONObject, depth: int) -> Any:
         target = resolved(schema["$ref"], self._root) or {}
         return self.make({**target, **_without("$ref", schema)}, depth + 1)
 
@@ -100,7 +102,7 @@ class _Maker:
 
     def _branch(self, branches: list[Any], depth: int) -> JSONObject:
         usable = [branch for branch in branches if isinstance(branch, dict)]
-        if depth >= FULL_DEPTH:
+        if depth >= OPTIONAL_DEPTH:
             usable.sort(key=_cost)
         return usable[0] if usable else {}
 
@@ -115,26 +117,26 @@ class _Maker:
 
     def _object(self, schema: JSONObject, depth: int) -> JSONObject:
         properties, required = schema.get("properties", {}), schema.get("required", [])
-        wanted = [name for name in properties if depth < FULL_DEPTH or name in required]
+        wanted = [name for name in properties if depth < OPTIONAL_DEPTH or name in required]
         made = {name: self.make(properties[name], depth + 1) for name in wanted}
-        extra, least = schema.get("additionalProperties", True), min(schema.get("minProperties", 0), MOST_ITEMS)
-        for name in [*required, *(f"key{number}" for number in range(least))]:
-            if name not in made and (name in required or len(made) < least):
+        extra, minimum = schema.get("additionalProperties", True), min(schema.get("minProperties", 0), MAX_ITEMS)
+        for name in [*required, *(f"key{number}" for number in range(minimum))]:
+            if name not in made and (name in required or len(made) < minimum):
                 made[name] = self.make(extra if isinstance(extra, dict) else {"type": "string"}, depth + 1)
         return made
 
     def _array(self, schema: JSONObject, depth: int) -> list[Any]:
         first = schema.get("prefixItems", [])
-        least = min(schema.get("minItems", 0), MOST_ITEMS)
-        length = max(least, len(first), depth < FULL_DEPTH)
+        minimum = min(schema.get("minItems", 0), MAX_ITEMS)
+        length = max(minimum, len(first), depth < OPTIONAL_DEPTH)
         made: list[Any] = []
         for position in range(min(length, schema.get("maxItems", length))):
             item = first[position] if position < len(first) else schema.get("items", {"type": "string"})
-            made.append(self._another(item, made if schema.get("uniqueItems") else [], depth))
+            made.append(self._unique_item(item, made if schema.get("uniqueItems") else [], depth))
         return made
 
-    def _another(self, item: Any, made: list[Any], depth: int) -> Any:
-        for _ in range(TRIES_FOR_ANOTHER):
+    def _unique_item(self, item: Any, made: list[Any], depth: int) -> Any:
+        for _ in range(UNIQUE_ITEM_ATTEMPTS):
             value = self.make(item, depth + 1)
             if value not in made:
                 break
@@ -142,13 +144,13 @@ class _Maker:
 
     def _string(self, schema: JSONObject, _: int) -> str:
         if "pattern" in schema:
-            return matching_text(schema["pattern"], self._dice)
+            return matching_text(schema["pattern"], self._rng)
         if schema.get("format") in FORMATS:
-            return FORMATS[schema["format"]](self._dice)
-        text = self._dice.choose(WORDS)
-        while len(text) < min(schema.get("minLength", 0), MOST_CHARACTERS):
-            text += " " + self._dice.choose(WORDS)
-        # A cut keeps at least the least length, because no schema has a maximum below its minimum.
+            return FORMATS[schema["format"]](self._rng)
+        text = self._rng.choose(WORDS)
+        while len(text) < min(schema.get("minLength", 0), MAX_CHARACTERS):
+            text += " " + self._rng.choose(WORDS)
+        # Truncation keeps the minimum length: no schema has a maximum below its minimum.
         return text[: schema.get("maxLength", len(text))]
 
     def _integer(self, schema: JSONObject, _: int) -> int:
@@ -156,17 +158,17 @@ class _Maker:
         step = int(schema.get("multipleOf", 1)) or 1
         first = math.ceil(low / step) + (schema.get("exclusiveMinimum") == math.ceil(low / step) * step)
         last = math.floor(high / step) - (schema.get("exclusiveMaximum") == math.floor(high / step) * step)
-        return (first + self._dice.below(max(last - first, 0) + 1)) * step
+        return (first + self._rng.below(max(last - first, 0) + 1)) * step
 
     def _number(self, schema: JSONObject, depth: int) -> float:
         if "multipleOf" in schema:
-            # In steps of the divisor, counted in decimals: 3 * 0.1 is not 0.3 in binary.
+            # Decimal, because 3 * 0.1 is not 0.3 in binary floating point.
             step = Decimal(str(schema["multipleOf"]))
             scaled = {key: value / float(step) for key, value in schema.items() if "imum" in key}
             return float(self._integer(scaled, depth) * step)
         low, high = _limits(schema)
-        # Never a limit itself, as it may be an exclusive one.
-        return low + (high - low) * (1 + self._dice.below(98)) / 100
+        # Never a limit itself, which may be exclusive.
+        return low + (high - low) * (1 + self._rng.below(98)) / 100
 
 
 def _without(keyword: str, schema: JSONObject) -> JSONObject:
@@ -176,14 +178,14 @@ def _without(keyword: str, schema: JSONObject) -> JSONObject:
 def _type(schema: JSONObject, depth: int) -> str:
     declared = schema.get("type")
     if isinstance(declared, list):
-        if "null" in declared and depth >= FULL_DEPTH:
+        if "null" in declared and depth >= OPTIONAL_DEPTH:
             return "null"
         return next((name for name in declared if name != "null"), "null")
-    return declared or next((kind for keyword, kind in IMPLIED if keyword in schema), "string")
+    return declared or next((kind for keyword, kind in IMPLIED_TYPES if keyword in schema), "string")
 
 
-# What a schema without a type is about, by the keywords it has.
-IMPLIED = (
+# The type of a schema that names none, by its keywords.
+IMPLIED_TYPES = (
     ("properties", "object"),
     ("required", "object"),
     ("items", "array"),
@@ -195,7 +197,7 @@ IMPLIED = (
 
 
 def _cost(branch: JSONObject) -> int:
-    """Return how far a branch leads away from the end of a recursion."""
+    """Return a sort key that puts branches without further recursion first."""
     return ("$ref" in branch) * 2 + (branch.get("type") in ("object", "array"))
 
 
@@ -203,5 +205,5 @@ def _limits(schema: JSONObject) -> tuple[float, float]:
     low = max((schema[key] for key in ("minimum", "exclusiveMinimum") if key in schema), default=None)
     high = min((schema[key] for key in ("maximum", "exclusiveMaximum") if key in schema), default=None)
     if low is None:
-        low = min(0, high - HIGHEST_BY_DEFAULT) if high is not None else 0
-    return low, low + HIGHEST_BY_DEFAULT if high is None else high
+        low = min(0, high - DEFAULT_MAXIMUM) if high is not None else 0
+    return low, low + DEFAULT_MAXIMUM if high is None else high

@@ -1,7 +1,7 @@
-"""The sentences the simulator answers with."""
+"""Generates the simulator's sentences."""
 
 from app.simulator import tokens
-from app.simulator.dice import Dice
+from app.simulator.seeded_random import SeededRandom
 
 WORD_LIST = (
     "amber basin brook candle cedar clover copper coral cotton delta ember fern field forest garden ginger granite "
@@ -10,24 +10,24 @@ WORD_LIST = (
     "silver slate snow spruce stone summer thyme timber umber valley velvet walnut willow winter"
 )
 WORDS = WORD_LIST.split()
-# Characters of three and four bytes, alone and combined, so that UTF-8 is never taken for ASCII.
+# Characters of two to four bytes and combinations of them, so that code which assumes ASCII fails.
 OTHER_SCRIPTS = ("東京", "雨の日", "咖啡", "山水", "바다", "🚀", "🌿", "🎉", "👩‍🔬", "🇯🇵", "é", "naïve")
 ONE_IN_OTHER_SCRIPTS = 6
 
 QUOTED_CHARACTERS = 40
-LEAST_WORDS = 6
-MOST_WORDS = 9
+MIN_WORDS = 6
+MAX_WORDS = 9
 
 
-def sentence(quoted: str, dice: Dice) -> str:
-    """Return a sentence of some 12 to 20 tokens that repeats the first 40 characters of ``quoted``."""
-    words = [_word(dice) for _ in range(LEAST_WORDS + dice.below(MOST_WORDS - LEAST_WORDS + 1))]
+def sentence(quoted: str, rng: SeededRandom) -> str:
+    """Return a sentence of some 12 to 20 tokens that quotes the first 40 characters of ``quoted``."""
+    words = [_word(rng) for _ in range(MIN_WORDS + rng.below(MAX_WORDS - MIN_WORDS + 1))]
     return f"{_opening(quoted)} {' '.join(words)}."
 
 
-def exactly(length: int, quoted: str, dice: Dice) -> list[tokens.Piece]:
-    """Return pieces of ``length`` tokens that begin like every other sentence."""
-    words = [_word(dice) for _ in range(length)]
+def exactly(length: int, quoted: str, rng: SeededRandom) -> list[tokens.Piece]:
+    """Return pieces of exactly ``length`` tokens that begin like ``sentence``."""
+    words = [_word(rng) for _ in range(length)]
     return tokens.first(tokens.split(f"{_opening(quoted)} {' '.join(words)}"), length)
 
 
@@ -35,5 +35,5 @@ def _opening(quoted: str) -> str:
     return f'"{quoted[:QUOTED_CHARACTERS].strip()}":' if quoted else "Well:"
 
 
-def _word(dice: Dice) -> str:
-    return dice.choose(OTHER_SCRIPTS if dice.below(ONE_IN_OTHER_SCRIPTS) == 0 else WORDS)
+def _word(rng: SeededRandom) -> str:
+    return rng.choose(OTHER_SCRIPTS if rng.below(ONE_IN_OTHER_SCRIPTS) == 0 else WORDS)

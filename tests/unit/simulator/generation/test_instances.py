@@ -1,4 +1,4 @@
-"""Values made from JSON schemas fit them."""
+"""Generated values match their JSON schemas."""
 
 import json
 import re
@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.simulator.answers.instances import instance_text
-from app.simulator.answers.patterns import matching_text
-from app.simulator.dice import Dice
+from app.simulator.generation.instances import instance_text
+from app.simulator.generation.patterns import matching_text
+from app.simulator.seeded_random import SeededRandom
 
 # Without type stubs, and only needed here.
 jsonschema = pytest.importorskip("jsonschema")
@@ -43,7 +43,7 @@ NUMBERS = st.one_of(
     st.sampled_from([5, 0.5, 0.25, 7]).map(
         lambda step: {"type": "number", "multipleOf": step, "minimum": -9.5, "maximum": 30}
     ),
-    st.integers(-9, 9).map(lambda most: {"type": "number", "maximum": most}),
+    st.integers(-9, 9).map(lambda maximum: {"type": "number", "maximum": maximum}),
 )
 LEAVES = st.one_of(
     TEXTS,
@@ -82,7 +82,7 @@ SCHEMAS = st.recursive(LEAVES, lambda inner: st.one_of(objects(inner), arrays(in
 
 
 def made(schema: dict[str, Any], seed: int = 0) -> Any:
-    return json.loads(instance_text(schema, Dice(seed)))
+    return json.loads(instance_text(schema, SeededRandom(seed)))
 
 
 def fits(value: Any, schema: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ def fits(value: Any, schema: dict[str, Any]) -> None:
 
 @settings(deadline=None, database=None)
 @given(objects(SCHEMAS), st.integers())
-def test_an_instance_fits_its_schema(schema: dict[str, Any], seed: int) -> None:
+def test_an_instance_matches_its_schema(schema: dict[str, Any], seed: int) -> None:
     fits(made(schema, seed), schema)
 
 
@@ -167,17 +167,17 @@ SPECIAL = [
 
 
 @pytest.mark.parametrize("schema", SPECIAL)
-def test_a_special_instance_fits_its_schema(schema: dict[str, Any]) -> None:
+def test_an_instance_matches_an_unusual_schema(schema: dict[str, Any]) -> None:
     for seed in SEEDS:
         fits(made(schema, seed), schema)
 
 
 @pytest.mark.parametrize("schema", [TREE, LIST, NULLABLE], ids=["list", "union", "nullable"])
-def test_a_recursion_ends_where_the_schema_lets_it(schema: dict[str, Any]) -> None:
-    assert instance_text(schema, Dice(0)).count("{") <= 6
+def test_recursion_ends_where_the_schema_allows(schema: dict[str, Any]) -> None:
+    assert instance_text(schema, SeededRandom(0)).count("{") <= 6
 
 
-def test_multiples_are_counted_in_decimals() -> None:
+def test_multiples_are_exact_decimals() -> None:
     schema = {"type": "object", "properties": {"x": {"type": "number", "multipleOf": 0.01}}}
     assert all(Decimal(str(made(schema, seed)["x"])) % Decimal("0.01") == 0 for seed in SEEDS)
 
@@ -192,7 +192,7 @@ def test_a_union_takes_its_first_branch() -> None:
     assert made(schema) == {"x": 1}
 
 
-def test_nullable_values_are_there() -> None:
+def test_nullable_values_are_not_null() -> None:
     assert made({"type": "object", "properties": {"x": {"type": ["null", "boolean"]}}})["x"] is not None
 
 
@@ -209,8 +209,8 @@ def test_nullable_values_are_there() -> None:
     ],
     ids=["endless", "broken", "impossible", "minItems", "minLength", "minProperties", "pattern"],
 )
-def test_a_schema_nothing_can_fit_still_gets_an_object(schema: dict[str, Any]) -> None:
-    text = instance_text(schema, Dice(0))
+def test_an_unsatisfiable_schema_still_gets_an_object(schema: dict[str, Any]) -> None:
+    text = instance_text(schema, SeededRandom(0))
     assert isinstance(json.loads(text), dict)
     assert len(text) < 100_000
 
@@ -236,19 +236,19 @@ def test_a_schema_nothing_can_fit_still_gets_an_object(schema: dict[str, Any]) -
         "",
     ],
 )
-def test_a_pattern_is_found_in_its_text(pattern: str) -> None:
-    texts = {matching_text(pattern, Dice(pattern, seed)) for seed in SEEDS}
+def test_generated_text_matches_its_pattern(pattern: str) -> None:
+    texts = {matching_text(pattern, SeededRandom(pattern, seed)) for seed in SEEDS}
     assert all(re.search(pattern, text) for text in texts)
     assert "text" not in texts
 
 
 @pytest.mark.parametrize("pattern", ["(", r"\p{L}+", "a(?=b)", "^a(?<!a)$", "a^b"])
-def test_an_unusual_pattern_is_given_up(pattern: str) -> None:
-    assert matching_text(pattern, Dice(0)) == "text"
+def test_an_unsupported_pattern_gets_a_placeholder(pattern: str) -> None:
+    assert matching_text(pattern, SeededRandom(0)) == "text"
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_formats_are_followed(name: str) -> None:
+def test_values_match_their_format(name: str) -> None:
     shapes = {
         "date": r"\d{4}-\d\d-\d\d",
         "time": r"\d\d:\d\d:\d\dZ",

@@ -1,4 +1,4 @@
-"""Environment variables that are no settings, because every program follows them: proxies and trusted authorities."""
+"""Standard environment variables beside the settings: proxies and trusted certificate authorities."""
 
 import os
 import ssl
@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from app.core.setting_types import check_http_url, check_text
+from app.core.settings.types import check_http_url, check_text
 
 VARIABLES = {
     "HTTPS_PROXY": "Proxy for https:// upstreams: a URL, or `host:port` for an HTTP proxy. SOCKS is not supported.",
@@ -16,14 +16,14 @@ VARIABLES = {
     "SSL_CERT_FILE": "PEM file with the certificate authorities to trust upstream, instead of the system's.",
     "SSL_CERT_DIR": "Folder with such authorities, in OpenSSL's layout.",
 }
-"""What each means, for the documents. Lower case works for proxies too."""
+"""Each with its description for the documents. Proxy variables may also be in lower case."""
 
 
 def environment_proxy(url: str) -> str | None:
-    """The proxy to reach `url` through, as an http:// or https:// URL; like curl, `host:port` means an HTTP proxy.
+    """The proxy for `url` as an http:// or https:// URL; None: no proxy. As in curl, `host:port` means an HTTP proxy.
 
     Raises:
-        ValueError: it cannot be used. The text names the variable and repeats nothing of its value.
+        ValueError: the proxy is invalid or not supported. The text names the variable and never quotes its value.
     """
     parts = urlsplit(url)
     if proxy_bypass(parts.hostname or ""):
@@ -40,24 +40,24 @@ def environment_proxy(url: str) -> str | None:
             raise ValueError("SOCKS proxies are not supported, only http:// and https:// ones")
         return check_http_url(proxy if separator else f"http://{proxy}", user_allowed=True)
     except ValueError as exc:
-        raise ValueError(f"{_name_of_proxy(kind)}: {exc}") from None
+        raise ValueError(f"{_proxy_variable(kind)}: {exc}") from None
 
 
 def check_environment(base_url: str) -> None:
-    """Check what calls to `base_url` need of the environment.
+    """Check the variables that calls to `base_url` depend on.
 
     Raises:
-        ValueError: it cannot work. The text names the variable.
+        ValueError: one is invalid. The text names the variable.
     """
     environment_proxy(base_url)
     if not base_url.lower().startswith("https:"):
         return
-    # OpenSSL ignores what it cannot read, and then trusts nobody.
+    # OpenSSL silently ignores unreadable files, and then trusts no certificate.
     if file := os.environ.get("SSL_CERT_FILE"):
         _check_authorities(file)
     folders = os.environ.get("SSL_CERT_DIR", "").split(os.pathsep)
     if any(folders) and not any(Path(folder).is_dir() for folder in folders if folder):
-        raise ValueError("SSL_CERT_DIR: is no folder")
+        raise ValueError("SSL_CERT_DIR: is not a folder")
 
 
 def _check_authorities(file: str) -> None:
@@ -67,7 +67,7 @@ def _check_authorities(file: str) -> None:
         raise ValueError(f"SSL_CERT_FILE: {exc.strerror or exc}") from None
 
 
-def _name_of_proxy(kind: str) -> str:
-    # As urllib has it: lower case wins.
+def _proxy_variable(kind: str) -> str:
+    # As in urllib, lower case wins.
     name = f"{kind}_proxy"
     return name if os.environ.get(name) else next((known for known in os.environ if known.lower() == name), name)

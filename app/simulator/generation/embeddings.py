@@ -1,4 +1,4 @@
-"""``POST /v1/embeddings``: unit vectors that depend on nothing but the input."""
+"""``POST /v1/embeddings``: unit vectors that depend only on the input."""
 
 import base64
 import hashlib
@@ -15,13 +15,13 @@ from app.simulator.rules.acceptance import json_body
 from app.simulator.rules.field_rules import Rule, also, array, either, integer, missing, one_of, string
 from app.simulator.traffic import Exchange
 
-MOST_INPUTS = 2048
+MAX_INPUTS = 2048
 MOST_TOKENS = 8192
 
 
 @dataclass(frozen=True)
 class EmbeddingModel:
-    """A model by the length of its vectors, which only newer models shorten on request."""
+    """The vector length of a model, and whether ``dimensions`` may shorten it."""
 
     dimensions: int
     shortens: bool
@@ -39,8 +39,8 @@ def _of_one_kind(items: Any, path: str) -> None:
         raise bad_request(f"Invalid '{path}': items of different types.", param=path, code="invalid_type")
 
 
-TEXT, TOKEN = string(least=1), integer(0)
-ITEMS = array(either(TEXT, TOKEN, array(TOKEN, least=1)), least=1, most=MOST_INPUTS)
+TEXT, TOKEN = string(minimum=1), integer(0)
+ITEMS = array(either(TEXT, TOKEN, array(TOKEN, minimum=1)), minimum=1, maximum=MAX_INPUTS)
 INPUT = also(either(TEXT, ITEMS), _of_one_kind)
 FIELDS: dict[str, Rule] = {
     "input": INPUT,
@@ -51,11 +51,11 @@ FIELDS: dict[str, Rule] = {
 }
 
 
-def answer(exchange: Exchange) -> JSONObject:
-    """Return the vectors for the input in ``exchange``.
+def respond(exchange: Exchange) -> JSONObject:
+    """Return the response body for the embeddings request in ``exchange``.
 
     Raises:
-        OpenAIError: 400 or 404, where OpenAI would refuse it.
+        OpenAIError: 400 or 404 if OpenAI would reject the request.
     """
     body = json_body(exchange)
     dimensions = _accepted_dimensions(body)
@@ -85,13 +85,13 @@ def _accepted_dimensions(body: JSONObject) -> int:
     return _dimensions(model, body.get("dimensions"))
 
 
-def _dimensions(model: EmbeddingModel, asked: int | None) -> int:
-    if asked is None:
+def _dimensions(model: EmbeddingModel, requested: int | None) -> int:
+    if requested is None:
         return model.dimensions
     if not model.shortens:
         raise bad_request("This model does not support specifying dimensions.", param="dimensions")
-    integer(1, model.dimensions).check(asked, "dimensions")
-    return asked
+    integer(1, model.dimensions).check(requested, "dimensions")
+    return requested
 
 
 def _inputs(given: Any) -> Sequence[Any]:
