@@ -34,7 +34,7 @@ TOOL = {
 _TOOLS_ON = {
     "chat": "Chat",
     "chat_at_none": "Chat, effort `none`",
-    "responses": "Responses only",
+    "responses": "Responses API only",
     "nowhere": "none",
 }
 
@@ -99,7 +99,7 @@ async def _ask(name: str, stop: str, client: httpx.AsyncClient, simulator: Simul
 def tables(outcomes: Mapping[str, Outcome]) -> str:
     """Return the tables: the properties of each model, and the results of requests to it."""
     return (
-        "| Model | Context | Output | Efforts (default) | Tools on | Shutdown | Successor |\n"
+        "| Model | Context | Output | Efforts (default) | Tools | Shutdown | Successor |\n"
         "|---|---|---|---|---|---|---|\n"
         + "".join(_facts(name, row) for name, row in MODELS.items())
         + "\n| Model | Usual chat | Reported | `logprobs` | Tool round trip |\n|---|---|---|---|---|\n"

@@ -18,12 +18,13 @@ _INTRODUCTION = """\
 <!-- made from app/core/config.py by `make format` -->
 # Settings
 
-Settings are read from the command line, the environment and the file `.env` in the working directory, in this order.
-White space around a value is ignored. An empty variable counts as unset, except `DEFAULT_TEMPERATURE`. A setting that
-cannot work prints one line to standard error that names it, and the process exits with status 2.
+Settings are read from the command line, the environment and the file `.env` in the working directory; the first that
+has a setting wins. White space around a value is ignored. An empty variable counts as unset, except
+`DEFAULT_TEMPERATURE`. For an invalid setting, the process prints one line to standard error that names it, and exits
+with status 2.
 
-Flags are named as those of `vllm serve` and work with `python -m app`. `--no-` before the name of a switch turns it
-off. `--api-key` takes several keys, separated by spaces, and replaces `VLLM_API_KEY`.
+Flags have the names of `vllm serve`'s and work with `python -m app`. `--no-` before the name of a switch turns it off.
+`--api-key` takes several keys, separated by spaces, and replaces `VLLM_API_KEY`.
 """
 _OTHER_VARIABLES = """\
 ## Other environment variables

@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     )
     reasoning_reserve_tokens: int = _setting(
         0,
-        "Tokens for reasoning on top of a client's `max_tokens`, at which the text is cut.",
+        "Tokens added to a client's `max_tokens` for reasoning. The text is still cut at the client's value.",
         ge=0,
         le=128_000,
     )
@@ -207,7 +207,10 @@ class Settings(BaseSettings):
         None, "PEM file with the TLS certificate chain. Unset: plain HTTP.", flag="--ssl-certfile", metavar="FILE"
     )
     ssl_ca_certs: str | None = _setting(
-        None, "PEM file with the authorities of client certificates.", flag="--ssl-ca-certs", metavar="FILE"
+        None,
+        "PEM file with the certificate authorities to trust for client certificates.",
+        flag="--ssl-ca-certs",
+        metavar="FILE",
     )
     ssl_cert_reqs: Literal["0", "1", "2"] = _setting(
         "0",
@@ -249,9 +252,7 @@ class Settings(BaseSettings):
     upstream_total_timeout_s: Seconds = _setting(
         600.0, "Longest wait for a complete response, in seconds. Streams have no such limit."
     )
-    upstream_max_attempts: int = _setting(
-        3, "Attempts per call, where the failure is a transient one. 1: no retries.", ge=1, le=10
-    )
+    upstream_max_attempts: int = _setting(3, "Attempts per call if failures are transient. 1: no retries.", ge=1, le=10)
 
     startup_check: Literal["warn", "require", "off"] = _setting(
         "warn",

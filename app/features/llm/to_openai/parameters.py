@@ -158,14 +158,14 @@ PARAMETERS: dict[str, ParameterRule] = {
     "continue_final_message": _rejected(_NOT_AVAILABLE, "OpenAI cannot continue a message", neutral=(False,)),
     "add_special_tokens": _without_effect("OpenAI builds the prompt"),
     "documents": _dropped(neutral=([],)),
-    "chat_template": _rejected(field_mappers.UNTRUSTED_TEMPLATE, "as in vLLM, unless templates are trusted there"),
+    "chat_template": _rejected(field_mappers.UNTRUSTED_TEMPLATE, "as in vLLM without `--trust-request-chat-template`"),
     "chat_template_kwargs": _translated(
         field_mappers.chat_template_kwargs,
         "`enable_thinking`, `reasoning_effort`; else dropped, reported",
         neutral=({},),
     ),
-    "media_io_kwargs": _rejected(DISABLED_KWARGS, "as in vLLM, unless they are trusted there", neutral=({},)),
-    "mm_processor_kwargs": _rejected(DISABLED_KWARGS, "as in vLLM, unless they are trusted there", neutral=({},)),
+    "media_io_kwargs": _rejected(DISABLED_KWARGS, "as in vLLM without `--trust-request-mm-kwargs`", neutral=({},)),
+    "mm_processor_kwargs": _rejected(DISABLED_KWARGS, "as in vLLM without `--trust-request-mm-kwargs`", neutral=({},)),
     "structured_outputs": _translated(
         field_mappers.handled_elsewhere,
         "`json`, `regex`, `choice`, `json_object`; `grammar`, `structural_tag` are rejected",
