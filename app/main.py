@@ -32,6 +32,9 @@ from app.features.tokenizer.router import REQUEST_MODELS as TOKENIZER_REQUEST_MO
 from app.features.tokenizer.router import info_router as tokenizer_info_router
 from app.features.tokenizer.router import router as tokenizer_router
 
+VERSION = "0.2.0"
+"""This project's, as in pyproject.toml; `/version` has that of vLLM's interface."""
+
 NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """Otherwise FastAPI looks for an OpenTelemetry SDK on every request; none is installed with this server."""
 
@@ -44,7 +47,7 @@ def create_app(settings: Settings, *, today: Callable[[], date] = utc_today) -> 
     Raises:
         SettingsError: the description of a model in MODEL_FAMILIES is invalid.
     """
-    app = FastAPI(title="llm-server", lifespan=lifespan, telemetry=NO_TELEMETRY)
+    app = FastAPI(title="llm-server", version=VERSION, lifespan=lifespan, telemetry=NO_TELEMETRY)
     app.state.components = components = build_components(settings, today=today)
     register_error_handlers(app)
     app.add_middleware(DirectRoutesMiddleware, routes=llm_router.routes)

@@ -24,6 +24,14 @@ COMMAND_NOT_FOUND = 127
 KILLED_BY_SIGNAL = 128
 
 
+def _announce(base_url: str) -> None:
+    try:
+        print(f"simulator: OpenAI API on {base_url}", flush=True)
+    except OSError:
+        # Standard output is closed. Python would write its buffer again at exit, and fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class UsageError(Exception):
     """The command line is invalid; the message says why."""
 
@@ -92,9 +100,7 @@ async def _run(options: argparse.Namespace) -> int:
             await stack.enter_async_context(simulator)
         except (OSError, UnicodeError) as error:
             raise UsageError(f"cannot listen on {options.host}:{options.port}: {_reason(error)}") from error
-        # Standard output may be closed.
-        with contextlib.suppress(OSError):
-            print(f"simulator: OpenAI API on {simulator.base_url}", flush=True)
+        _announce(simulator.base_url)
         command = options.command[1:] if options.command[:1] == ["--"] else options.command
         if not command:
             await signals.first()

@@ -51,10 +51,14 @@ FORMATS: Mapping[str, Callable[[SeededRandom], str]] = {
 
 
 def instance_text(schema: JSONObject, rng: SeededRandom) -> str:
-    """Return a value that matches ``schema`` as JSON text."""
-    return json_text.compact(
-        _InstanceBuilder(schema or {"type": "object"}, rng).make(schema or {"type": "object"})
-    ).decode()
+    """Return a value that matches ``schema`` as JSON text; a malformed schema is matched by an empty object."""
+    schema = schema or {"type": "object"}
+    try:
+        value = _InstanceBuilder(schema, rng).make(schema)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        # Without `strict` OpenAI accepts schemas that are not valid JSON Schema.
+        value = {}
+    return json_text.compact(value).decode()
 
 
 class _InstanceBuilder:
@@ -91,8 +95,8 @@ class _InstanceBuilder:
         return self._builders[_type(schema, depth)](schema, depth)
 
     def _referenced(self, schema: JSONObject, depth: int) -> Any:
-        target = resolved(schema["$ref"], self._root) or {}
-        return self.make({**target, **_without("$ref", schema)}, depth + 1)
+        target = resolved(schema["$ref"], self._root)
+        return self.make({**(target if isinstance(target, dict) else {}), **_without("$ref", schema)}, depth + 1)
 
     def _any_of(self, schema: JSONObject, depth: int) -> Any:
         return self.make({**_without("anyOf", schema), **self._branch(schema["anyOf"], depth)}, depth + 1)

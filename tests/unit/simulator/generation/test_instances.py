@@ -17,6 +17,7 @@ from app.simulator.seeded_random import SeededRandom
 jsonschema = pytest.importorskip("jsonschema")
 
 SEEDS = range(30)
+MALFORMED = [{"allOf": [[]]}, {"enum": 5}, {"properties": [], "type": "object"}, {"type": "array", "minItems": "x"}]
 NAMES = st.sampled_from(["name", "age", "items", "a b", "ü"])
 FORMATS = ["date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"]
 
@@ -264,3 +265,14 @@ def test_values_match_their_format(name: str) -> None:
     schema = {"type": "object", "properties": {"x": {"type": "string", "format": name}}}
     for seed in SEEDS:
         assert re.fullmatch(shapes[name], made(schema, seed)["x"])
+
+
+@pytest.mark.parametrize("schema", MALFORMED, ids=json.dumps)
+def test_a_malformed_schema_has_an_instance(schema: dict[str, Any]) -> None:
+    assert instance_text(schema, SeededRandom(0)) == "{}"
+
+
+def test_a_reference_to_a_boolean_schema_is_followed() -> None:
+    schema = {"$ref": "#/$defs/place", "$defs": {"place": True}, "type": "string"}
+
+    assert isinstance(json.loads(instance_text(schema, SeededRandom(0))), str)
