@@ -373,6 +373,7 @@ class Choice(BaseModel):
     stop_reason: int | str | None = None
     token_ids: list[int] | None = None
     routed_experts: JSONObject | None = None
+    weight_versions: list[JSONObject] | None = None
 
 
 class ChatCompletionResponse(BaseModel):
@@ -418,6 +419,7 @@ class CompletionChoice(BaseModel):
     prompt_logprobs: list[JSONObject | None] | None = None
     prompt_token_ids: list[int] | None = None
     routed_experts: JSONObject | None = None
+    weight_versions: list[JSONObject] | None = None
 
 
 class CompletionResponse(BaseModel):

@@ -42,6 +42,7 @@ async def test_a_response_has_vllms_keys_in_its_order(client: httpx.AsyncClient)
     (choice,) = completion["choices"]
     assert list(choice) == [
         "index", "message", "logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts",
+        "weight_versions",
     ]  # fmt: skip
     assert list(choice["message"]) == [
         "role", "content", "refusal", "annotations", "audio", "function_call", "reasoning",

@@ -270,13 +270,35 @@ async def test_a_response_has_vllms_keys_in_its_order(client: httpx.AsyncClient)
     ]  # fmt: skip
     assert list(completion["choices"][0]) == [
         "index", "text", "logprobs", "finish_reason", "stop_reason", "token_ids", "prompt_logprobs",
-        "prompt_token_ids", "routed_experts",
+        "prompt_token_ids", "routed_experts", "weight_versions",
     ]  # fmt: skip
     assert (completion["id"], completion["object"], completion["model"]) == (
         "cmpl-mine",
         "text_completion",
         "gpt-4o-mini",
     )
+
+
+STREAM_CHOICE = [
+    "index", "text", "logprobs", "finish_reason", "stop_reason", "prompt_token_ids", "token_ids", "weight_versions",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", [{}, {"echo": True}, {"echo": True, "max_tokens": 0}], ids=str)
+async def test_a_stream_has_vllms_keys_in_its_order(client: httpx.AsyncClient, fields: dict[str, Any]) -> None:
+    options = {"include_usage": True}
+    *chunks, usage = await stream_events(client, prompt="Once upon", stream_options=options, **fields)
+
+    head = ["id", "object", "created", "model", "choices"]
+    assert {tuple(chunk) for chunk in chunks} == {(*head, "kv_transfer_params")}
+    assert {tuple(chunk["choices"][0]) for chunk in chunks} == {tuple(STREAM_CHOICE)}
+    assert list(usage) == [*head, "usage", "system_fingerprint"]
+
+
+async def test_a_finish_chunk_ends_with_the_fingerprint_and_transfer_params(client: httpx.AsyncClient) -> None:
+    finish = (await stream_events(client, prompt="Once upon"))[-1]
+
+    assert list(finish)[-3:] == ["choices", "system_fingerprint", "kv_transfer_params"]
 
 
 async def test_a_stream_has_the_text_of_the_whole_response(client: httpx.AsyncClient) -> None:
