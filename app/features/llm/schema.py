@@ -1,4 +1,4 @@
-"""vLLM's request and response models: its fields, in its order, with its defaults (vLLM 0.32.0)."""
+"""vLLM's request and response models: its fields, in its order, with its defaults (vLLM 0.33.0)."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeVar
@@ -178,7 +178,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
-    skip_special_tokens: bool = True
+    skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool = True
     truncate_prompt_tokens: TruncatePromptTokens | None = None
     truncation_side: TruncationSide | None = None
@@ -201,6 +201,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     session_id: str | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
+    return_weight_versions: bool = False
     routed_experts_prompt_start: NonNegativeInt = 0
     return_token_offsets: bool | None = False
     return_prompt_text: bool | None = None
@@ -291,7 +292,7 @@ class CompletionRequest(BaseModel):
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
-    skip_special_tokens: bool = True
+    skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool = True
     truncate_prompt_tokens: TruncatePromptTokens | None = None
     truncation_side: TruncationSide | None = None
@@ -308,6 +309,7 @@ class CompletionRequest(BaseModel):
     session_id: str | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
+    return_weight_versions: bool = False
     routed_experts_prompt_start: NonNegativeInt = 0
     return_token_offsets: bool | None = False
     mm_payload: MultimodalPayload = "tensors"

@@ -1,4 +1,4 @@
-"""vLLM's checks of the values, which run once every type is valid (vLLM 0.32.0)."""
+"""vLLM's checks of the values, which run once every type is valid (vLLM 0.33.0)."""
 
 import math
 import re

@@ -311,7 +311,7 @@ async def test_the_openapi_schema_has_every_field_of_vllms_request(client: httpx
     schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
 
     assert (await client.get("/docs")).status_code == 200
-    assert len(schemas["ChatCompletionRequest"]["properties"]) == 68
+    assert len(schemas["ChatCompletionRequest"]["properties"]) == 69
 
 
 BATCH = f"{CHAT}/batch"

@@ -13,8 +13,8 @@ from app.core.errors.validation_errors import validation_error_response
 from app.features.llm.schema import ChatCompletionRequest, ChatMessage, CompletionRequest, MessageRole
 
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
-# The fields of vLLM 0.32.0's class, in the order of its own schema.
-VLLM_FIELDS = json.loads((Path(__file__).parent / "vllm-0.32-chat-fields.json").read_text())
+# The fields of vLLM 0.33.0's class, in the order of its own schema.
+VLLM_FIELDS = json.loads((Path(__file__).parent / "vllm-0.33-chat-fields.json").read_text())
 
 
 def test_the_defaults_are_the_owners() -> None:
@@ -80,7 +80,7 @@ def rejection(**fields: Any) -> ErrorResponse:
 TOOL = {"type": "function", "function": {"name": "f"}}
 VALUE = " (parameter={0}, value={1})"
 
-# Error texts of a running vLLM 0.32.0.
+# Error texts of a running vLLM 0.33.0.
 OWN_CHECKS = [
     ({"messages": []}, "messages",
      "Cannot apply chat template to an empty conversation. Provide at least one message."),

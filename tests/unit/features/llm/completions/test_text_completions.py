@@ -20,7 +20,7 @@ from app.simulator.server import Simulator
 from tests.serving import served_over
 
 COMPLETIONS = "/v1/completions"
-VLLM_FIELDS = json.loads((Path(__file__).parent / "vllm-0.32-completion-fields.json").read_text())
+VLLM_FIELDS = json.loads((Path(__file__).parent / "vllm-0.33-completion-fields.json").read_text())
 
 
 async def complete(client: httpx.AsyncClient, **fields: Any) -> Any:
