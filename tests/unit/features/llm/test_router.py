@@ -387,7 +387,7 @@ async def test_ping_is_an_empty_200(client: httpx.AsyncClient, method: str) -> N
 
 
 async def test_the_version_is_vllms(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/version")).json() == {"version": "0.32.0"}
+    assert (await client.get("/version")).json() == {"version": "0.33.0"}
 
 
 async def test_the_load_is_the_number_of_requests_in_flight(client: httpx.AsyncClient, simulator: Simulator) -> None:
