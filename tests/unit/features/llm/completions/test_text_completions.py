@@ -20,6 +20,7 @@ from app.simulator.server import Simulator
 from tests.serving import served_over
 
 COMPLETIONS = "/v1/completions"
+CUT = "a [sim fault=cut after=2]"
 VLLM_FIELDS = json.loads((Path(__file__).parent / "vllm-0.33-completion-fields.json").read_text())
 
 
@@ -450,6 +451,25 @@ async def test_a_failure_in_mid_stream_ends_it_with_an_error_event(
     assert events[-1]["error"]["code"] == 502
     assert not any("error" in event for event in events[:-1])
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "start"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": CUT}]}, 'data: {"error":{"message":"'),
+        ("/invocations", {"messages": [{"role": "user", "content": CUT}]}, 'data: {"error":{"message":"'),
+        (COMPLETIONS, {"prompt": CUT}, 'data: {"error": {"message": "'),
+        ("/invocations", {"prompt": CUT}, 'data: {"error": {"message": "'),
+    ],
+)
+async def test_an_error_event_is_compact_in_chats_and_spaced_in_text_completions(
+    client: httpx.AsyncClient, path: str, fields: dict[str, Any], start: str
+) -> None:
+    response = await client.post(path, json={"stream": True, **fields})
+
+    *_, error, done = response.text.removesuffix("\n\n").split("\n\n")
+    assert error.startswith(start)
+    assert done == "data: [DONE]"
 
 
 async def test_an_invocation_with_messages_is_a_chat(client: httpx.AsyncClient) -> None:
