@@ -32,7 +32,7 @@ def check_completion_values(request: Mapping[str, Any], given: Set[str]) -> None
         PydanticCustomError: a check failed; the context names the parameter.
     """
     if request["prompt"] == []:
-        fail("You must pass at least one prompt", "prompt")
+        fail_with_value("You must pass at least one prompt", "prompt")
     if isinstance(request["prompt"], list) and any(prompt in ("", []) for prompt in request["prompt"]):
         fail("The decoder prompt cannot be empty", "prompt")
     _run_checks(_COMPLETION_CHECKS, request, given)

@@ -63,7 +63,7 @@ REJECTED: list[tuple[dict[str, Any], str, str | None]] = [
     ({}, "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)", "prompt"),
     ({"prompt": None}, "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)", "prompt"),
     ({"prompt": ""}, "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)", "prompt"),
-    ({"prompt": []}, "You must pass at least one prompt", "prompt"),
+    ({"prompt": []}, "You must pass at least one prompt (parameter=prompt)", "prompt"),
     ({"prompt": ["a", ""]}, "The decoder prompt cannot be empty", "prompt"),
     ({"prompt": [[1], []]}, "The decoder prompt cannot be empty", "prompt"),
     (
