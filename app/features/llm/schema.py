@@ -240,7 +240,11 @@ class ChatCompletionRequest(_ChatRequest[LongList[Message]]):
 class BatchChatCompletionRequest(_ChatRequest[OneOrMore[OneOrMore[Message]]]):
     """The body of `POST /v1/chat/completions/batch`: several conversations, one choice for each, never streamed."""
 
-    n: Literal[1] | None = 1
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
+        value_rules.check_batch_choices(self.n)
+        value_rules.check_chat_values(vars(self), self.model_fields_set)
+        return self
 
     def conversations(self) -> list[ChatCompletionRequest]:
         """One chat request for each conversation, in order."""

@@ -346,7 +346,9 @@ async def test_a_batch_reports_the_changes_of_every_conversation(client: httpx.A
     [
         ({"messages": []}, "body.messages"),
         ({"messages": [[]]}, "body.messages.0"),
-        ({"messages": [conversation("hi")], "n": 2}, "body.n"),
+        ({"messages": [conversation("hi")], "n": 2}, "n"),
+        ({"messages": [conversation("hi")], "n": 2, "temperature": 0}, "n"),
+        ({"messages": [conversation("hi")], "n": 0}, "n"),
         ({"messages": conversation("hi")}, "body.messages.0"),
     ],
 )

@@ -95,6 +95,7 @@ OWN_CHECKS = [
     ({"n": 0}, "n", "n must be at least 1, got 0."),
     ({"n": 20000}, "n", "n must be at most 16384, got 20000. To increase this limit, set the "
                         "VLLM_MAX_N_SEQUENCES environment variable."),
+    ({"n": 2, "temperature": 0}, "n", "n must be 1 when using greedy sampling, got 2."),
     ({"max_tokens": 0}, "max_tokens", "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)"),
     ({"max_completion_tokens": -1}, "max_tokens",
      "max_tokens must be at least 1, got -1. (parameter=max_tokens, value=-1)"),

@@ -64,6 +64,7 @@ REJECTED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"prompt": None}, "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)", "prompt"),
     ({"prompt": ""}, "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)", "prompt"),
     ({"prompt": []}, "You must pass at least one prompt (parameter=prompt)", "prompt"),
+    ({"prompt": "a", "n": 2, "temperature": 0}, "n must be 1 when using greedy sampling, got 2.", "n"),
     ({"prompt": ["a", ""]}, "The decoder prompt cannot be empty", "prompt"),
     ({"prompt": [[1], []]}, "The decoder prompt cannot be empty", "prompt"),
     (
