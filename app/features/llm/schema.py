@@ -99,6 +99,25 @@ class Tool(BaseModel):
     defer_loading: bool | None = None
 
 
+@with_config(ConfigDict(extra="allow"))
+class NamedFunction(TypedDict):
+    """The function that a tool choice names."""
+
+    name: str
+
+
+@with_config(ConfigDict(extra="allow"))
+class NamedToolChoice(TypedDict):
+    """A tool that the response must call."""
+
+    type: NotRequired[Literal["function"]]
+    function: NamedFunction
+
+
+# vLLM reports an error for each literal.
+ToolChoice = Literal["none"] | Literal["auto"] | Literal["required"] | NamedToolChoice
+
+
 class StructuredOutputs(BaseModel):
     """vLLM's own constraints on the response text: exactly one of the first six fields is set."""
 
@@ -162,7 +181,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     temperature: float | None = 0.7
     top_p: float | None = None
     tools: LongList[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | JSONObject | None = "none"
+    tool_choice: ToolChoice | None = "none"
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     thinking_token_budget: ThinkingTokenBudget | None = None
     include_reasoning: bool = True

@@ -78,6 +78,27 @@ def rejection(**fields: Any) -> ErrorResponse:
 
 
 TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize("type_", ["custom", None, 1, ["function"]])
+def test_a_named_tool_choice_of_another_type_is_rejected_in_vllms_words(type_: object) -> None:
+    error = rejection(tools=[TOOL], tool_choice={**TOOL, "type": type_})
+
+    heading, *lines = error.message.splitlines()
+    assert heading == "4 validation errors:"
+    assert ["'loc': 'tool_choice'" in line for line in lines] == [True, True, True, False]
+    assert "'loc': 'tool_choice.type'" in lines[3]
+    assert (error.param, error.type) == ("tool_choice", "Bad Request")
+
+
+def test_a_named_tool_choice_keeps_its_keys() -> None:
+    choice = {"function": {"name": "f", "x": 1}, "y": 2}
+
+    request = ChatCompletionRequest.model_validate({"messages": MESSAGES, "tools": [TOOL], "tool_choice": choice})
+
+    assert request.tool_choice == choice
+
+
 VALUE = " (parameter={0}, value={1})"
 
 # Error texts of a running vLLM 0.33.0.
