@@ -3,7 +3,16 @@
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, model_validator, with_config
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+    with_config,
+)
 from typing_extensions import TypedDict
 
 from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
@@ -37,8 +46,24 @@ class ChatMessage(BaseModel):
     reasoning: str | None = None
 
 
+_ROLES_WITHOUT_CONTENT = (MessageRole.ASSISTANT, MessageRole.FUNCTION)
+
+
 def _as_dict(message: object) -> object:
+    if isinstance(message, dict):
+        if "content" in message and message["content"] is None:
+            _check_null_content(message)
+        return message
     return message.model_dump(exclude_unset=True) if isinstance(message, ChatMessage) else message
+
+
+def _check_null_content(message: JSONObject) -> None:
+    if message.get("role") in _ROLES_WITHOUT_CONTENT:
+        return
+    types = ("string_type", "list_type")
+    raise ValidationError.from_exception_data(
+        "RequestMessage", [{"type": type_, "loc": ("content",), "input": None} for type_ in types]
+    )
 
 
 @with_config(ConfigDict(extra="allow"))

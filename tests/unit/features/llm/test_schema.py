@@ -91,6 +91,20 @@ def test_a_named_tool_choice_of_another_type_is_rejected_in_vllms_words(type_: o
     assert (error.param, error.type) == ("tool_choice", "Bad Request")
 
 
+@pytest.mark.parametrize("role", ["user", "system", "developer", "tool", "critic"])
+def test_null_as_content_is_rejected_where_the_role_needs_one(role: str) -> None:
+    error = rejection(messages=[*MESSAGES, {"role": role, "content": None, "tool_call_id": "1"}])
+
+    assert (error.param, error.type) == ("messages.1.content", "Bad Request")
+
+
+@pytest.mark.parametrize("role", ["assistant", "function"])
+def test_null_as_content_is_accepted_where_the_role_needs_none(role: str) -> None:
+    messages = [{"role": role, "content": None, "name": "f"}]
+
+    assert ChatCompletionRequest.model_validate({"messages": messages}).messages == messages
+
+
 def test_a_named_tool_choice_keeps_its_keys() -> None:
     choice = {"function": {"name": "f", "x": 1}, "y": 2}
 
