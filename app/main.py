@@ -31,6 +31,8 @@ from app.features.ops.router import router as ops_router
 from app.features.tokenizer.router import REQUEST_MODELS as TOKENIZER_REQUEST_MODELS
 from app.features.tokenizer.router import info_router as tokenizer_info_router
 from app.features.tokenizer.router import router as tokenizer_router
+from app.features.unsupported.router import REQUEST_MODELS as UNSUPPORTED_REQUEST_MODELS
+from app.features.unsupported.router import router as unsupported_router
 
 VERSION = "0.2.0"
 """This project's, as in pyproject.toml; `/version` has that of vLLM's interface."""
@@ -76,9 +78,10 @@ def create_app(settings: Settings, *, today: Callable[[], date] = utc_today) -> 
     app.include_router(llm_router)
     app.include_router(ops_router)
     app.include_router(tokenizer_router)
+    app.include_router(unsupported_router)
     if settings.enable_tokenizer_info_endpoint:
         app.include_router(tokenizer_info_router)
-    register_models(app, *LLM_REQUEST_MODELS, *TOKENIZER_REQUEST_MODELS)
+    register_models(app, *LLM_REQUEST_MODELS, *TOKENIZER_REQUEST_MODELS, *UNSUPPORTED_REQUEST_MODELS)
     return app
 
 

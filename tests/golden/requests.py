@@ -1,4 +1,4 @@
-"""Hypothesis strategies for requests that vLLM 0.32.0 accepts, with all of its fields."""
+"""Hypothesis strategies for requests that vLLM 0.33.0 accepts, with all of its fields."""
 
 import json
 import math
@@ -160,7 +160,7 @@ FIELDS: dict[str, Strategy] = {
     "include_stop_str_in_output": booleans,
     "ignore_eos": booleans,
     "min_tokens": integers(0, 20),
-    "skip_special_tokens": booleans,
+    "skip_special_tokens": or_null(booleans),
     "spaces_between_special_tokens": booleans,
     "truncate_prompt_tokens": or_null(integers(-1, 1000)),
     "truncation_side": or_null(st.sampled_from(["left", "right"])),
@@ -183,6 +183,7 @@ FIELDS: dict[str, Strategy] = {
     "session_id": or_null(texts),
     "return_tokens_as_token_ids": or_null(booleans),
     "return_token_ids": or_null(booleans),
+    "return_weight_versions": booleans,
     "routed_experts_prompt_start": integers(0, 100),
     "return_token_offsets": or_null(booleans),
     "return_prompt_text": or_null(booleans),

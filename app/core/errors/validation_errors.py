@@ -12,7 +12,7 @@ _SHOWN_ERRORS = 10
 _SHOWN_ERROR_CHARACTERS = 1000
 _SHOWN_INPUT_CHARACTERS = 200
 _BRANCH_NAMES = frozenset(
-    {"str", "int", "float", "bool", "none", "dict", "constrained-str", "constrained-int", "nullable"}
+    {"str", "int", "float", "bool", "none", "dict", "constrained-str", "constrained-int", "nullable", "NamedToolChoice"}
 )
 
 

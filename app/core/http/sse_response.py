@@ -36,10 +36,12 @@ class EventStreamResponse(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: EventStream) -> None:
+    def __init__(self, stream: EventStream, *, spaced_errors: bool = False) -> None:
+        """`spaced_errors`: whether error events are spaced JSON, as in vLLM's completions, or compact, as in chats."""
         super().__init__()
         del self.headers["content-length"]
         self._stream = stream
+        self._separators = (", ", ": ") if spaced_errors else (",", ":")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -63,23 +65,21 @@ class EventStreamResponse(Response):
         except UpstreamError as exc:
             response = error_response_for(exc)
             log_upstream_failure(exc, response)
-            last = _error_event(response)
+            last = self._error_event(response)
         except RequestError as exc:
             # A later call of this request exceeded the concurrency limit.
-            last = _error_event(exc.response)
+            last = self._error_event(exc.response)
         except Exception:
             # No handler can send a 500 any more, and a stream that just ends would look complete.
             logger.exception("A stream failed")
-            last = _error_event(INTERNAL_ERROR)
+            last = self._error_event(INTERNAL_ERROR)
         else:
             last = b""
         await send({"type": "http.response.body", "body": last + DONE, "more_body": False})
 
+    def _error_event(self, response: ErrorResponse) -> bytes:
+        return b"data: %b\n\n" % json.dumps(response.body(), separators=self._separators).encode()
+
 
 async def _in_task(work: Coroutine[Any, Any, None]) -> None:
     await asyncio.create_task(work)
-
-
-def _error_event(response: ErrorResponse) -> bytes:
-    # With spaces, as in vLLM, which encodes this event with json.dumps.
-    return b"data: %b\n\n" % json.dumps(response.body()).encode()

@@ -78,7 +78,8 @@ async def create_completion(request: Request, service: LLMServiceDependency) -> 
 async def _complete(request: Request, body: CompletionRequest, service: LLMService) -> Response:
     _prefer_header_id(body)
     if body.stream:
-        return EventStreamResponse(await run_until_disconnect(request.receive, service.stream_completion(body)))
+        stream = await run_until_disconnect(request.receive, service.stream_completion(body))
+        return EventStreamResponse(stream, spaced_errors=True)
     response = await run_until_disconnect(request.receive, service.create_completion(body))
     return Response(response.model_dump_json(), media_type="application/json")
 

@@ -1,9 +1,18 @@
-"""vLLM's request and response models: its fields, in its order, with its defaults (vLLM 0.32.0)."""
+"""vLLM's request and response models: its fields, in its order, with its defaults (vLLM 0.33.0)."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Generic, Literal, NotRequired, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, model_validator, with_config
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+    with_config,
+)
 from typing_extensions import TypedDict
 
 from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
@@ -37,8 +46,24 @@ class ChatMessage(BaseModel):
     reasoning: str | None = None
 
 
+_ROLES_WITHOUT_CONTENT = (MessageRole.ASSISTANT, MessageRole.FUNCTION)
+
+
 def _as_dict(message: object) -> object:
+    if isinstance(message, dict):
+        if "content" in message and message["content"] is None:
+            _check_null_content(message)
+        return message
     return message.model_dump(exclude_unset=True) if isinstance(message, ChatMessage) else message
+
+
+def _check_null_content(message: JSONObject) -> None:
+    if message.get("role") in _ROLES_WITHOUT_CONTENT:
+        return
+    types = ("string_type", "list_type")
+    raise ValidationError.from_exception_data(
+        "RequestMessage", [{"type": type_, "loc": ("content",), "input": None} for type_ in types]
+    )
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -97,6 +122,25 @@ class Tool(BaseModel):
     type: Literal["function"] = "function"
     function: FunctionDefinition
     defer_loading: bool | None = None
+
+
+@with_config(ConfigDict(extra="allow"))
+class NamedFunction(TypedDict):
+    """The function that a tool choice names."""
+
+    name: str
+
+
+@with_config(ConfigDict(extra="allow"))
+class NamedToolChoice(TypedDict):
+    """A tool that the response must call."""
+
+    type: NotRequired[Literal["function"]]
+    function: NamedFunction
+
+
+# vLLM reports an error for each literal.
+ToolChoice = Literal["none"] | Literal["auto"] | Literal["required"] | NamedToolChoice
 
 
 class StructuredOutputs(BaseModel):
@@ -162,7 +206,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     temperature: float | None = 0.7
     top_p: float | None = None
     tools: LongList[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | JSONObject | None = "none"
+    tool_choice: ToolChoice | None = "none"
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     thinking_token_budget: ThinkingTokenBudget | None = None
     include_reasoning: bool = True
@@ -178,7 +222,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
-    skip_special_tokens: bool = True
+    skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool = True
     truncate_prompt_tokens: TruncatePromptTokens | None = None
     truncation_side: TruncationSide | None = None
@@ -201,6 +245,7 @@ class _ChatRequest(BaseModel, Generic[Messages]):
     session_id: str | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
+    return_weight_versions: bool = False
     routed_experts_prompt_start: NonNegativeInt = 0
     return_token_offsets: bool | None = False
     return_prompt_text: bool | None = None
@@ -239,7 +284,11 @@ class ChatCompletionRequest(_ChatRequest[LongList[Message]]):
 class BatchChatCompletionRequest(_ChatRequest[OneOrMore[OneOrMore[Message]]]):
     """The body of `POST /v1/chat/completions/batch`: several conversations, one choice for each, never streamed."""
 
-    n: Literal[1] | None = 1
+    @model_validator(mode="after")
+    def _check_values(self) -> Self:
+        value_rules.check_batch_choices(self.n)
+        value_rules.check_chat_values(vars(self), self.model_fields_set)
+        return self
 
     def conversations(self) -> list[ChatCompletionRequest]:
         """One chat request for each conversation, in order."""
@@ -291,7 +340,7 @@ class CompletionRequest(BaseModel):
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     min_tokens: int = 0
-    skip_special_tokens: bool = True
+    skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool = True
     truncate_prompt_tokens: TruncatePromptTokens | None = None
     truncation_side: TruncationSide | None = None
@@ -308,6 +357,7 @@ class CompletionRequest(BaseModel):
     session_id: str | None = None
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
+    return_weight_versions: bool = False
     routed_experts_prompt_start: NonNegativeInt = 0
     return_token_offsets: bool | None = False
     mm_payload: MultimodalPayload = "tensors"
@@ -373,6 +423,7 @@ class Choice(BaseModel):
     stop_reason: int | str | None = None
     token_ids: list[int] | None = None
     routed_experts: JSONObject | None = None
+    weight_versions: list[JSONObject] | None = None
 
 
 class ChatCompletionResponse(BaseModel):
@@ -418,6 +469,7 @@ class CompletionChoice(BaseModel):
     prompt_logprobs: list[JSONObject | None] | None = None
     prompt_token_ids: list[int] | None = None
     routed_experts: JSONObject | None = None
+    weight_versions: list[JSONObject] | None = None
 
 
 class CompletionResponse(BaseModel):

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from app.core.dependencies import MetricsDependency, ServerLoadDependency
 from app.core.metrics import METRICS_CONTENT_TYPE
 
-VLLM_VERSION = "0.32.0"
+VLLM_VERSION = "0.33.0"
 """The version of vLLM whose HTTP interface this server implements."""
 
 router = APIRouter(tags=["operations"])

@@ -1,4 +1,4 @@
-"""Request and response models of vLLM's tokenizer routes (vLLM 0.32.0). Unknown keys are ignored."""
+"""Request and response models of vLLM's tokenizer routes (vLLM 0.33.0). Unknown keys are ignored."""
 
 from dataclasses import dataclass
 from typing import Annotated, Self

@@ -80,7 +80,10 @@ class CompletionTranslator:
     def _echo_chunks(self) -> list[JSONObject]:
         echoes = self.echoes()
         self._usages.append(echoes.usage)
-        return [{**self._head, "choices": [choice.model_dump(include=_STREAM_KEYS)]} for choice in echoes.choices]
+        return [
+            self._chunk(choice.index, self._prompts[choice.index // self._request.n], choice.model_dump(), {})
+            for choice in echoes.choices
+        ]
 
     def _choice(self, number: int, choice: Choice) -> CompletionChoice:
         tokens = choice.logprobs.model_dump()["content"] if choice.logprobs else None
@@ -133,6 +136,7 @@ class CompletionTranslator:
             "stop_reason": content.get("stop_reason"),
             "prompt_token_ids": self._shown_ids(prompt) if first else None,
             "token_ids": content.get("token_ids"),
+            "weight_versions": None,
         }
         chunk = {**self._head, "choices": [choice]}
         if "system_fingerprint" in chat_chunk:
@@ -140,11 +144,8 @@ class CompletionTranslator:
         if "usage" in chat_chunk:
             usage = chat_chunk["usage"]
             chunk["usage"] = {name: usage[name] for name in ("prompt_tokens", "total_tokens", "completion_tokens")}
+        chunk["kv_transfer_params"] = None
         return chunk
-
-
-# The keys of a choice in a chunk.
-_STREAM_KEYS = {"index", "text", "logprobs", "finish_reason", "stop_reason", "prompt_token_ids", "token_ids"}
 
 
 def sum_usage(usages: Sequence[Usage | None]) -> Usage:

@@ -191,12 +191,13 @@ class ChunkTranslator:
         }
         ids, usage = choice["token_ids"], self._running_usage(index)
         if finish is None:
-            return {**self._head, "choices": [{**translated, "token_ids": ids}], **usage}
+            return {**self._head, "choices": [{**translated, "token_ids": ids}], **usage, "kv_transfer_params": None}
         self._finished.add(index)
-        ended = {**translated, "stop_reason": choice["stop_reason"], "token_ids": ids}
+        ended = {**translated, "stop_reason": choice["stop_reason"], "token_ids": ids, "weight_versions": None}
         finish_chunk = {**self._head, "choices": [ended], **usage}
         if not self._shows_usage:
             finish_chunk["system_fingerprint"] = chunk["system_fingerprint"]
+        finish_chunk["kv_transfer_params"] = None
         return finish_chunk
 
     def _usage_chunk(self, chunk: Chunk, counts: JSONObject, usage: TokenUsage | None = None) -> JSONObject:

@@ -177,6 +177,7 @@ PARAMETERS: dict[str, ParameterRule] = {
         token_mappers.return_tokens_as_token_ids, "in `logprobs`", neutral=(False,)
     ),
     "return_token_ids": _translated(token_mappers.return_token_ids, _RETURNED_IDS, neutral=(False,)),
+    "return_weight_versions": _dropped("the model runs at OpenAI", neutral=(False,)),
     "routed_experts_prompt_start": _without_effect("the model runs at OpenAI"),
     "return_token_offsets": _without_effect("vLLM's render endpoint only"),
     "return_prompt_text": _dropped(neutral=(False,)),

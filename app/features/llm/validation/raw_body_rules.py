@@ -1,4 +1,4 @@
-"""vLLM's checks of the parsed JSON body, which run before any type is validated (vLLM 0.32.0).
+"""vLLM's checks of the parsed JSON body, which run before any type is validated (vLLM 0.33.0).
 
 The error texts are vLLM's.
 """

@@ -1,4 +1,4 @@
-"""vLLM's checks of the values, which run once every type is valid (vLLM 0.32.0)."""
+"""vLLM's checks of the values, which run once every type is valid (vLLM 0.33.0)."""
 
 import math
 import re
@@ -23,6 +23,8 @@ def check_chat_values(request: Mapping[str, Any], given: Set[str]) -> None:
     _run_checks(_CHAT_CHECKS, request, given)
     limit = request["max_completion_tokens"]
     _check_output_length(request["max_tokens"] if limit is None else limit, request["min_tokens"])
+    if request["temperature"] == 0:
+        _check_greedy_choices(request, given)
 
 
 def check_completion_values(request: Mapping[str, Any], given: Set[str]) -> None:
@@ -32,12 +34,14 @@ def check_completion_values(request: Mapping[str, Any], given: Set[str]) -> None
         PydanticCustomError: a check failed; the context names the parameter.
     """
     if request["prompt"] == []:
-        fail("You must pass at least one prompt", "prompt")
+        fail_with_value("You must pass at least one prompt", "prompt")
     if isinstance(request["prompt"], list) and any(prompt in ("", []) for prompt in request["prompt"]):
         fail("The decoder prompt cannot be empty", "prompt")
     _run_checks(_COMPLETION_CHECKS, request, given)
     if request["max_tokens"] != 0 or not request["echo"]:
         _check_output_length(request["max_tokens"], request["min_tokens"])
+    if request["temperature"] == 0:
+        _check_greedy_choices(request, given)
     if request["echo"] and request["logprobs"] is not None:
         fail(
             "`echo` with `logprobs` is not available: the upstream returns no log probabilities for the prompt.", "echo"
@@ -69,6 +73,23 @@ def _check_n(_name: str, value: int) -> None:
             "To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable.",
             "n",
         )
+
+
+def check_batch_choices(choices: int | None) -> None:
+    """Check that a batch asks for one choice per conversation.
+
+    Raises:
+        PydanticCustomError: it asks for more.
+    """
+    if choices is not None and choices > 1:
+        fail_with_value("Batch chat completions do not support `n > 1`. Please set `n` to 1.", "n", choices)
+
+
+def _check_greedy_choices(request: Mapping[str, Any], given: Set[str]) -> None:
+    # Greedy choices would all be the same. Beam search has its own.
+    choices = request["n"] or 1
+    if choices > 1 and "temperature" in given and not request["use_beam_search"]:
+        fail(f"n must be 1 when using greedy sampling, got {choices}.", "n")
 
 
 def _check_penalty(name: str, value: float) -> None:

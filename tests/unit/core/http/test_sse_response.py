@@ -99,7 +99,7 @@ async def test_a_failure_mid_stream_is_one_error_event_in_vllms_format(exc: Exce
     *events, done, end = (await body_of(stream)).split("\n\n")
 
     assert (events[0], done, end) == ('data: {"a":1}', "data: [DONE]", "")
-    assert events[1].startswith('data: {"error": {"message": "')
+    assert events[1].startswith('data: {"error":{"message":"')
     error = json.loads(events[1].removeprefix("data: "))["error"]
     assert (error["type"], error["code"]) == (type_, code)
     assert len(events) == 2

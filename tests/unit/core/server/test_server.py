@@ -281,7 +281,7 @@ def role(index: int) -> dict[str, Any]:
 
 def abort(index: int) -> dict[str, Any]:
     ended = {"delta": {"content": ""}, "logprobs": None, "finish_reason": "abort"}
-    return {"index": index, **ended, "stop_reason": None, "token_ids": None}
+    return {"index": index, **ended, "stop_reason": None, "token_ids": None, "weight_versions": None}
 
 
 async def test_a_stream_that_has_not_started_is_vllms_abort(simulator: Simulator) -> None:
@@ -293,7 +293,7 @@ async def test_a_stream_that_has_not_started_is_vllms_abort(simulator: Simulator
     assert {event["id"] for event in events} == {"chatcmpl-mine"}
     assert [set(event) - {"id", "object", "created", "model", "choices"} for event in events] == [
         {"prompt_token_ids", "prompt_text"},
-        {"system_fingerprint"},
+        {"system_fingerprint", "kv_transfer_params"},
     ] * 2
     assert response.text.endswith("data: [DONE]\n\n")
 

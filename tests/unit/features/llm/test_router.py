@@ -42,6 +42,7 @@ async def test_a_response_has_vllms_keys_in_its_order(client: httpx.AsyncClient)
     (choice,) = completion["choices"]
     assert list(choice) == [
         "index", "message", "logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts",
+        "weight_versions",
     ]  # fmt: skip
     assert list(choice["message"]) == [
         "role", "content", "refusal", "annotations", "audio", "function_call", "reasoning",
@@ -310,7 +311,7 @@ async def test_the_openapi_schema_has_every_field_of_vllms_request(client: httpx
     schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
 
     assert (await client.get("/docs")).status_code == 200
-    assert len(schemas["ChatCompletionRequest"]["properties"]) == 68
+    assert len(schemas["ChatCompletionRequest"]["properties"]) == 69
 
 
 BATCH = f"{CHAT}/batch"
@@ -345,7 +346,9 @@ async def test_a_batch_reports_the_changes_of_every_conversation(client: httpx.A
     [
         ({"messages": []}, "body.messages"),
         ({"messages": [[]]}, "body.messages.0"),
-        ({"messages": [conversation("hi")], "n": 2}, "body.n"),
+        ({"messages": [conversation("hi")], "n": 2}, "n"),
+        ({"messages": [conversation("hi")], "n": 2, "temperature": 0}, "n"),
+        ({"messages": [conversation("hi")], "n": 0}, "n"),
         ({"messages": conversation("hi")}, "body.messages.0"),
     ],
 )
@@ -386,7 +389,7 @@ async def test_ping_is_an_empty_200(client: httpx.AsyncClient, method: str) -> N
 
 
 async def test_the_version_is_vllms(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/version")).json() == {"version": "0.32.0"}
+    assert (await client.get("/version")).json() == {"version": "0.33.0"}
 
 
 async def test_the_load_is_the_number_of_requests_in_flight(client: httpx.AsyncClient, simulator: Simulator) -> None:

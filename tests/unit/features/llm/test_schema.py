@@ -13,8 +13,8 @@ from app.core.errors.validation_errors import validation_error_response
 from app.features.llm.schema import ChatCompletionRequest, ChatMessage, CompletionRequest, MessageRole
 
 MESSAGES: Any = [{"role": "user", "content": "Hello"}]
-# The fields of vLLM 0.32.0's class, in the order of its own schema.
-VLLM_FIELDS = json.loads((Path(__file__).parent / "vllm-0.32-chat-fields.json").read_text())
+# The fields of vLLM 0.33.0's class, in the order of its own schema.
+VLLM_FIELDS = json.loads((Path(__file__).parent / "vllm-0.33-chat-fields.json").read_text())
 
 
 def test_the_defaults_are_the_owners() -> None:
@@ -78,9 +78,44 @@ def rejection(**fields: Any) -> ErrorResponse:
 
 
 TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize("type_", ["custom", None, 1, ["function"]])
+def test_a_named_tool_choice_of_another_type_is_rejected_in_vllms_words(type_: object) -> None:
+    error = rejection(tools=[TOOL], tool_choice={**TOOL, "type": type_})
+
+    heading, *lines = error.message.splitlines()
+    assert heading == "4 validation errors:"
+    assert ["'loc': 'tool_choice'" in line for line in lines] == [True, True, True, False]
+    assert "'loc': 'tool_choice.type'" in lines[3]
+    assert (error.param, error.type) == ("tool_choice", "Bad Request")
+
+
+@pytest.mark.parametrize("role", ["user", "system", "developer", "tool", "critic"])
+def test_null_as_content_is_rejected_where_the_role_needs_one(role: str) -> None:
+    error = rejection(messages=[*MESSAGES, {"role": role, "content": None, "tool_call_id": "1"}])
+
+    assert (error.param, error.type) == ("messages.1.content", "Bad Request")
+
+
+@pytest.mark.parametrize("role", ["assistant", "function"])
+def test_null_as_content_is_accepted_where_the_role_needs_none(role: str) -> None:
+    messages = [{"role": role, "content": None, "name": "f"}]
+
+    assert ChatCompletionRequest.model_validate({"messages": messages}).messages == messages
+
+
+def test_a_named_tool_choice_keeps_its_keys() -> None:
+    choice = {"function": {"name": "f", "x": 1}, "y": 2}
+
+    request = ChatCompletionRequest.model_validate({"messages": MESSAGES, "tools": [TOOL], "tool_choice": choice})
+
+    assert request.tool_choice == choice
+
+
 VALUE = " (parameter={0}, value={1})"
 
-# Error texts of a running vLLM 0.32.0.
+# Error texts of a running vLLM 0.33.0.
 OWN_CHECKS = [
     ({"messages": []}, "messages",
      "Cannot apply chat template to an empty conversation. Provide at least one message."),
@@ -95,6 +130,7 @@ OWN_CHECKS = [
     ({"n": 0}, "n", "n must be at least 1, got 0."),
     ({"n": 20000}, "n", "n must be at most 16384, got 20000. To increase this limit, set the "
                         "VLLM_MAX_N_SEQUENCES environment variable."),
+    ({"n": 2, "temperature": 0}, "n", "n must be 1 when using greedy sampling, got 2."),
     ({"max_tokens": 0}, "max_tokens", "max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)"),
     ({"max_completion_tokens": -1}, "max_tokens",
      "max_tokens must be at least 1, got -1. (parameter=max_tokens, value=-1)"),

@@ -20,7 +20,8 @@ from app.simulator.server import Simulator
 from tests.serving import served_over
 
 COMPLETIONS = "/v1/completions"
-VLLM_FIELDS = json.loads((Path(__file__).parent / "vllm-0.32-completion-fields.json").read_text())
+CUT = "a [sim fault=cut after=2]"
+VLLM_FIELDS = json.loads((Path(__file__).parent / "vllm-0.33-completion-fields.json").read_text())
 
 
 async def complete(client: httpx.AsyncClient, **fields: Any) -> Any:
@@ -62,7 +63,8 @@ REJECTED: list[tuple[dict[str, Any], str, str | None]] = [
     ({}, "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)", "prompt"),
     ({"prompt": None}, "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)", "prompt"),
     ({"prompt": ""}, "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)", "prompt"),
-    ({"prompt": []}, "You must pass at least one prompt", "prompt"),
+    ({"prompt": []}, "You must pass at least one prompt (parameter=prompt)", "prompt"),
+    ({"prompt": "a", "n": 2, "temperature": 0}, "n must be 1 when using greedy sampling, got 2.", "n"),
     ({"prompt": ["a", ""]}, "The decoder prompt cannot be empty", "prompt"),
     ({"prompt": [[1], []]}, "The decoder prompt cannot be empty", "prompt"),
     (
@@ -270,13 +272,35 @@ async def test_a_response_has_vllms_keys_in_its_order(client: httpx.AsyncClient)
     ]  # fmt: skip
     assert list(completion["choices"][0]) == [
         "index", "text", "logprobs", "finish_reason", "stop_reason", "token_ids", "prompt_logprobs",
-        "prompt_token_ids", "routed_experts",
+        "prompt_token_ids", "routed_experts", "weight_versions",
     ]  # fmt: skip
     assert (completion["id"], completion["object"], completion["model"]) == (
         "cmpl-mine",
         "text_completion",
         "gpt-4o-mini",
     )
+
+
+STREAM_CHOICE = [
+    "index", "text", "logprobs", "finish_reason", "stop_reason", "prompt_token_ids", "token_ids", "weight_versions",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", [{}, {"echo": True}, {"echo": True, "max_tokens": 0}], ids=str)
+async def test_a_stream_has_vllms_keys_in_its_order(client: httpx.AsyncClient, fields: dict[str, Any]) -> None:
+    options = {"include_usage": True}
+    *chunks, usage = await stream_events(client, prompt="Once upon", stream_options=options, **fields)
+
+    head = ["id", "object", "created", "model", "choices"]
+    assert {tuple(chunk) for chunk in chunks} == {(*head, "kv_transfer_params")}
+    assert {tuple(chunk["choices"][0]) for chunk in chunks} == {tuple(STREAM_CHOICE)}
+    assert list(usage) == [*head, "usage", "system_fingerprint"]
+
+
+async def test_a_finish_chunk_ends_with_the_fingerprint_and_transfer_params(client: httpx.AsyncClient) -> None:
+    finish = (await stream_events(client, prompt="Once upon"))[-1]
+
+    assert list(finish)[-3:] == ["choices", "system_fingerprint", "kv_transfer_params"]
 
 
 async def test_a_stream_has_the_text_of_the_whole_response(client: httpx.AsyncClient) -> None:
@@ -428,6 +452,25 @@ async def test_a_failure_in_mid_stream_ends_it_with_an_error_event(
     assert events[-1]["error"]["code"] == 502
     assert not any("error" in event for event in events[:-1])
     await simulator.traffic.wait_for(lambda traffic: traffic.live == 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "start"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": CUT}]}, 'data: {"error":{"message":"'),
+        ("/invocations", {"messages": [{"role": "user", "content": CUT}]}, 'data: {"error":{"message":"'),
+        (COMPLETIONS, {"prompt": CUT}, 'data: {"error": {"message": "'),
+        ("/invocations", {"prompt": CUT}, 'data: {"error": {"message": "'),
+    ],
+)
+async def test_an_error_event_is_compact_in_chats_and_spaced_in_text_completions(
+    client: httpx.AsyncClient, path: str, fields: dict[str, Any], start: str
+) -> None:
+    response = await client.post(path, json={"stream": True, **fields})
+
+    *_, error, done = response.text.removesuffix("\n\n").split("\n\n")
+    assert error.startswith(start)
+    assert done == "data: [DONE]"
 
 
 async def test_an_invocation_with_messages_is_a_chat(client: httpx.AsyncClient) -> None:

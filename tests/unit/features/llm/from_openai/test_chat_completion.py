@@ -36,7 +36,7 @@ def test_a_response_is_byte_for_byte_vllms() -> None:
         '{"id":"chatcmpl-up","object":"chat.completion","created":1,"model":"served","choices":[{"index":0,"message":'
         '{"role":"assistant","content":"Hi","refusal":null,"annotations":null,"audio":null,"function_call":null,'
         '"reasoning":null},"logprobs":null,"finish_reason":"stop","stop_reason":null,"token_ids":null,'
-        '"routed_experts":null}],"service_tier":"default","system_fingerprint":"fp_1","usage":{"prompt_tokens":9,'
+        '"routed_experts":null,"weight_versions":null}],"service_tier":"default","system_fingerprint":"fp_1","usage":{"prompt_tokens":9,'
         '"total_tokens":12,"completion_tokens":3,"prompt_tokens_details":null,"completion_tokens_details":null},'
         '"prompt_logprobs":null,"prompt_token_ids":null,"prompt_text":null,"kv_transfer_params":null,'
         '"ec_transfer_params":null,"metrics":null}'
@@ -117,9 +117,11 @@ def test_a_stream_is_byte_for_byte_vllms() -> None:
         HEAD + '"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],'
         '"prompt_token_ids":null,"prompt_text":null}',
         HEAD
-        + '"choices":[{"index":0,"delta":{"content":"Hi"},"logprobs":null,"finish_reason":null,"token_ids":null}]}',
+        + '"choices":[{"index":0,"delta":{"content":"Hi"},"logprobs":null,"finish_reason":null,"token_ids":null}],'
+        + '"kv_transfer_params":null}',
         HEAD + '"choices":[{"index":0,"delta":{"content":""},"logprobs":null,"finish_reason":"stop",'
-        '"stop_reason":null,"token_ids":null}],"system_fingerprint":"fp_1"}',
+        '"stop_reason":null,"token_ids":null,"weight_versions":null}],"system_fingerprint":"fp_1",'
+        + '"kv_transfer_params":null}',
     ]
 
 

@@ -237,8 +237,8 @@ def test_an_unknown_model_has_no_local_limits(record: RequestRecord) -> None:
 DROPPED: dict[str, Any] = {
     "reasoning_effort": "low", "thinking_token_budget": 5, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1,
     "watermarking": True, "ignore_eos": True, "min_tokens": 2,
-    "documents": [{"text": "x"}], "chat_template_kwargs": {"foo": 1}, "return_prompt_text": True,
-    "vllm_xargs": {"a": 1}, "repetition_detection": {"min_count": 2},
+    "documents": [{"text": "x"}], "chat_template_kwargs": {"foo": 1}, "return_weight_versions": True,
+    "return_prompt_text": True, "vllm_xargs": {"a": 1}, "repetition_detection": {"min_count": 2},
 }  # fmt: skip
 
 
