@@ -19,8 +19,8 @@ from app.core.middleware.cors import CrossOriginMiddleware
 from app.core.middleware.direct_routes import DirectRoutesMiddleware
 from app.core.middleware.draining import DrainingMiddleware
 from app.core.middleware.overload import OverloadMiddleware
-from app.core.middleware.rate_limit import RateLimitMiddleware
-from app.core.middleware.request_record import RequestRecordMiddleware
+from app.core.middleware.rate_limiting import RateLimitMiddleware
+from app.core.middleware.recording import RequestRecordMiddleware
 from app.core.middleware.request_size import RequestSizeMiddleware
 from app.core.middleware.sse_keep_alive import SSEKeepAliveMiddleware
 from app.core.middleware.startup_failure import StartupFailureMiddleware

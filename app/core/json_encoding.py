@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from pydantic_core import to_json
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 
 
 def encode_json(value: object, *, param: str | None = None) -> bytes:

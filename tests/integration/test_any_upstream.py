@@ -14,7 +14,7 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.errors.errors import INTERNAL_ERROR
+from app.core.errors.request_errors import INTERNAL_ERROR
 from tests.conftest import CHAT
 from tests.golden.exchanges import JSONObject
 from tests.golden.requests import json_values

@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 
-from app.core.errors.errors import ErrorResponse
+from app.core.errors.request_errors import ErrorResponse
 from app.core.errors.upstream_message import upstream_message
 from app.core.logs.records import exception_for_log
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.core.errors.errors import ErrorResponse
+from app.core.errors.request_errors import ErrorResponse
 
 VLLM_ERROR = "vllm"
 """The pydantic error type of checks that vLLM has beyond types; the error's context has `param`."""

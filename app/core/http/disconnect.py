@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from starlette.types import Receive
 
 from app.core.cancel_scope import CancelScope
-from app.core.errors.errors import ClientDisconnected
+from app.core.errors.request_errors import ClientDisconnected
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 
-from app.core.errors.errors import INTERNAL_ERROR, ClientDisconnected, ErrorResponse, RequestError
+from app.core.errors.request_errors import INTERNAL_ERROR, ClientDisconnected, ErrorResponse, RequestError
 from app.core.errors.upstream_errors import UpstreamError, error_response_for, log_upstream_failure
 from app.core.errors.validation_errors import validation_error_response
 from app.core.http.error_response import BodyRejected, json_error_response

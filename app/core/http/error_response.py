@@ -3,7 +3,7 @@
 from fastapi import HTTPException
 from starlette.responses import JSONResponse
 
-from app.core.errors.errors import ErrorResponse
+from app.core.errors.request_errors import ErrorResponse
 
 
 def json_error_response(response: ErrorResponse) -> JSONResponse:

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from app.core.errors.errors import ClientDisconnected, RequestError
+from app.core.errors.request_errors import ClientDisconnected, RequestError
 from app.core.http.asgi_scope import first_header
 from app.core.json_encoding import reject_lone_surrogates
 

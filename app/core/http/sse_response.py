@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.core.errors.errors import INTERNAL_ERROR, ClientDisconnected, ErrorResponse, RequestError
+from app.core.errors.request_errors import INTERNAL_ERROR, ClientDisconnected, ErrorResponse, RequestError
 from app.core.errors.upstream_errors import UpstreamError, error_response_for, log_upstream_failure
 from app.core.http.disconnect import Closable, run_until_disconnect
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.core.errors.errors import Overloaded
+from app.core.errors.request_errors import Overloaded
 
 
 class ConcurrencyLimiter:

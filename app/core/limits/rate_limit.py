@@ -5,7 +5,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 
-from app.core.errors.errors import RateLimitReached
+from app.core.errors.request_errors import RateLimitReached
 
 WINDOW_S = 60.0
 CONCURRENCY_RETRY_AFTER_S = 1.0

@@ -4,7 +4,7 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.errors.errors import SHUTTING_DOWN
+from app.core.errors.request_errors import SHUTTING_DOWN
 from app.core.http.asgi_scope import is_inference_request
 from app.core.http.error_response import json_error_response
 from app.core.lifecycle import Lifecycle

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors.errors import ErrorResponse
+from app.core.errors.request_errors import ErrorResponse
 from app.core.http.error_response import BodyRejected, json_error_response
 from app.core.request_record import MAX_REQUEST_ID_CHARACTERS
 

@@ -9,7 +9,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.core.errors.errors import ErrorResponse
+from app.core.errors.request_errors import ErrorResponse
 from app.core.middleware.request_size import HEAD_TOO_LARGE, LINGER_S, MAX_HEAD_BYTES
 from app.core.server.request_framing import (
     InvalidRequestError,

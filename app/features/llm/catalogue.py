@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
 from typing import Literal
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.tokenization import EncodingName
 from app.features.llm.model_families import MODELS, ModelFamily, base_model, family_of, is_fine_tuned
 

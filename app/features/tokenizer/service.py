@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.request_record import current_record
 from app.core.tokenization import Encoding, encoding, to_thread_if_large
 from app.features.llm.catalogue import Catalogue

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from app.core.errors.errors import ErrorResponse
+from app.core.errors.request_errors import ErrorResponse
 from app.core.http.error_response import json_error_response
 from app.core.http.openapi import request_body_schema
 from app.core.http.request_body import read_model

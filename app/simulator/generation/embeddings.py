@@ -12,7 +12,7 @@ from app.simulator import tokens
 from app.simulator.errors import bad_request, model_not_found
 from app.simulator.json_text import JSONObject
 from app.simulator.rules.acceptance import json_body
-from app.simulator.rules.field_rules import Rule, also, array, either, integer, missing, one_of, string
+from app.simulator.rules.rule_types import Rule, also, array, either, integer, missing, one_of, string
 from app.simulator.traffic import Exchange
 
 MAX_INPUTS = 2048

@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.simulator.errors import bad_request
-from app.simulator.rules.field_rules import (
+from app.simulator.rules.rule_types import (
     Rule,
     also,
     any_object,

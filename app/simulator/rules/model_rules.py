@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from app.simulator.errors import OpenAIError, bad_request
 from app.simulator.request import ChatRequest
-from app.simulator.rules.field_rules import listed
+from app.simulator.rules.rule_types import listed
 
 # Reasoning models accept these only with effort "none".
 SAMPLING = ("top_p", "logprobs", "top_logprobs")

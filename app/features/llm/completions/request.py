@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.tokenization import Encoding
 from app.features.llm.model_families import ModelFamily
 from app.features.llm.schema import (
     ChatCompletionRequest,
     CompletionRequest,
 )
-from app.features.llm.to_openai.model_limits import check_truncation
+from app.features.llm.to_openai.limit_checks import check_truncation
 
 # Fields that a chat request lacks or means differently; `PARAMETERS` handles all others.
 OWN_FIELDS = frozenset(

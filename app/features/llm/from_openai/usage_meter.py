@@ -1,6 +1,6 @@
 """Count the tokens that a call uses."""
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.errors.upstream_errors import UpstreamError
 from app.core.request_record import current_record
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.tokenization import encoding
 from app.features.llm.from_openai.plan import ResponsePlan
 from app.features.llm.from_openai.tokens import TokenOptions

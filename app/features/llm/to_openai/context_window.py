@@ -3,13 +3,13 @@
 import asyncio
 from dataclasses import replace
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.tokenization import Encoding, encoding, longest_token, to_thread_if_large
 from app.features.llm.model_families import ModelFamily
 from app.features.llm.schema import ChatCompletionRequest
 from app.features.llm.to_openai.encode import UpstreamCall
+from app.features.llm.to_openai.limit_checks import check_truncation, limit_error
 from app.features.llm.to_openai.messages import media_characters, plain_text
-from app.features.llm.to_openai.model_limits import check_truncation, limit_error
 from app.features.llm.to_openai.prompt_tokens import prompt_ids
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.json_encoding import encode_body
 from app.core.request_record import current_record
 from app.features.llm.catalogue import Catalogue
@@ -13,7 +13,7 @@ from app.features.llm.model_families import ModelFamily
 from app.features.llm.schema import ChatCompletionRequest, JSONObject
 from app.features.llm.to_openai import token_mappers
 from app.features.llm.to_openai.builder import RequestBuilder, UnsupportedParams
-from app.features.llm.to_openai.model_limits import check_limits
+from app.features.llm.to_openai.limit_checks import check_limits
 from app.features.llm.to_openai.parameters import PARAMETERS
 from app.features.llm.to_openai.reasoning_effort import LOWEST_EFFORT, EffortPolicy, effort_for, reserve_for
 from app.features.llm.to_openai.structured_outputs.response_format import constraint_of, guided_keys

@@ -4,7 +4,7 @@ import hashlib
 import math
 from typing import Any
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.tokenization import encoding
 from app.features.llm.from_openai.plan import LengthLimit
 from app.features.llm.model_families import EFFORTS

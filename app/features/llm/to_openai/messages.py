@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.json_encoding import encode_json
 from app.features.llm.schema import JSONObject, MessageRole, RequestMessage
 

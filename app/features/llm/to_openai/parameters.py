@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.features.llm.to_openai import field_mappers, token_mappers
 from app.features.llm.to_openai.builder import RequestBuilder
 

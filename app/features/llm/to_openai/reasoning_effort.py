@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.features.llm.model_families import EFFORTS, Effort, ModelFamily
 from app.features.llm.schema import ChatCompletionRequest
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.tokenization import Encoding, encoding, is_ordinary, longest_token
 from app.features.llm.to_openai.builder import RequestBuilder
 from app.features.llm.to_openai.messages import has_media

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.core.errors.errors import ClientDisconnected
+from app.core.errors.request_errors import ClientDisconnected
 from app.core.http.disconnect import run_until_disconnect
 from app.core.http.sse_response import EventStreamResponse
 from tests.serving import served

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.errors.errors import Overloaded
+from app.core.errors.request_errors import Overloaded
 from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.main import create_app
 from app.simulator.server import Simulator

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.limits.rate_limit import RateLimiter
 
 

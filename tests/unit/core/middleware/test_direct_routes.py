@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.http.error_handlers import register_error_handlers
 from app.core.middleware.direct_routes import DirectRoutesMiddleware
 from tests.serving import served

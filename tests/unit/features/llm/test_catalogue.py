@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.features.llm.catalogue import Catalogue, RetirementPolicy
 from app.features.llm.model_families import EFFORTS, UNKNOWN_FAMILY, Effort, ModelFamily, family_of
 

@@ -13,7 +13,7 @@ import openai
 import pytest
 import trustme
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.request_record import RequestRecord, begin_record
 from app.features.llm.client import OpenAIClient
 from app.features.llm.from_openai.stream import AbortedStream, ChatStream

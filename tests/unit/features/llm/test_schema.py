@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from app.core.errors.errors import ErrorResponse
+from app.core.errors.request_errors import ErrorResponse
 from app.core.errors.validation_errors import validation_error_response
 from app.features.llm.schema import ChatCompletionRequest, ChatMessage, CompletionRequest, MessageRole
 

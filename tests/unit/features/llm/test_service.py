@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.errors.upstream_errors import UpstreamError
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.features.llm.schema import JSONObject
 from app.features.llm.to_openai.structured_outputs.strict_schema import ROOT_KEYWORDS, NotStrict, require, to_strict
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.request_record import RequestRecord, begin_record
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.from_openai.plan import Envelope, ResponsePlan

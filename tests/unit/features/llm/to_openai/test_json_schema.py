@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.features.llm.to_openai.structured_outputs.json_schema import (
     MAX_NESTING,
     PreparedSchema,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.tokenization import EncodingName, encoding
 from app.features.llm.schema import Tool
 from app.features.llm.to_openai.messages import Conversation

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.http.asgi_scope import is_inference_request
 from app.core.http.error_response import json_error_response
 from app.core.limits.rate_limit import RateLimiter

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.core.errors.errors import RequestError
+from app.core.errors.request_errors import RequestError
 from app.core.tokenization import vocabulary_size
 from app.features.llm.model_families import ModelFamily
 from app.features.llm.schema import ChatCompletionRequest
