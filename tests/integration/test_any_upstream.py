@@ -19,8 +19,8 @@ from tests.conftest import CHAT
 from tests.golden.exchanges import JSONObject
 from tests.golden.requests import json_values
 from tests.properties import examples, place
+from tests.raw_upstream import http_response, raw_server
 from tests.serving import served_over
-from tests.unit.features.llm.test_client import http_response, raw_server
 
 of_module = pytest.mark.asyncio(loop_scope="module")
 

@@ -16,9 +16,8 @@ from app.core.lifecycle import Lifecycle
 from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
+from tests.raw_upstream import GOOD, SSE_HEAD, event, http_chunk, read_request
 from tests.serving import ReadyServer, nothing_is_held_by, served_over, serving, settings_for
-from tests.unit.features.llm.test_client import read_request
-from tests.unit.features.llm.test_client_damage import GOOD, SSE_HEAD, event, http_chunk
 
 BATCH = f"{CHAT}/batch"
 COMPLETIONS = "/v1/completions"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import CHAT
 from tests.processes import Process, started
-from tests.unit.features.llm.test_client import http_response, raw_server
+from tests.raw_upstream import http_response, raw_server
 
 KEY = "Zyx+wvU/tsR==0123"
 CLIENTS_KEY = "clients+key/456"

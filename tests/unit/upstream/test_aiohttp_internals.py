@@ -9,7 +9,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from app.upstream.aiohttp_internals import BorrowedTransport, ConnectionPool, connect_timeout
 from app.upstream.session import new_session
-from tests.unit.features.llm.test_client import raw_server
+from tests.raw_upstream import raw_server
 
 TIMEOUT = connect_timeout(30)
 

@@ -13,7 +13,7 @@ from app.features.llm.client import OpenAIClient
 from app.simulator.server import Simulator
 from app.upstream.api_keys import ApiKeyPool
 from app.upstream.session import new_session
-from tests.unit.features.llm.test_client import OK, http_response, raw_server, read_request, request
+from tests.raw_upstream import OK, http_response, raw_server, read_request, request
 
 
 class Clock:

@@ -18,17 +18,19 @@ from app.upstream.http1_endpoint import Endpoint
 from app.upstream.http1_protocol import ResponseProtocol
 from app.upstream.session import new_session
 from app.upstream.timeouts import Timeouts
-from tests.unit.features.llm.test_client import (
+from tests.raw_upstream import (
+    FINISH,
+    GOOD,
     OK,
     chunks_of,
     client_of,
+    event,
     http_response,
     raw_server,
     read_request,
     request,
     tls,
 )
-from tests.unit.features.llm.test_client_damage import FINISH, GOOD, event
 
 
 class Upstream:

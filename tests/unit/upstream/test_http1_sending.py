@@ -11,7 +11,7 @@ import pytest
 from app.features.llm.client import OpenAIClient
 from app.features.llm.schema import ChatCompletionRequest
 from app.upstream.timeouts import Timeouts
-from tests.unit.features.llm.test_client import OK, client_of, http_response, raw_server, read_request, request, tls
+from tests.raw_upstream import OK, client_of, http_response, raw_server, read_request, request, tls
 
 LARGE = 12_000_000
 

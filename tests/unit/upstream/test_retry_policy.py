@@ -19,9 +19,9 @@ from app.simulator.server import Simulator
 from app.upstream import retry_policy
 from app.upstream.retry_policy import CallRetries, RetryBudget, RetryReason, retry_after_s, status_retry_reason
 from tests.conftest import CHAT
+from tests.raw_upstream import OK, client_of, http_response, raw_server, read_request, request
 from tests.serving import served_over
 from tests.unit.core.test_metrics import counted
-from tests.unit.features.llm.test_client import OK, client_of, http_response, raw_server, read_request, request
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,19 @@ import pytest
 from app.simulator.server import Simulator
 from app.upstream.timeouts import Timeouts
 from tests.conftest import CHAT
+from tests.raw_upstream import (
+    GOOD,
+    SSE_HEAD,
+    chunks_in,
+    chunks_of,
+    client_of,
+    event,
+    http_chunk,
+    raw_server,
+    read_request,
+    request,
+)
 from tests.serving import served_over
-from tests.unit.features.llm.test_client import chunks_in, chunks_of, client_of, raw_server, read_request, request
-from tests.unit.features.llm.test_client_damage import GOOD, SSE_HEAD, event, http_chunk
 
 PARTIAL_RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"
 PARTIAL_ERROR_RESPONSE = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"

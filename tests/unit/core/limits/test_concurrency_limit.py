@@ -15,9 +15,8 @@ from app.core.limits.concurrency_limit import ConcurrencyLimiter
 from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
+from tests.raw_upstream import FINISH, GOOD, SSE_HEAD, event, http_chunk, raw_server, read_request
 from tests.serving import serving, settings_for
-from tests.unit.features.llm.test_client import raw_server, read_request
-from tests.unit.features.llm.test_client_damage import FINISH, GOOD, SSE_HEAD, event, http_chunk
 
 TIMEOUT_S = 60
 COMPLETIONS = "/v1/completions"

@@ -12,9 +12,8 @@ import pytest
 from app.main import create_app
 from app.simulator.server import Simulator
 from tests.conftest import CHAT
+from tests.raw_upstream import FINISH, GOOD, OK, SSE_HEAD, event, http_chunk, http_response, raw_server, read_request
 from tests.serving import ReadyServer, serving, settings_for
-from tests.unit.features.llm.test_client import OK, http_response, raw_server, read_request
-from tests.unit.features.llm.test_client_damage import FINISH, GOOD, SSE_HEAD, event, http_chunk
 
 BATCH = f"{CHAT}/batch"
 SLOW = "[sim fault=slow seconds=600]"

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +12,23 @@ import pytest
 from app.features.llm.from_openai.stream import ChatStream
 from app.features.llm.schema import ChatCompletionResponse, JSONObject
 from tests.conftest import CHAT
-from tests.serving import served_over
-from tests.unit.features.llm.test_client import (
+from tests.raw_upstream import (
+    FINISH,
+    GOOD,
     OK,
+    SSE_HEAD,
+    answering,
     chunks_in,
     client_of,
+    event,
+    http_chunk,
     http_response,
     raw_server,
     read_request,
-    read_until_it_breaks,
     request,
 )
-
-SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-GOOD: dict[str, Any] = {
-    "id": "chatcmpl-1",
-    "created": 1,
-    "model": "m",
-    "choices": [{"index": 0, "delta": {"role": "assistant", "content": "hi"}, "finish_reason": None}],
-}
-FINISH: dict[str, Any] = {**GOOD, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-
-
-def event(body: object) -> bytes:
-    return b"data: %b\n\n" % json.dumps(body).encode()
-
-
-def http_chunk(content: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(content), content)
-
-
-@asynccontextmanager
-async def answering(*writes: bytes) -> AsyncIterator[str]:
-    """An upstream that sends these bytes for each request and closes."""
-
-    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        for content in writes:
-            writer.write(content)
-            await writer.drain()
-
-    async with raw_server(converse) as url:
-        yield url
+from tests.serving import served_over
+from tests.unit.features.llm.test_client import read_until_it_breaks
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from app.features.llm.catalogue import Catalogue, RetirementPolicy
 from app.features.llm.model_families import described_family
 from app.features.llm.startup_check import startup_problem
 from app.simulator.server import Simulator
-from tests.unit.features.llm.test_client import client_of, http_response, raw_server
+from tests.raw_upstream import client_of, http_response, raw_server
 
 
 async def problem_at(url: str, **served: str) -> str | None:

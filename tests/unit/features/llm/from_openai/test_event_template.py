@@ -30,8 +30,8 @@ from app.features.llm.schema import CompletionRequest, JSONObject
 from app.upstream.sdk_errors import says_error
 from app.upstream.sse import encode_events
 from app.upstream.upstream_response import UpstreamResponse
+from tests.raw_upstream import request
 from tests.unit.features.llm.from_openai.test_stream_damage import Pieces
-from tests.unit.features.llm.test_client import request
 
 O200K = encoding("o200k_base")
 

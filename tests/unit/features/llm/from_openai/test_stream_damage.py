@@ -21,9 +21,8 @@ from app.features.llm.from_openai.usage_meter import UsageMeter
 from app.upstream.sse import BOM
 from app.upstream.upstream_response import UpstreamResponse
 from tests.conftest import CHAT
+from tests.raw_upstream import SSE_HEAD, answering, event, http_chunk, http_response, raw_server, read_request, request
 from tests.serving import served_over
-from tests.unit.features.llm.test_client import http_response, raw_server, read_request, request
-from tests.unit.features.llm.test_client_damage import SSE_HEAD, answering, event, http_chunk
 
 DONE = b"data: [DONE]\n\n"
 END = b"0\r\n\r\n"
