@@ -268,7 +268,7 @@ REJECTED: dict[str, Any] = {
 @pytest.mark.parametrize("name", REJECTED)
 def test_fields_that_cannot_be_dropped_are_rejected_by_name(name: str) -> None:
     with pytest.raises(RequestError) as caught:
-        sent_fields(**{name: REJECTED[name]})
+        sent_fields(**{"add_generation_prompt": False, name: REJECTED[name]})
 
     assert caught.value.response.param == name
     assert caught.value.response.status == 400
