@@ -463,6 +463,14 @@ def test_content_is_empty_beside_a_required_tool_call(choice: object) -> None:
     assert encode(tools=[TOOL], tool_choice="auto").plan.content_beside_calls is None
 
 
+@pytest.mark.parametrize("choice", ["required", "auto", "none", None])
+def test_calls_end_with_stop_only_if_the_request_names_the_tool(choice: object) -> None:
+    named = {"type": "function", "function": {"name": "f"}}
+
+    assert encode(tools=[TOOL], tool_choice=named).plan.finish_with_calls == "stop"
+    assert encode(tools=[TOOL], tool_choice=choice).plan.finish_with_calls == "tool_calls"
+
+
 def schema_sent(**fields: Any) -> tuple[dict[str, Any], Envelope | None]:
     call = encode(**fields)
     return json.loads(call.body)["response_format"]["json_schema"], call.plan.envelope
