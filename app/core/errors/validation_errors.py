@@ -39,8 +39,12 @@ def _shown_error(error: Mapping[str, Any]) -> str:
         "input": _shown_input(error.get("input")),
     }
     if error.get("ctx"):
-        shown["ctx"] = {name: _shown_input(value) for name, value in error["ctx"].items()}
+        shown["ctx"] = {name: _shown_limit(value) for name, value in error["ctx"].items()}
     return f"  {shown}"[:_SHOWN_ERROR_CHARACTERS]
+
+
+def _shown_limit(value: object) -> object:
+    return value if isinstance(value, int | float) else _shown_input(value)
 
 
 def _shown_location(location: Sequence[int | str]) -> str:

@@ -59,6 +59,9 @@ def aborted_completion(request: ChatCompletionRequest, plan: ResponsePlan) -> Ch
     return ChatCompletionResponse.model_validate({**response_head(request), "choices": choices, "usage": {}})
 
 
+ENDED_BY_MODEL = ("stop", "tool_calls")
+"""OpenAI's finish reasons of a choice that was not cut. Which of them vLLM has depends on the calls."""
+
 _UNKNOWN = Chunk(id=None, created=None, model=None)
 
 
@@ -93,6 +96,8 @@ def _edit_choice(choice: CompletionChoice, plan: ResponsePlan) -> None:
         message["tool_calls"] = calls[:1] if plan.one_tool_call else calls
         if message.get("content") is None:
             message["content"] = plan.content_beside_calls
+    if choice["finish_reason"] in ENDED_BY_MODEL:
+        choice["finish_reason"] = plan.finish_with_calls if calls else "stop"
 
 
 def _edited_text(choice: CompletionChoice, content: str, plan: ResponsePlan) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from app.features.llm.from_openai.chat_completion import response_head
+from app.features.llm.from_openai.chat_completion import ENDED_BY_MODEL, response_head
 from app.features.llm.from_openai.openai_chunks import (
     Chunk,
     ChunkChoice,
@@ -119,6 +119,8 @@ class ChunkTranslator:
             self._tokens.show(index, choice, delta)
         if choice["finish_reason"] is None and not delta and not _has_tokens(choice):
             return chunks
+        if "tool_calls" in delta:
+            delta = {"content": None, **delta}
         return [*chunks, self._delta_chunk(chunk, choice, index, delta)]
 
     def _choice_index(self, choice: ChunkChoice) -> int:
@@ -193,6 +195,8 @@ class ChunkTranslator:
         if finish is None:
             return {**self._head, "choices": [{**translated, "token_ids": ids}], **usage, "kv_transfer_params": None}
         self._finished.add(index)
+        if finish in ENDED_BY_MODEL:
+            translated["finish_reason"] = self._plan.finish_with_calls if index in self._call_counts else "stop"
         ended = {**translated, "stop_reason": choice["stop_reason"], "token_ids": ids, "weight_versions": None}
         finish_chunk = {**self._head, "choices": [ended], **usage}
         if not self._shows_usage:

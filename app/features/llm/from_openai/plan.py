@@ -40,6 +40,8 @@ class ResponsePlan:
     """Whether the client gets the first tool call only."""
     content_beside_calls: str | None = None
     """`content` beside tool calls. vLLM has an empty string if the request forces a call."""
+    finish_with_calls: str = "tool_calls"
+    """The finish reason of a choice that ends with tool calls; "stop" if the request names the tool."""
     usage_details: bool = False
     length_limit: LengthLimit | None = None
     """Where to cut the text if OpenAI's own limit is higher."""

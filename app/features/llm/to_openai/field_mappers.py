@@ -138,6 +138,8 @@ def tool_choice(builder: RequestBuilder, name: str, value: Any) -> None:
     builder.body[name] = named or value
     if named or value == "required":
         builder.plan.content_beside_calls = ""
+    if named:
+        builder.plan.finish_with_calls = "stop"
 
 
 def parallel_tool_calls(builder: RequestBuilder, name: str, value: bool) -> None:

@@ -10,6 +10,11 @@ from app.features.llm.validation.vllm_error import fail, fail_with_value
 MAX_CHOICES = 16384
 MAX_LOGPROBS = 20
 SHOWN_CHARACTERS = 200
+INCOMPATIBLE_ENDINGS = (
+    "continue_final_message and add_generation_prompt are not compatible. Use continue_final_message when you want the "
+    "model to continue the final message, and add_generation_prompt when you want to add a header that will prompt it "
+    "to start a new assistant message instead."
+)
 _TOKEN_ID = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
@@ -20,6 +25,8 @@ def check_chat_values(request: Mapping[str, Any], given: Set[str]) -> None:
         PydanticCustomError: a check failed; the context names the parameter.
     """
     check_conversation(request["messages"])
+    if request["continue_final_message"] and request["add_generation_prompt"]:
+        fail(INCOMPATIBLE_ENDINGS, "continue_final_message")
     _run_checks(_CHAT_CHECKS, request, given)
     limit = request["max_completion_tokens"]
     _check_output_length(request["max_tokens"] if limit is None else limit, request["min_tokens"])
@@ -177,6 +184,8 @@ def _check_structured_outputs(name: str, value: Any) -> None:
         fail(f"You must use one kind of structured outputs constraint but none are specified: {shown}", name)
     if len(kinds) > 1:
         fail(f"You can only use one kind of structured outputs constraint but multiple are specified: {shown}", name)
+    if value.grammar == "":
+        fail("structured_outputs.grammar cannot be an empty string", name)
     if value.choice == []:
         fail("Choice '[]' cannot be an empty list", name)
     if value.json_object is False:

@@ -314,6 +314,22 @@ async def test_the_openapi_schema_has_every_field_of_vllms_request(client: httpx
     assert len(schemas["ChatCompletionRequest"]["properties"]) == 69
 
 
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [("required", "tool_calls"), ({"type": "function", "function": {"name": "f"}}, "stop"), ("none", "stop")],
+)
+async def test_the_finish_reason_of_tool_calls_is_vllms(client: httpx.AsyncClient, choice: object, reason: str) -> None:
+    body = {"messages": conversation("hi"), "tools": [TOOL], "tool_choice": choice}
+    whole = (await client.post(CHAT, json=body)).json()["choices"][0]
+    chunks = events(await client.post(CHAT, json={**body, "stream": True}))
+
+    assert ("tool_calls" in whole["message"]) == (choice != "none")
+    assert (whole["finish_reason"], chunks[-1]["choices"][0]["finish_reason"]) == (reason, reason)
+
+
 BATCH = f"{CHAT}/batch"
 
 

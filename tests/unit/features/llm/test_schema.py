@@ -206,6 +206,12 @@ OWN_CHECKS = [
     ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {}}}, "tool_choice.function.name",
      "Invalid value for `name`: `None` in `tool_choice`! Correct usage: "
      '`{"type": "function", "function": {"name": "my_function"}}` (parameter=tool_choice.function.name)'),
+    ({"continue_final_message": True}, "continue_final_message",
+     "continue_final_message and add_generation_prompt are not compatible. Use continue_final_message when you want "
+     "the model to continue the final message, and add_generation_prompt when you want to add a header that will "
+     "prompt it to start a new assistant message instead."),
+    ({"structured_outputs": {"grammar": ""}}, "structured_outputs",
+     "structured_outputs.grammar cannot be an empty string"),
     ({"add_generation_prompt": True, "continue_final_message": True}, "continue_final_message",
      "Cannot set both `continue_final_message` and `add_generation_prompt` to True."),
     ({"cache_salt": ""}, "cache_salt",

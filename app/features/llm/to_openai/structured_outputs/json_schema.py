@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from app.core.errors.request_errors import RequestError
@@ -33,10 +34,12 @@ def prepare_schema(
     present, and no others. A root that is not plainly an object is wrapped in one, as OpenAI requires.
 
     Raises:
-        RequestError: it is nested too deeply; names `param`.
+        RequestError: it is nested too deeply, or a schema in it is neither an object nor a boolean; names `param`.
     """
     if _is_deeper(schema, MAX_NESTING):
         raise RequestError(f"The JSON schema is nested deeper than {MAX_NESTING} levels.", param=param)
+    if not _is_schema(schema):
+        raise RequestError("Grammar error: schema must be an object or boolean", param=param)
     if strict is None:
         try:
             return _prepare_strict(schema)
@@ -75,8 +78,25 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return isinstance(value, dict | list) and (not levels or any(_is_deeper(part, levels - 1) for part in inner))
 
 
+def _is_schema(value: Any) -> bool:
+    """Whether a value and all schemas in it are objects or booleans. OpenAI answers others with a 500."""
+    if not isinstance(value, dict):
+        return isinstance(value, bool)
+    maps = (value[keyword].values() for keyword in _CHECKED_MAPS & value.keys() if isinstance(value[keyword], dict))
+    lists = (value[keyword] for keyword in _LIST_KEYWORDS & value.keys() if isinstance(value[keyword], list))
+    # Earlier drafts have a list of schemas as `items`.
+    single = (value[keyword] for keyword in _SCHEMA_KEYWORDS & value.keys() if not isinstance(value[keyword], list))
+    return all(map(_is_schema, chain(*maps, *lists, single)))
+
+
 _NOT_AT_ROOT = frozenset({"$ref", "anyOf", "oneOf", "allOf", "not", "enum"})
 _MAP_KEYWORDS = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
+# Definitions that nothing refers to may be anything.
+_CHECKED_MAPS = frozenset({"properties", "patternProperties"})
+_LIST_KEYWORDS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+_SCHEMA_KEYWORDS = frozenset(
+    {"items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else"}
+)
 _VALUE_KEYWORDS = frozenset({"enum", "const", "default", "examples"})
 _REFERENCE_INTO_ROOT = re.compile(r"\A#(?=$|/(?!(?:\$defs|definitions)/))")
 

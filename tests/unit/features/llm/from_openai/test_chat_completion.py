@@ -163,8 +163,48 @@ def test_tool_call_deltas_are_passed_on() -> None:
     )
 
     assert [json.loads(chunk)["choices"][0]["delta"] for chunk in chunks] == [
-        {"role": "assistant", "content": ""}, {"content": None, "tool_calls": [begin]}, {"tool_calls": [piece]}, {},
+        {"role": "assistant", "content": ""}, {"content": None, "tool_calls": [begin]},
+        {"content": None, "tool_calls": [piece]}, {},
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("finish", ["stop", "tool_calls"])
+@pytest.mark.parametrize(
+    ("calls", "plan", "reason"),
+    [
+        (True, ResponsePlan(), "tool_calls"),
+        (True, ResponsePlan(stops=("x",)), "tool_calls"),
+        (True, ResponsePlan(finish_with_calls="stop"), "stop"),
+        (False, ResponsePlan(), "stop"),
+        (False, ResponsePlan(finish_with_calls="stop"), "stop"),
+    ],
+)
+def test_the_finish_reason_is_vllms(finish: str, calls: bool, plan: ResponsePlan, reason: str) -> None:
+    delta = {"content": "Hi", **({"tool_calls": [{"index": 0, **CALLS[0]}]} if calls else {})}
+    message = {"content": "Hi", **({"tool_calls": CALLS[:1]} if calls else {})}
+    choice = chat_completion(request(), plan, upstream(message, finish_reason=finish)).choices[0]
+    *_, chunk = streamed(event(FIRST), event(delta), event({}, finish), plan=plan)
+
+    assert choice.finish_reason == json.loads(chunk)["choices"][0]["finish_reason"] == reason
+
+
+def test_a_response_with_calls_that_was_cut_says_so() -> None:
+    answer = chat_completion(
+        request(), ResponsePlan(), upstream({"content": None, "tool_calls": CALLS}, finish_reason="length")
+    )
+    *_, chunk = streamed(event(FIRST), event({"tool_calls": [{"index": 0, **CALLS[0]}]}), event({}, "length"))
+
+    assert answer.choices[0].finish_reason == json.loads(chunk)["choices"][0]["finish_reason"] == "length"
+
+
+def test_tool_call_deltas_have_null_as_content_beside_stop_strings() -> None:
+    call = {"index": 0, **CALLS[0]}
+    _, _, chunk, _ = streamed(
+        event(FIRST), event({"content": "a"}), event({"tool_calls": [call]}), event({}, "stop"),
+        plan=ResponsePlan(stops=("x",)),
+    )  # fmt: skip
+
+    assert json.loads(chunk)["choices"][0]["delta"] == {"content": None, "tool_calls": [call]}
 
 
 def test_streamed_logprobs_have_no_refusal() -> None:

@@ -269,7 +269,7 @@ REJECTED: dict[str, Any] = {
 @pytest.mark.parametrize("name", REJECTED)
 def test_fields_that_cannot_be_dropped_are_rejected_by_name(name: str) -> None:
     with pytest.raises(RequestError) as caught:
-        sent_fields(**{name: REJECTED[name]})
+        sent_fields(**{"add_generation_prompt": False, name: REJECTED[name]})
 
     assert caught.value.response.param == name
     assert caught.value.response.status == 400
@@ -462,6 +462,14 @@ def test_parallel_tool_calls_false_is_enforced_locally_if_unsupported() -> None:
 def test_content_is_empty_beside_a_required_tool_call(choice: object) -> None:
     assert encode(tools=[TOOL], tool_choice=choice).plan.content_beside_calls == ""
     assert encode(tools=[TOOL], tool_choice="auto").plan.content_beside_calls is None
+
+
+@pytest.mark.parametrize("choice", ["required", "auto", "none", None])
+def test_calls_end_with_stop_only_if_the_request_names_the_tool(choice: object) -> None:
+    named = {"type": "function", "function": {"name": "f"}}
+
+    assert encode(tools=[TOOL], tool_choice=named).plan.finish_with_calls == "stop"
+    assert encode(tools=[TOOL], tool_choice=choice).plan.finish_with_calls == "tool_calls"
 
 
 def schema_sent(**fields: Any) -> tuple[dict[str, Any], Envelope | None]:

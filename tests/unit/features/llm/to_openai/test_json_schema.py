@@ -102,7 +102,7 @@ CONVERTED = [
         id="oneOf of different types",
     ),
     pytest.param(
-        loose(a={"oneOf": [TEXT | {"properties": {"b": 1}}, NULL]}),
+        loose(a={"oneOf": [TEXT | {"properties": {"b": TEXT}}, NULL]}),
         closed(a={"anyOf": [TEXT, NULL]}),
         id="oneOf with a keyword for another type",
     ),
@@ -609,9 +609,48 @@ ANYTHING = st.recursive(
 )
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"foo": "bar"}},
+        {"properties": {"a": {"properties": {"b": 1}}}},
+        {"patternProperties": {"a": None}},
+        {"anyOf": [{"type": "string"}, "string"]},
+        {"type": "array", "items": "string"},
+        {"type": "array", "prefixItems": [1]},
+        {"type": "object", "additionalProperties": "string"},
+        {"not": None},
+    ],
+)
+@pytest.mark.parametrize("strict", [None, True, False])
+def test_a_schema_in_a_schema_is_an_object_or_a_boolean(schema: Schema, strict: bool | None) -> None:
+    with pytest.raises(RequestError, match="Grammar error: schema must be an object or boolean"):
+        prepare_schema(schema, strict=strict)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"items": True, "anyOf": False}},
+        {"items": [{"type": "string"}, True]},
+        {"enum": [{"properties": 1}], "default": {"items": "a"}, "const": {"not": 1}},
+        {"$defs": {"unused": 1}},
+    ],
+)
+def test_booleans_values_and_unused_definitions_are_accepted(schema: Schema) -> None:
+    assert prepare_schema(schema).schema["type"] == "object"
+
+
 @given(st.dictionaries(KEYWORDS, ANYTHING, max_size=5))
-def test_an_invalid_schema_is_sent_too(schema: Schema) -> None:
-    prepared = prepare_schema(schema)
+def test_an_invalid_schema_is_sent_too_or_rejected_in_vllms_words(schema: Schema) -> None:
+    rejected: list[str] = []
+    try:
+        prepared = prepare_schema(schema)
+    except RequestError as exc:
+        rejected.append(str(exc))
+    if rejected:
+        assert rejected == ["Grammar error: schema must be an object or boolean"]
+        return
     assert prepared.schema["type"] == "object"
     assert not prepared.strict or list(problems(prepared.schema)) == []
     assert json.dumps(prepared.schema)
