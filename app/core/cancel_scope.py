@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, cast
 
 RETRY_INTERVAL_S = 0.01
-"""How long `cancel` waits for another cancellation of the task to end before it tries again."""
+"""Interval at which `cancel` retries while another cancellation of the task is in progress."""
 
 
 class CancelScope:

@@ -342,7 +342,7 @@ class Settings(BaseSettings):
         """The first key to call OpenAI with.
 
         Raises:
-            SettingsError: there is none.
+            SettingsError: no key is set.
         """
         if not self.api_keys:
             raise SettingsError("OPENAI_API_KEY is not set: set it in the environment or in .env")
@@ -414,7 +414,7 @@ def _check_env_file(path: Path) -> None:
 
 
 def _is_assignment(line: Binding) -> bool:
-    """True if the line is one and an error may repeat its name. A key alone on a line may look like an assignment."""
+    """True if the line is an assignment whose name an error may quote. A bare API key may look like one."""
     if line.error or line.key is None or line.key.lower() in Settings.model_fields:
         return not line.error
     return bool(_VARIABLE.fullmatch(line.key)) and (line.value or "").strip("=") != ""

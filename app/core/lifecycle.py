@@ -33,7 +33,7 @@ class Lifecycle:
             callback()
 
     def on_abort(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once at `abort`, or soon if that has happened, unless it is removed before."""
+        """Call `callback` once at `abort`, or soon if the abort has begun. `forget` removes it."""
         if self._aborting:
             asyncio.get_running_loop().call_soon(callback)
         else:

@@ -15,7 +15,7 @@ SHORT_SECRET_CHARACTERS = 8
 """A shorter secret may be part of an ordinary word, so it is replaced only as a whole word."""
 
 _DECODINGS = 4
-"""An error quoted in a URL quoted in an error is three encodings deep."""
+"""Layers of encoding to remove. An error quoted in a URL that is quoted in an error has three."""
 _CHARACTERS_PER_ENCODED_ONE = 36
 
 # Keys, masked ones too, ids of organizations and projects as OpenAI's texts have them, and the user of a URL.
@@ -37,7 +37,7 @@ _ENCODED = re.compile(
 )
 _OCTAL, _ITSELF = 5, 6
 
-# What breaks a secret without being seen: line ends with indentation, other control characters, soft hyphens,
+# Invisible interruptions of a secret: line ends with indentation, other control characters, soft hyphens,
 # characters of no width. "=" ends a line of quoted-printable text.
 _GAP = re.compile("=?[\0-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+[ \t]*")
 
@@ -55,7 +55,7 @@ class Redactor:
         # The longest first: a key may begin with another one.
         longest_first = sorted(forms, key=len, reverse=True)
         self._secret = re.compile("|".join([*map(_literal, longest_first), *_PATTERNS]))
-        # A short one may come about by chance where lines are joined.
+        # Joined lines may contain a short secret by chance.
         long = [form for form in longest_first if len(form) >= SHORT_SECRET_CHARACTERS]
         self._own = re.compile("|".join(map(re.escape, long))) if long else None
         self.markers = (*longest_first, *_MARKERS)
@@ -123,13 +123,13 @@ def _literal(secret: str) -> str:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """The secret as decoding may show it: with its own escapes decoded, and with its bytes as characters."""
+    """Forms in which the secret may appear: as it is or misread as Latin-1, each also with its escapes decoded."""
     for text in (secret, secret.encode(errors="replace").decode("latin-1")):
         yield from (decoded for decoded, _starts in _layers(text) if decoded)
 
 
 def _broken(text: str, secret: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    """Start and end in `text` of what is a secret once the gaps are closed."""
+    """Start and end in `text` of each secret that is interrupted by gaps."""
     ends = [0, *[place for gap in _GAP.finditer(text) for place in gap.span()], len(text)]
     kept = [place for start, end in zip(ends[::2], ends[1::2], strict=True) for place in range(start, end)]
     for match in secret.finditer("".join([text[place] for place in kept])):
@@ -137,7 +137,7 @@ def _broken(text: str, secret: re.Pattern[str]) -> Iterator[tuple[int, int]]:
 
 
 def _layers(text: str) -> Iterator[tuple[str, Sequence[int]]]:
-    """The text with 0, 1, 2… layers of encoding removed, each with the offset of every character in `text`."""
+    """Decode `text` layer by layer. Yield each result, `text` first, with each character's offset in `text`."""
     starts: Sequence[int] = range(len(text) + 1)
     yield text, starts
     for _ in range(_DECODINGS):

@@ -7,12 +7,12 @@ from itertools import accumulate
 
 HEADER_VALUE_LIMIT_BYTES = 1024
 MAX_REQUEST_ID_CHARACTERS = 256
-"""Of an `X-Request-Id` from the client: every event of a stream repeats it."""
+"""Limit on the client's `X-Request-Id`, because every event of a stream repeats it."""
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Written by every layer; its `headers` are read when the response starts."""
+    """Facts that every layer adds; `headers` turns them into response headers when the response starts."""
 
     client_request_id: str | None = None
     """The client's `X-Request-Id`, unchanged."""

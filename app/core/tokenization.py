@@ -106,7 +106,7 @@ class Encoding:
         return bool(self._ids)
 
     def id_of(self, token: bytes) -> int | None:
-        """Return the ordinary id with these bytes; None if there is none."""
+        """Return the ordinary id with these bytes, or None."""
         if not self._ids:
             bytes_of = self._tokenizer.decode_token_bytes
             self._ids = {bytes_of(number): number for number in range(self._ordinary_count)}
@@ -124,7 +124,7 @@ def longest_token(name: EncodingName) -> int:
 
 
 def is_ordinary(name: EncodingName, token: int) -> bool:
-    """Return whether an id stands for text, rather than for a special token or none."""
+    """Return whether an id is an ordinary token: neither a special nor an unused id."""
     return 0 <= token < _ORDINARY_COUNT[name]
 
 

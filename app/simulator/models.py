@@ -149,7 +149,7 @@ class Catalogue:
         """Return the model of this name.
 
         Raises:
-            OpenAIError: 404, there is none, or it has ended.
+            OpenAIError: 404 if the model is unknown or shut down.
         """
         model = self._models.get(name)
         if model is None:
@@ -172,7 +172,7 @@ class Catalogue:
         """Return the body of ``GET /v1/models/NAME``.
 
         Raises:
-            OpenAIError: 404, there is none, or it has ended.
+            OpenAIError: 404 if the model is unknown or shut down.
         """
         self.find(name)
         return self.entry(name)

@@ -33,7 +33,7 @@ class ChatRequest:
 
     @cached_property
     def question(self) -> str:
-        """The text of the last user message without directives; empty if there is none."""
+        """The text of the last user message without directives; empty without a user message."""
         for message in reversed(self.messages):
             if message["role"] == "user":
                 return directives.remove_from(tokens.text_of(message)).strip()

@@ -31,8 +31,8 @@ class Exchange:
 class Traffic:
     """Counters of one simulator.
 
-    ``live`` requests are in flight (at most ``most_live`` at the same time so far). ``answered`` ones got their
-    response, including those that the simulator cut short on purpose. Of ``abandoned`` ones the client left first.
+    ``live`` requests are in flight (at most ``most_live`` at the same time so far). ``answered`` requests
+    got their response, even if the simulator cut it short on purpose. ``abandoned`` ones lost their client first.
     """
 
     live: int = 0

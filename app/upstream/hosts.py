@@ -1,4 +1,4 @@
-"""Whose API a base URL belongs to."""
+"""Tells OpenAI's own base URLs from those of other services."""
 
 from urllib.parse import urlsplit
 

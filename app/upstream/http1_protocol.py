@@ -11,13 +11,13 @@ from aiohttp.connector import Connection
 from app.upstream.aiohttp_internals import BorrowedTransport
 
 MAX_HEAD_BYTES = 65_536
-"""Of status line and headers; far more than OpenAI sends."""
+"""Limit on the status line and headers: far more than OpenAI sends."""
 MAX_UNREAD_BYTES = 262_144
-"""Above this many unread bytes, no more is read from the network."""
+"""Reading from the network pauses above this many unread bytes."""
 MAX_REUSABLE_REQUEST_BYTES = 65_536
 """A connection is closed after an error response to a longer request: the server may not have read all of it."""
 _MAX_DECOMPRESSED_BYTES = 1_048_576
-"""Of one read."""
+"""Limit on the bytes that one read returns from a compressed body."""
 _GZIP_OR_ZLIB = zlib.MAX_WBITS + 32
 _CONTENT_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 _LENIENCIES = {
@@ -25,7 +25,7 @@ _LENIENCIES = {
     "lenient_optional_cr_before_lf": True,
     "lenient_spaces_after_chunk_size": True,
 }
-"""What RFC 9112 forbids and aiohttp accepts from a server too."""
+"""Deviations from RFC 9112 that are accepted from a server, as aiohttp does."""
 
 
 class StaleConnectionError(aiohttp.ClientConnectionError):
@@ -33,7 +33,7 @@ class StaleConnectionError(aiohttp.ClientConnectionError):
 
 
 class _UnsolicitedResponse(Exception):
-    """Another message began after the end of the response."""
+    """Another message followed the response."""
 
 
 class ResponseProtocol(asyncio.Protocol):
@@ -75,7 +75,7 @@ class ResponseProtocol(asyncio.Protocol):
     def send(self, head: bytes, body: bytes | None) -> None:
         """Send the request."""
         self._request_body_bytes = 0 if body is None else len(body)
-        # Without flow control: nothing is written after this.
+        # Without flow control: this is the only write.
         self._transport.writelines((head,) if body is None else (head, body))
         if early := self._borrowed.early_bytes:
             self.data_received(early)
@@ -91,7 +91,7 @@ class ResponseProtocol(asyncio.Protocol):
             await self._wait_for_data()
 
     async def read(self) -> bytes:
-        """Return what has arrived of the body, at least a byte; nothing at its end.
+        """Return the bytes of the body that have arrived, at least one; empty after the last.
 
         Raises:
             aiohttp.ClientError: the connection broke or was closed here, and all that had arrived has been read.

@@ -123,13 +123,13 @@ class CallRetries:
         budget.earn()
 
     def wait_s(self, reason: RetryReason, *, requested_s: float, remaining_s: float) -> float | None:
-        """Count a retry and return the seconds to wait before it; None if there should be none.
+        """Count a retry and return the seconds to wait before it; None if the call must not be retried.
 
         The wait is `requested_s` plus a random backoff, whose bound doubles with each retry, so that clients do not
         return all at once. A retry must start within `remaining_s`.
         """
         if self._max_retries and reason == "closed":
-            # OpenAI closed an idle connection, which is no failure. Such retries end with the idle connections.
+            # OpenAI closed an idle connection: no failure, so not counted. At most one such retry per idle connection.
             return 0.0
         if self._retries >= self._max_retries:
             return None

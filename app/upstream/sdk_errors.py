@@ -52,7 +52,7 @@ def invalid_response_error(url: str, content: bytes) -> openai.APIResponseValida
 
 
 def says_error(response: object) -> bool:
-    """Whether the JSON of an accepted response, or of an event, is an error in one of the forms that are in use."""
+    """Whether the JSON of a 200 response or an event is an error, in any common form."""
     if not isinstance(response, dict):
         return False
     return bool(response.get("error")) or (
@@ -61,9 +61,9 @@ def says_error(response: object) -> bool:
 
 
 def unexpected_response_error(url: str, content: bytes, redactor: Redactor) -> openai.APIError:
-    """Return the exception for an accepted response that is not what was asked for.
+    """Return the exception for a 200 response in an unexpected form.
 
-    An error that it reports counts as one of status 502; anything else is a response that cannot be understood.
+    If it reports an error, that counts as status 502; otherwise the response is invalid.
     """
     response = parse(content)
     is_bare_message = isinstance(response, dict) and not response.keys() & _RESULTS and upstream_message(response)

@@ -9,11 +9,11 @@ BOM = b"\xef\xbb\xbf"
 """A byte order mark at the start of a stream is ignored."""
 
 END = b"\n\n"
-"""The end of an event: the line end of its last line, and an empty line."""
+"""What terminates an event: the line end of its last line, and an empty line."""
 _END_BYTES = len(END)
 
 MAX_EVENT_BYTES = 8_000_000
-"""Far more than any event from OpenAI; a longer one is taken for endless."""
+"""Far more than any event from OpenAI. A longer event counts as endless and is rejected."""
 
 
 def encode_events(events: Iterable[Mapping[str, Any]]) -> bytes:
@@ -68,6 +68,6 @@ def event_data(event: bytes) -> bytes | None:
 
 
 def event_type(event: bytes) -> bytes:
-    """What kind an event says that it is; empty where it says nothing."""
+    """The event's type, from its `event` field; empty without one."""
     types = [line[6:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"event:")]
     return types[-1] if types else b""

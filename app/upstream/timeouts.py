@@ -21,7 +21,7 @@ class Timeouts:
 
     `connect_s`: for a connection. `first_byte_s`: from the start of the call to the response headers, including the
     sending of the request and all retries. `idle_s`: for each further read. `total_s`: from the start of the call to
-    the end of a response that is not a stream.
+    the last byte of a response that is not a stream.
     """
 
     def __init__(

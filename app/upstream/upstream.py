@@ -182,7 +182,7 @@ class _Attempts:
             self._upstream.metrics.attempts[outcome].inc()
 
     async def prepare_retry(self, failure: openai.APIError) -> bool:
-        """Choose the key for another attempt and wait until it is due; False if there should be none."""
+        """Choose the key for another attempt and wait until it is due; False if the call must not be retried."""
         if self._switch_key(failure):
             return True
         reason = retry_reason(failure)
@@ -224,7 +224,7 @@ class _Attempts:
         )
 
     def _switch_key(self, failure: openai.APIError) -> bool:
-        """Cool the key down if the failure is its own; True if another key can be tried."""
+        """Start a cooldown if the key caused the failure. True if another key was chosen for a retry."""
         cooldown_s = key_cooldown_s(failure)
         if cooldown_s is None:
             return False

@@ -71,7 +71,7 @@ class UpstreamResponse:
         return self.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
 
     async def read(self) -> bytes:
-        """Return what has arrived of the body, at least a byte; nothing at its end."""
+        """Return the bytes of the body that have arrived, at least one; empty after the last."""
         try:
             if self._response.is_complete:
                 return self._response.take()
@@ -98,7 +98,7 @@ class UpstreamResponse:
         self._in_flight.on_end = callback
 
     def close(self) -> None:
-        """Close the connection if the body is incomplete, which stops OpenAI; a complete one has given it back."""
+        """Close the connection if the body is incomplete, so that OpenAI stops; otherwise the pool already has it."""
         if self._timer:
             self._timer.stop()
         self._response.close()

@@ -54,7 +54,7 @@ class RequestError(Exception):
 
 
 class Overloaded(RequestError):
-    """A call beyond the concurrency limit and its queue: vLLM's 503, with the name of the setting."""
+    """No permit was free and the queue was full, or the wait took too long: vLLM's 503, which names the setting."""
 
     def __init__(self, setting: str) -> None:
         super().__init__(f"{_BUSY} ({setting})")

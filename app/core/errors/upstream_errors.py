@@ -53,7 +53,7 @@ def log_upstream_failure(exc: openai.OpenAIError, response: ErrorResponse) -> No
 
 
 def _facts(exc: openai.OpenAIError) -> Iterator[str]:
-    """Class, our own message and cause; then status, request id, type and code, if each is a single word."""
+    """Facts for the log: class, our message, cause; then status, request id, type and code, each if a single word."""
     ours = f": {exc.message}" if isinstance(exc, openai.APIConnectionError) else ""
     cause = f" ({exception_for_log(exc.__cause__)})" if exc.__cause__ else ""
     yield f"{type(exc).__name__}{ours}{cause}"

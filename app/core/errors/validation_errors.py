@@ -6,7 +6,7 @@ from typing import Any
 from app.core.errors.request_errors import ErrorResponse
 
 VLLM_ERROR = "vllm"
-"""The pydantic error type of checks that vLLM has beyond types; the error's context has `param`."""
+"""The pydantic error type for vLLM's own checks. The error's context names the parameter as `param`."""
 
 _SHOWN_ERRORS = 10
 _SHOWN_ERROR_CHARACTERS = 1000

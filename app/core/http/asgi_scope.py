@@ -24,7 +24,7 @@ def is_inference_request(scope: Mapping[str, Any]) -> bool:
 
 
 def first_header(scope: Mapping[str, Any], name: bytes) -> bytes | None:
-    """The value of the first header called `name` (lower case); None if there is none."""
+    """The value of the first header called `name` (lower case), or None."""
     for header, value in scope["headers"]:
         if header == name:
             first: bytes = value

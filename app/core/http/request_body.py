@@ -27,7 +27,7 @@ MAX_COUNTS: dict[bytes, tuple[int, str]] = {
     b"[": (65_536, "arrays"),
     b"{": (65_536, "objects"),
 }
-"""Limit and name of what each character counts. Millions of them would occupy the process for seconds."""
+"""Per character: the limit on its count, and what it counts. Millions would occupy the process for seconds."""
 
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
@@ -143,7 +143,7 @@ def _to_utf8(body: bytes) -> bytes:
 
 
 def _raise_parse_error(body: bytes) -> NoReturn:
-    """Report as vLLM does why a UTF-8 body cannot be parsed: the error of Python's parser, in FastAPI's form."""
+    """Report why a UTF-8 body cannot be parsed, as vLLM does: the error of Python's parser in FastAPI's form."""
     try:
         # As bytes, it would accept a second byte order mark.
         value = json.JSONDecoder().decode(body.decode("utf-8", "surrogatepass"))

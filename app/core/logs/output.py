@@ -1,4 +1,4 @@
-"""Standard output and error that never block: a full pipe, because nobody reads it, must not stop the server."""
+"""Standard output and error that never block: a full pipe without a reader must not stop the server."""
 
 import io
 import select
@@ -6,7 +6,7 @@ import sys
 from typing import TextIO
 
 _CHUNK_BYTES = select.PIPE_BUF
-"""What a pipe that is ready takes without blocking (POSIX)."""
+"""The bytes that a ready pipe accepts without blocking (POSIX)."""
 
 
 def never_block_on_output() -> None:

@@ -39,7 +39,7 @@ _QUOTES_NO_DATA = (
     TypeError,
 )
 _HTTP_CLIENT = "aiohttp"
-"""Its exceptions quote hosts, addresses and a proxy's status line, but no body."""
+"""Package whose exceptions are logged with their text: they quote hosts and a proxy's status line, but no body."""
 
 # asyncio appends reprs of arguments, tasks and handles to its messages; they contain exceptions and data.
 _ASYNCIO_DETAILS = re.compile(r"(?:\((?!\))|\n).*", re.DOTALL)
@@ -98,7 +98,7 @@ def exception_for_log(exc: BaseException) -> str:
 
 
 def traceback_for_log(exc: BaseException) -> str:
-    """The traceback of an exception and of those that led to it, with texts from `exception_for_log`."""
+    """The tracebacks of an exception and its causes, each with its text from `exception_for_log`."""
     return "\n\n".join([_traceback(each) for each in list(_chain(exc))[:_EXCEPTIONS][::-1]])
 
 

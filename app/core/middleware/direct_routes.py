@@ -76,6 +76,6 @@ class _Endpoint:
 
 
 def _handler_of(request: Request, exc: Exception) -> Callable[[Request, Exception], Awaitable[Response]] | None:
-    """The handler that Starlette would find; None for bugs, which are left to the outermost handler."""
+    """The handler that Starlette would find. None for unexpected exceptions: the outermost handler gets them."""
     handlers = request.app.exception_handlers
     return next((handlers[kind] for kind in type(exc).__mro__ if kind in handlers and kind is not Exception), None)

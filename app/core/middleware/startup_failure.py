@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 class StartupFailureMiddleware:
-    """Replaces the traceback that Starlette reports to the server; a `SettingsError` is one line without one."""
+    """Reports a failure to the server as one line; only exceptions other than `SettingsError` log a traceback."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

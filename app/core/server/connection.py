@@ -223,7 +223,7 @@ class HttpConnection(HttpToolsProtocol):
         self.loop.call_later(LINGER_S, self.transport.close)
 
     def shutdown(self) -> None:
-        """Close after the requests in flight, or after `IDLE_LINGER_S` if there are none."""
+        """Close after the requests in flight; an idle connection closes after `IDLE_LINGER_S`."""
         self._draining = True
         if self._has_request():
             self._response_begun = self.cycle.response_started

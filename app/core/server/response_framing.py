@@ -33,9 +33,9 @@ def for_http10(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
 
 
 def closing_if_unread(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
-    """Wrap `app` to close the connection if it responds before the client was asked for its body.
+    """Wrap `app` to close the connection if it responds before it sends `100 Continue`.
 
-    The client may then send the body or its next request, which cannot be told apart (RFC 9110, 10.1.1).
+    The client may then send the body or its next request, and the two look alike (RFC 9110, 10.1.1).
     """
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,7 +14,7 @@ from app.core.lifecycle import Lifecycle
 logger = logging.getLogger("uvicorn.error")
 
 ABORT_S = 2.0
-"""How long clients have to receive the end of an aborted response."""
+"""How long clients have to receive the last bytes of an aborted response."""
 TICK_S = 0.02
 
 

@@ -1,4 +1,4 @@
-"""Standard environment variables beside the settings: proxies and trusted certificate authorities."""
+"""Standard environment variables that are not settings: proxies and trusted certificate authorities."""
 
 import os
 import ssl

@@ -118,7 +118,7 @@ class Catalogue:
         return known
 
     def may_be_unlisted(self, name: str) -> bool:
-        """Whether `name` is a deployment of another service, whose model list may not have it."""
+        """Whether upstream's model list may omit `name`: a model of MODEL_FAMILIES at a service other than OpenAI."""
         return not self._retirement.on_openai and self.upstream_model(name) in self._described
 
     def learn_shutdown_dates(self, dates: Mapping[str, date | None]) -> None:

@@ -33,7 +33,7 @@ from app.upstream.upstream import Upstream, UpstreamRequest
 from app.upstream.upstream_response import UpstreamResponse
 
 MAX_ERROR_BYTES = 65_536
-"""The maximum that is read of a response that is not the requested stream."""
+"""How much of an unexpected response is read, such as an error instead of the requested stream."""
 
 MODEL_NOT_FOUND = "model_not_found"
 """OpenAI's code for a model that is unknown, not available to the key, or shut down."""
@@ -57,7 +57,7 @@ class _UpstreamModels(BaseModel):
 
 
 async def _read_json(response: UpstreamResponse) -> bytes:
-    """Read a body that may be an error, up to `MAX_ERROR_BYTES`; nothing if it is not JSON."""
+    """Read a body that may be an error, up to about `MAX_ERROR_BYTES`. Empty if its type is not JSON."""
     content = b""
     while "json" in response.content_type and len(content) < MAX_ERROR_BYTES and (more := await response.read()):
         content += more
@@ -65,12 +65,12 @@ async def _read_json(response: UpstreamResponse) -> bytes:
 
 
 def _unused_http_client() -> httpx2.AsyncClient:
-    """Replace the SDK's own HTTP client, which would load certificates for nothing."""
+    """Replace the SDK's HTTP client, which is never used but would load certificates."""
     return httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport(), trust_env=False)
 
 
 class OpenAIClient:
-    """Answers vLLM's requests by calling OpenAI.
+    """Serves vLLM's requests by calling OpenAI.
 
     A failed call raises the openai SDK's exception for it; `app.core.errors.upstream_errors` maps each to a response.
     Calls use `api_key` or one of `further_keys`.
@@ -203,7 +203,7 @@ class OpenAIClient:
         )
 
     def reserve(self, calls: int) -> AbstractAsyncContextManager[Permits]:
-        """Acquire up to `calls` permits together, for concurrent calls. Unused ones are released at the end.
+        """Acquire up to `calls` permits together, for concurrent calls. Unused ones are released on exit.
 
         Raises:
             Overloaded: the queue is full too, or no permit was free in time.

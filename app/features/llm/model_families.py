@@ -35,7 +35,7 @@ class ModelFamily:
     encoding: EncodingName | None = "o200k_base"
     """The tokenizer's encoding; None: not known."""
     sampling: Sampling | None = None
-    """When the model accepts `temperature`, `top_p` and `logprobs`. Default: by its efforts."""
+    """When the model accepts `temperature`, `top_p` and `logprobs`. The default depends on its efforts."""
     penalties: bool | None = None
     """Whether the model accepts penalties, `logit_bias` and `stop`. Default: only if it has no efforts."""
     choices: bool = True
@@ -103,7 +103,7 @@ _GPT_5_4 = ModelFamily(1_050_000, 128_000, _NONE_TO_XHIGH, "none", tools="chat_a
 _GPT_5_4_MINI = replace(_GPT_5_4, context=400_000)
 _GPT_5_5 = replace(_GPT_5_4, default_effort="medium")
 _ASTRA = ModelFamily(1_050_000, 128_000, _LOW_TO_XHIGH, "medium", tools="responses")
-# Not verified which other parameters these models accept. OpenAI cannot reject what is not sent.
+# Only verified parameters are sent: which others these models accept is unknown, and OpenAI might reject them.
 _INSTANT = ModelFamily(400_000, 128_000, sampling="never", penalties=False)
 _SEARCH = ModelFamily(
     400_000, 128_000, sampling="never", penalties=False, choices=False, tools="nowhere", parallel_tool_calls=False

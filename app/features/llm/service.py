@@ -11,9 +11,9 @@ from app.core.errors.upstream_errors import UpstreamError
 from app.core.tokenization import encoding, to_thread_if_large
 from app.features.llm.catalogue import Catalogue
 from app.features.llm.client import OpenAIClient
+from app.features.llm.completions.from_chat import CompletionTranslator, sum_usage
 from app.features.llm.completions.merged_stream import MergedStream, Source, StreamWithTrailer, gather_or_cancel
-from app.features.llm.completions.request import characters_to_encode, chat_request, only_echoes, prompts_of
-from app.features.llm.completions.response import CompletionTranslator, sum_usage
+from app.features.llm.completions.to_chat import characters_to_encode, chat_request, only_echoes, prompts_of
 from app.features.llm.from_openai.stream import AbortedStream, ChatStream
 from app.features.llm.schema import (
     BatchChatCompletionRequest,

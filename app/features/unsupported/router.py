@@ -1,4 +1,4 @@
-"""Routes of vLLM's that this server only rejects, as an ordinary vLLM does."""
+"""vLLM routes that this server only rejects, as vLLM does by default."""
 
 from fastapi import APIRouter, Request, Response
 

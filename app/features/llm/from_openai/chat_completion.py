@@ -15,7 +15,7 @@ from app.features.llm.from_openai.openai_chunks import (
     token_counts,
 )
 from app.features.llm.from_openai.plan import ResponsePlan
-from app.features.llm.from_openai.text import TextFilter
+from app.features.llm.from_openai.text_filter import TextFilter
 from app.features.llm.from_openai.tokens import show_tokens
 from app.features.llm.schema import ChatCompletionRequest, ChatCompletionResponse, JSONObject
 

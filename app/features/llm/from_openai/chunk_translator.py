@@ -14,7 +14,7 @@ from app.features.llm.from_openai.openai_chunks import (
     token_counts,
 )
 from app.features.llm.from_openai.plan import ResponsePlan
-from app.features.llm.from_openai.text import TextFilter
+from app.features.llm.from_openai.text_filter import TextFilter
 from app.features.llm.from_openai.tokens import StreamTokens
 from app.features.llm.schema import ChatCompletionRequest, JSONObject, Usage
 
@@ -51,7 +51,7 @@ class ChunkTranslator:
 
     @property
     def complete(self) -> bool:
-        """Whether every choice has reached a stop, so that the rest of the stream shows nothing new."""
+        """Whether every choice has stopped, so that the rest of the stream adds no text."""
         needs_upstream_usage = self._shows_usage and not self._counts_at_stop
         return not needs_upstream_usage and len(self._stopped) == self._choices
 
@@ -61,7 +61,7 @@ class ChunkTranslator:
         return len(self._finished) == self._choices
 
     def aborted_chunks(self) -> list[JSONObject]:
-        """Return the end of a stream that the shutdown aborts: unfinished choices, and usage if requested."""
+        """Return the last chunks of a stream that the shutdown aborts: unfinished choices, and usage if requested."""
         unfinished = [index for index in range(self._choices) if index not in self._finished]
         choices = [{"index": index, "finish_reason": "abort"} for index in unfinished]
         usage = None if self._usage_shown else Usage().model_dump()
@@ -85,7 +85,7 @@ class ChunkTranslator:
         return translated
 
     def plain_text(self, chunk: Chunk) -> str | None:
-        """Return the text of a translated chunk if text is all it has and it changed no state here; else None.
+        """Return the chunk's text if it has only text and its translation changed no state here; else None.
 
         Except for the first of a choice, the translations of two such chunks differ in their text only.
         """

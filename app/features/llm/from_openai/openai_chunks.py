@@ -41,7 +41,7 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class TopLogprobEntry(TypedDict, total=False):
-    """A candidate token. `bytes` is None if it has none or invalid ones."""
+    """A candidate token. `bytes` is None if missing or invalid."""
 
     token: Required[str]
     logprob: Required[float]

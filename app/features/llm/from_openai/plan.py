@@ -29,9 +29,9 @@ class ResponsePlan:
 
     envelope: Envelope | None = None
     stops: tuple[str, ...] = ()
-    """Stop strings that were not sent to OpenAI."""
+    """Stop strings that this server looks for, because OpenAI did not get them."""
     stop_ids: Mapping[str, int] = field(default_factory=dict)
-    """Stop strings that stand for a token id in the request, with that id."""
+    """Stop strings that replace a token id of the request, with that id."""
     include_stop: bool = False
     echo: str = ""
     """Text to put before the response's text."""
@@ -39,14 +39,14 @@ class ResponsePlan:
     one_tool_call: bool = False
     """Whether the client gets the first tool call only."""
     content_beside_calls: str | None = None
-    """`content` beside tool calls. vLLM has an empty string if the request forces a call."""
+    """`content` of a message with tool calls. vLLM sends an empty string if the request forces a call."""
     finish_with_calls: str = "tool_calls"
     """The finish reason of a choice that ends with tool calls; "stop" if the request names the tool."""
     usage_details: bool = False
     length_limit: LengthLimit | None = None
     """Where to cut the text if OpenAI's own limit is higher."""
     tokens: TokenOptions | None = None
-    """What to do with tokens; None: nothing."""
+    """Token details to add and tokens to stop at; None if neither is needed."""
     prompt_ids: list[int] = field(default_factory=list)
     """The prompt's token ids, if the response needs them."""
 

@@ -1,4 +1,4 @@
-"""Stream a response of OpenAI's as vLLM's events."""
+"""Stream OpenAI's response as vLLM's events."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -82,9 +82,9 @@ class ChatStream:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Release the connection if the response has been read to its end. Otherwise close it, which stops OpenAI."""
+        """Return the connection to the pool if the response is complete; otherwise close it, so that OpenAI stops."""
         self._lifecycle.forget(self._abort)
-        # OpenAI sends one token per event.
+        # OpenAI sends one token per event, so the events received estimate the tokens written.
         self._usage_meter.estimate(written=self._events)
         try:
             if self._ended_by_upstream:
@@ -93,7 +93,7 @@ class ChatStream:
             self._response.close()
 
     async def _read_end_of_body(self) -> None:
-        # The end sometimes comes in a separate packet. A short wait costs less than a new connection.
+        # The last bytes sometimes come in a separate packet. A short wait costs less than a new connection.
         with suppress(TimeoutError, openai.APIError):
             async with asyncio.timeout(END_OF_BODY_S):
                 await self._response.read_all()
@@ -174,7 +174,7 @@ class ChatStream:
 
 
 class AbortedStream:
-    """The stream of a call that was aborted before OpenAI accepted it: only the end of its choices."""
+    """The stream of a call that was aborted before OpenAI accepted it: each choice finishes without text."""
 
     def __init__(self, translator: ChunkTranslator, render: Render) -> None:
         self._end: bytes | None = render(translator.aborted_chunks())

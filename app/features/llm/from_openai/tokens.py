@@ -48,7 +48,7 @@ class TokenOptions:
         return bool(self.stops) or self.shows_ids or self.names_ids
 
     def entry_ids(self, entry: TopLogprobEntry) -> list[int]:
-        """Return the id of an entry of `logprobs.content`; if its bytes are no token, the ids of its text."""
+        """Return the id of a `logprobs.content` entry, or if no token has its bytes, the ids of its encoded text."""
         raw = entry["bytes"]
         if raw is None:
             return self.encoding.encode(entry["token"])
@@ -141,7 +141,7 @@ class StopTokenFinder:
         """Characters of the tokens so far that the text does not have yet."""
 
     def cut(self, text: str, entries: list[LogprobEntry]) -> tuple[str, list[LogprobEntry]]:
-        """Return the next text and entries up to the stop token; nothing after it has matched."""
+        """Return the next text and entries up to the stop token; empty once it has matched."""
         if self.matched is not None:
             return "", []
         for index, entry in enumerate(entries):

@@ -55,7 +55,7 @@ def penalty(builder: RequestBuilder, name: str, value: object) -> None:
 
 
 def logit_bias(builder: RequestBuilder, name: str, value: dict[str, float]) -> None:
-    """Clamp to the range that vLLM uses too, and round: OpenAI accepts integers only."""
+    """Clamp biases to -100..100, as vLLM does, and round them: OpenAI accepts only integers."""
     biases = {token: round(max(-100, min(100, bias))) for token, bias in value.items()}
     penalty(builder, name, biases)
     if name in builder.body and biases != value:

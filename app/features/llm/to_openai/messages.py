@@ -157,7 +157,7 @@ def _media_part(type_: str) -> Callable[[JSONObject], JSONObject]:
     return convert
 
 
-# Keys beside an image that is given as a bare URL.
+# Keys that may accompany an image given as a bare URL.
 _BARE_URL_KEYS = frozenset({"detail"})
 
 # OpenAI does not accept reasoning in a conversation.

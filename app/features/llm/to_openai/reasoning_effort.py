@@ -67,7 +67,7 @@ def _wanted_effort(request: ChatCompletionRequest, family: ModelFamily, policy: 
     if no_budget or thinking(kwargs) is False:
         return "none"
     if thinking(kwargs) and kwargs_effort(policy.default_kwargs, family) == "none":
-        # The client turns thinking on again that the operator turned off: as if neither had named an effort.
+        # The client turns on thinking that the operator turned off: use the default, as if neither had set it.
         return "medium" if family.default_effort == "none" else None
     return kwargs_effort({**policy.default_kwargs, **kwargs}, family)
 

@@ -10,7 +10,7 @@ from app.features.llm.schema import JSONObject
 
 
 class NotStrict(Exception):
-    """The schema has no strict form whose instances are provably its own."""
+    """The schema has no strict form whose instances are provably all valid under it."""
 
 
 def require(condition: object) -> None:
@@ -93,7 +93,7 @@ def _without_integer(types: Iterable[str]) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Outline:
-    """What every instance of a branch has in common. Values are None if any value is possible."""
+    """What all instances of a branch share. `values`, or a property's values, are None if unrestricted."""
 
     types: frozenset[str]
     values: frozenset[Any] | None

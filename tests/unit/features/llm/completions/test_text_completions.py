@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from app.core.errors.validation_errors import validation_error_response
 from app.core.tokenization import encoding
-from app.features.llm.completions.request import OWN_FIELDS
+from app.features.llm.completions.to_chat import OWN_FIELDS
 from app.features.llm.schema import CompletionRequest
 from app.features.llm.service import CALLS_AT_ONCE
 from app.features.llm.to_openai.parameters import PARAMETERS

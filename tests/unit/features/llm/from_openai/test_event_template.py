@@ -17,8 +17,8 @@ from app.core.lifecycle import Lifecycle
 from app.core.redaction import Redactor
 from app.core.request_record import RequestRecord, begin_record
 from app.core.tokenization import encoding
-from app.features.llm.completions.request import Prompt
-from app.features.llm.completions.response import CompletionTranslator
+from app.features.llm.completions.from_chat import CompletionTranslator
+from app.features.llm.completions.to_chat import Prompt
 from app.features.llm.from_openai.chunk_translator import ChunkTranslator
 from app.features.llm.from_openai.event_template import TemplateCache
 from app.features.llm.from_openai.openai_chunks import checked_chunk, token_counts

@@ -6,7 +6,7 @@ from codecs import getincrementaldecoder
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from app.features.llm.completions.request import Prompt, only_echoes
+from app.features.llm.completions.to_chat import Prompt, only_echoes
 from app.features.llm.from_openai.openai_chunks import LogprobEntry
 from app.features.llm.schema import (
     ChatCompletionResponse,
