@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from app.simulator.server import Catalogue, Pacing, Simulator
 
-DEFAULT_KEY = "sk-simulator"
+DEFAULT_KEY = "sk-simulator0123456789ABCD"
 TODAY_VARIABLE = "SIMULATOR_TODAY"
 LAST_PORT = 65_535
 MAX_PACE_S = 86_400.0

@@ -114,7 +114,7 @@ async def test_a_command_finds_the_simulator_in_its_environment(start: Start, da
     show = "import os; print(os.environ['OPENAI_BASE_URL'], os.environ['OPENAI_API_KEY'], os.environ['PATH'])"
     process = await start("--port", "0", *dashes, sys.executable, "-c", show)
     url = (await line(process)).rpartition(" ")[2]
-    assert await outcome(process) == (0, f"{url} sk-simulator {os.environ['PATH']}\n", "")
+    assert await outcome(process) == (0, f"{url} sk-simulator0123456789ABCD {os.environ['PATH']}\n", "")
 
 
 async def test_a_command_gets_the_configured_key(start: Start) -> None:

@@ -18,8 +18,8 @@ NO_KEY = (
 HEADERS = {
     "x-request-id": "req_[0-9a-f]{32}",
     "openai-processing-ms": r"\d+",
-    "openai-organization": "org-simulator",
-    "openai-project": "proj_simulator",
+    "openai-organization": "org-simulator0123456789ABCD",
+    "openai-project": "proj_simulator0123456789ABCD",
     "openai-version": "2020-10-01",
     "x-ratelimit-limit-requests": r"\d+",
     "x-ratelimit-remaining-requests": r"\d+",
