@@ -7,7 +7,7 @@ REQUESTS_LIMIT = 10_000
 TOKENS_LIMIT = 200_000
 
 # Ids as long as real ones. Hypothesis draws shorter string constants as input, which tests would take for a leak.
-SAME_ON_EVERY_ANSWER = {
+CONSTANT_HEADERS = {
     "openai-organization": "org-simulator0123456789ABCD",
     "openai-project": "proj_simulator0123456789ABCD",
     "openai-version": "2020-10-01",
@@ -29,7 +29,7 @@ def response_headers(*, started: float) -> dict[str, str]:
     """Return the headers of one response; ``started`` is the request's arrival by ``time.perf_counter``."""
     mark = secrets.token_hex(16)
     return {
-        **SAME_ON_EVERY_ANSWER,
+        **CONSTANT_HEADERS,
         "x-request-id": f"req_{mark}",
         "openai-processing-ms": f"{(time.perf_counter() - started) * 1000:.0f}",
         "set-cookie": f"__cf_bm={mark}; path=/; HttpOnly",
